@@ -1,0 +1,180 @@
+//! Limits and deadlines: what the ledger's scripts are configured with.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use super::Problems;
+
+/// Highest limit of one organization.
+pub const MAX_LIMIT: u64 = 1000;
+
+/// Limits and the deadlines of a runner's life.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LimitsArgs {
+    /// Runners that one organization may have at once, 1 to 1000
+    #[arg(long, env, default_value = "10")]
+    pub max_runners_per_org: String,
+    /// Runners at once in all
+    #[arg(long, env, default_value = "200")]
+    pub max_total_runners: String,
+    /// Starts the name of every runner, its pod and its Secret
+    #[arg(long, env, default_value = "jit-runner")]
+    pub runner_name_prefix: String,
+    /// YAML file of limits of single organizations; loaded where Redis holds none
+    #[arg(long, env, default_value = "config/org-limits.yaml")]
+    pub org_limits_file: PathBuf,
+    /// A runner has to start within this time
+    #[arg(long, env, default_value = "10m")]
+    pub start_timeout: String,
+    /// A runner that had no job for so long is removed
+    #[arg(long, env, default_value = "10m")]
+    pub idle_timeout: String,
+    /// A runner has to end within this time after its job
+    #[arg(long, env, default_value = "5m")]
+    pub end_timeout: String,
+    /// A runner that its class has too many is kept for so long, for the next job
+    #[arg(long, env, default_value = "2m")]
+    pub surplus_grace: String,
+    /// An idle runner whose class has queued jobs makes GitHub be asked about them after this time
+    #[arg(long, env, default_value = "1m", hide_short_help = true)]
+    pub idle_check: String,
+    /// A reservation that no worker takes up is dropped after this time
+    #[arg(long, env, default_value = "5m", hide_short_help = true)]
+    pub reserve_timeout: String,
+    /// GitHub is asked about a job whose runner went so long after
+    #[arg(long, env, default_value = "5s", hide_short_help = true)]
+    pub question_delay: String,
+    /// GitHub is asked about a job that waits or runs this often
+    #[arg(long, env, default_value = "1h", hide_short_help = true)]
+    pub question_interval: String,
+    /// A registration that may be left over is looked up after this time, after three times and after fifteen times as long
+    #[arg(long, env, default_value = "1m", hide_short_help = true)]
+    pub uncertain_interval: String,
+    /// A runner that GitHub calls busy without having told its job is asked about again after this time
+    #[arg(long, env, default_value = "5m", hide_short_help = true)]
+    pub busy_recheck: String,
+    /// A class whose runner did not start gets no other for so long, doubling up to sixteen times
+    #[arg(long, env, default_value = "1m", hide_short_help = true)]
+    pub start_backoff: String,
+    /// A completed job is remembered for so long, so that a redelivery cannot bring it back (GitHub keeps deliveries for 3 to 7 days)
+    #[arg(long, env, default_value = "192h", hide_short_help = true)]
+    pub tombstone_ttl: String,
+}
+
+/// Limits and deadlines, checked.
+#[derive(Clone, Debug)]
+pub struct LimitsSettings {
+    /// Limit of an organization that has none of its own.
+    pub max_per_org: u64,
+    /// Runners at once in all.
+    pub max_total: u64,
+    /// Starts every runner's name.
+    pub prefix: String,
+    /// Where limits of single organizations stand.
+    pub org_limits_file: PathBuf,
+    /// Times by the name that the ledger's scripts know.
+    pub times: BTreeMap<&'static str, Duration>,
+}
+
+impl LimitsArgs {
+    /// Checks all of it.
+    pub fn resolve(&self, problems: &mut Problems) -> LimitsSettings {
+        let prefix = self.runner_name_prefix.clone();
+        // A runner's name adds `-{job: 19}-{epoch: 6}{sequence: 8}` at most, and has 63 characters.
+        let dns = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if prefix.is_empty() || prefix.len() > 28 || !prefix.chars().all(dns) || !prefix.starts_with(|c: char| c.is_ascii_lowercase()) || prefix.ends_with('-')
+        {
+            problems.add(format!("RUNNER_NAME_PREFIX={prefix:?}: use 1 to 28 of a-z, 0-9 and -, beginning with a letter and not ending with -"));
+        }
+        let mut times = BTreeMap::new();
+        for (name, variable, text) in [
+            ("start_timeout", "START_TIMEOUT", &self.start_timeout),
+            ("idle_timeout", "IDLE_TIMEOUT", &self.idle_timeout),
+            ("end_timeout", "END_TIMEOUT", &self.end_timeout),
+            ("surplus_grace", "SURPLUS_GRACE", &self.surplus_grace),
+            ("idle_check", "IDLE_CHECK", &self.idle_check),
+            ("reserve_timeout", "RESERVE_TIMEOUT", &self.reserve_timeout),
+            ("question_delay", "QUESTION_DELAY", &self.question_delay),
+            ("question_interval", "QUESTION_INTERVAL", &self.question_interval),
+            ("uncertain_first", "UNCERTAIN_INTERVAL", &self.uncertain_interval),
+            ("busy_recheck", "BUSY_RECHECK", &self.busy_recheck),
+            ("start_backoff", "START_BACKOFF", &self.start_backoff),
+            ("tombstone_ttl", "TOMBSTONE_TTL", &self.tombstone_ttl),
+        ] {
+            times.insert(name, problems.duration(variable, text));
+        }
+        LimitsSettings {
+            max_per_org: problems.number("MAX_RUNNERS_PER_ORG", &self.max_runners_per_org, 1, MAX_LIMIT),
+            max_total: problems.number("MAX_TOTAL_RUNNERS", &self.max_total_runners, 1, 1_000_000),
+            prefix,
+            org_limits_file: self.org_limits_file.clone(),
+            times,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OrgLimitsFile {
+    #[serde(default)]
+    org_limits: BTreeMap<String, u64>,
+}
+
+/// Reads a file of limits. No file is no limits; two spellings of one organization and a limit out of range are errors.
+///
+/// # Errors
+/// With a sentence that names the file and what is wrong in it.
+pub fn read_org_limits(path: &Path) -> Result<BTreeMap<String, u64>, String> {
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(at(&error)),
+    };
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(BTreeMap::new());
+    }
+    let file: OrgLimitsFile = serde_saphyr::from_str(&text).map_err(|error| at(&error))?;
+    let mut seen = HashSet::new();
+    for (org, limit) in &file.org_limits {
+        if !(1..=MAX_LIMIT).contains(limit) {
+            return Err(at(&format!("org_limits.{org}: {limit} is not from 1 to {MAX_LIMIT}")));
+        }
+        if !seen.insert(org.to_lowercase()) {
+            return Err(at(&format!("org_limits.{org}: stands twice, in two spellings")));
+        }
+    }
+    Ok(file.org_limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_is_read() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/org-limits.yaml");
+        assert!(path.exists());
+        read_org_limits(&path).expect("a valid example");
+    }
+
+    #[test]
+    fn wrong_limits_are_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("limits.yaml");
+        for (text, wrong) in
+            [("org_limits: {a: 0}", "org_limits.a"), ("org_limits: {a: 5, A: 6}", "twice"), ("limits: {}", "limits"), ("org_limits: [", "limits.yaml")]
+        {
+            std::fs::write(&path, text).expect("written");
+            assert!(read_org_limits(&path).expect_err(text).contains(wrong), "{text}");
+        }
+        std::fs::write(&path, "org_limits:\n  platform-team: 25\n").expect("written");
+        assert_eq!(read_org_limits(&path).expect("limits")["platform-team"], 25);
+        assert!(read_org_limits(&dir.path().join("none")).expect("no file is no limits").is_empty());
+    }
+}

@@ -1,0 +1,193 @@
+//! The invariants, checked on a store: every one after every step of the property test, and on a live system by `jitctl doctor`.
+//!
+//! A live store changes while it is read, so what looks wrong is looked at again before it is reported ([`Ledger::doctor_settled`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use redis::{AsyncCommands, pipe};
+use serde::Serialize;
+
+use super::{Ledger, LedgerError};
+
+/// One thing that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// Number of the invariant.
+    pub invariant: u8,
+    /// What is wrong, of what.
+    pub text: String,
+}
+
+/// What was looked at and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Organizations looked at.
+    pub organizations: usize,
+    /// Live runners looked at.
+    pub runners: usize,
+    /// Jobs that are not over.
+    pub jobs: usize,
+    /// What is wrong; empty when all is well.
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Default)]
+struct Doctor {
+    findings: Vec<Finding>,
+}
+
+impl Doctor {
+    fn check(&mut self, invariant: u8, holds: bool, text: impl FnOnce() -> String) {
+        if !holds {
+            self.findings.push(Finding { invariant, text: text() });
+        }
+    }
+}
+
+impl Ledger {
+    /// Checks all invariants, and again what was wrong at first: what is reported was wrong twice.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn doctor_settled(&self) -> Result<Report, LedgerError> {
+        let mut report = self.doctor().await?;
+        for _ in 0..3 {
+            if report.findings.is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            let again = self.doctor().await?;
+            let both = report.findings.iter().filter(|finding| again.findings.contains(finding)).cloned().collect();
+            report = Report { findings: both, ..again };
+        }
+        Ok(report)
+    }
+
+    /// Checks all invariants on the store as it is read, piece by piece.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn doctor(&self) -> Result<Report, LedgerError> {
+        let mut doctor = Doctor::default();
+        let mut connection = self.pool().get().await?;
+        let orgs: Vec<String> = connection.hvals("orgs:known").await?;
+        let limits: HashMap<String, u64> = connection.hgetall("org_limits").await?;
+        let meta: HashMap<String, String> = connection.hgetall("ledger:meta").await?;
+        let default_limit: u64 = meta.get("max_per_org").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let live: BTreeSet<String> = connection.smembers("runners:live").await?;
+        let total: Option<u64> = connection.get("global:total_running").await?;
+        let backoffs: HashMap<String, f64> = connection.zrange_withscores::<_, Vec<(String, f64)>>("backoffs", 0, -1).await?.into_iter().collect();
+        doctor.check(1, total.unwrap_or(0) == live.len() as u64, || {
+            format!("global:total_running is {} and there are {} live runners", total.unwrap_or(0), live.len())
+        });
+
+        let mut jobs: BTreeMap<String, &'static str> = BTreeMap::new();
+        let questions: Vec<String> = connection.zrange("jobs:questions", 0, -1).await?;
+        let questions: BTreeSet<String> = questions.into_iter().collect();
+        let (mut sum, mut members) = (0, BTreeSet::new());
+        for org in &orgs {
+            let (mirror, runners, pending, classes, ready, paused): (Option<u64>, Vec<String>, Vec<String>, Vec<String>, Option<f64>, bool) = pipe()
+                .get(format!("org:{org}:running"))
+                .smembers(format!("org:{org}:runners"))
+                .zrange(format!("org:{org}:pending"), 0, -1)
+                .zrange(format!("org:{org}:classes"), 0, -1)
+                .zscore("orgs:ready", org)
+                .hexists("orgs:paused", org)
+                .query_async(&mut connection)
+                .await?;
+            doctor.check(1, mirror.unwrap_or(0) == runners.len() as u64, || {
+                format!("org:{org}:running is {} and the organization has {} runners", mirror.unwrap_or(0), runners.len())
+            });
+            sum += runners.len();
+            let limit = limits.get(org).copied().unwrap_or(default_limit);
+            let should = !classes.is_empty() && (runners.len() as u64) < limit && !paused && !backoffs.contains_key(&format!("org:{org}"));
+            doctor.check(5, ready.is_some() == should, || {
+                format!(
+                    "{org} is {}in orgs:ready and should {}be: {} classes in need, {} of {limit} runners, paused {paused}",
+                    if ready.is_some() { "" } else { "not " },
+                    if should { "" } else { "not " },
+                    classes.len(),
+                    runners.len()
+                )
+            });
+            members.extend(runners);
+            jobs.extend(pending.into_iter().map(|job| (job, "queued")));
+        }
+        doctor.check(1, sum == live.len() && members == live, || format!("the organizations have {sum} runners and runners:live has {}", live.len()));
+
+        let runners = self.runners().await?;
+        let mut classes: BTreeSet<String> = BTreeSet::new();
+        for (name, info) in &runners {
+            let state = info.get("state").map_or("", String::as_str);
+            doctor.check(1, matches!(state, "reserved" | "created" | "busy" | "removing"), || format!("runner {name} is live and its state is {state:?}"));
+            if let Some(class) = info.get("class") {
+                classes.insert(class.clone());
+                let idle: bool = connection.sismember(format!("class:{class}:idle"), name).await?;
+                let should = matches!(state, "reserved" | "created");
+                doctor.check(1, idle == should, || format!("runner {name} is {state} and {}in its class's idle set", if idle { "" } else { "not " }));
+            }
+            let due: Option<f64> = connection.zscore("runners:deadlines", name).await?;
+            doctor.check(1, due.is_some() || (state == "busy" && info.contains_key("running_job")), || format!("runner {name} is {state} and has no deadline"));
+        }
+
+        for job in &questions {
+            let state: Option<String> = connection.hget(format!("job:{job}:info"), "state").await?;
+            doctor.check(4, state.is_some(), || format!("job {job} is in question and nothing is known of it"));
+            if let Some(state) = state.filter(|state| state != "queued") {
+                let twice = jobs.insert(job.clone(), "in question");
+                doctor.check(4, twice.is_none() && matches!(state.as_str(), "waiting" | "in_question" | "in_progress"), || {
+                    format!("job {job} is {state}, in question, and {twice:?} as well")
+                });
+            }
+        }
+        for (job, place) in jobs.iter().filter(|(_, place)| **place == "queued") {
+            let (state, class): (Option<String>, Option<String>) = connection.hmget(format!("job:{job}:info"), &["state", "class"]).await?;
+            let class = class.unwrap_or_default();
+            let queued: Option<f64> = connection.zscore(format!("class:{class}:queued"), job).await?;
+            doctor.check(4, state.as_deref() == Some("queued") && queued.is_some(), || {
+                format!("job {job} is {place} in its organization, its state is {state:?}, in its class's queue: {}", queued.is_some())
+            });
+            classes.insert(class);
+        }
+        for class in &classes {
+            self.check_class(&mut doctor, &mut connection, class, &backoffs, &live).await?;
+        }
+        let mut report = Report { organizations: orgs.len(), runners: runners.len(), jobs: jobs.len(), findings: doctor.findings };
+        report.findings.sort();
+        Ok(report)
+    }
+
+    async fn check_class(
+        &self,
+        doctor: &mut Doctor,
+        connection: &mut deadpool_redis::Connection,
+        class: &str,
+        backoffs: &HashMap<String, f64>,
+        live: &BTreeSet<String>,
+    ) -> Result<(), LedgerError> {
+        let ((org, profile), queued, idle): ((Option<String>, Option<String>), Vec<(String, f64)>, Vec<String>) = pipe()
+            .hmget(format!("class:{class}:info"), &["org", "profile"])
+            .zrange_withscores(format!("class:{class}:queued"), 0, -1)
+            .smembers(format!("class:{class}:idle"))
+            .query_async(connection)
+            .await?;
+        let (Some(org), Some(profile)) = (org, profile) else {
+            doctor.check(5, queued.is_empty() && idle.is_empty(), || {
+                format!("class {class} has {} jobs and {} idle runners and no description", queued.len(), idle.len())
+            });
+            return Ok(());
+        };
+        doctor.check(1, idle.iter().all(|name| live.contains(name)), || format!("class {class} counts idle runners that are not live"));
+        let (needs, surplus): (Option<f64>, Option<f64>) =
+            pipe().zscore(format!("org:{org}:classes"), class).zscore("classes:surplus", class).query_async(connection).await?;
+        let held = backoffs.contains_key(&format!("class:{class}")) || backoffs.contains_key(&format!("profile:{profile}"));
+        let expected = (queued.len() > idle.len() && !held).then(|| queued[idle.len()].1);
+        doctor.check(5, needs == expected, || {
+            format!("class {class} of {org}: {} jobs, {} idle runners; in need since {needs:?}, should be {expected:?}", queued.len(), idle.len())
+        });
+        doctor.check(5, surplus.is_some() == (idle.len() > queued.len()), || {
+            format!("class {class} of {org}: {} jobs, {} idle runners; in surplus: {}", queued.len(), idle.len(), surplus.is_some())
+        });
+        Ok(())
+    }
+}

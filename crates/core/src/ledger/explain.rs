@@ -1,0 +1,145 @@
+//! Why a job waits: one sentence that names the limit, pause, back-off or step, and since when.
+
+use redis::{AsyncCommands, pipe};
+use serde::Serialize;
+
+use super::{JobInfo, Ledger, LedgerError};
+use crate::event::JobId;
+
+/// Where a job stands, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// waiting, queued, in_question, in_progress, completed or unknown.
+    pub state: String,
+    /// One sentence.
+    pub why: String,
+    /// Since when, ms since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
+    /// When it is tried or asked about next, ms since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<i64>,
+}
+
+type Backoff = (Option<String>, Option<i64>, Option<i64>);
+
+impl Ledger {
+    /// Explains where a job stands.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn explain(&self, job: JobId) -> Result<Explanation, LedgerError> {
+        let Some(info) = self.job(job).await? else {
+            let why = "not known here: its webhook never came, its labels are not ours, or it has long been over".to_owned();
+            return Ok(Explanation { state: "unknown".into(), why, since: None, next: None });
+        };
+        let text = |name: &str| info.get(name).map_or("", String::as_str);
+        let time = |name: &str| info.get(name).and_then(|text| text.parse().ok());
+        let state = text("state").to_owned();
+        let mut connection = self.pool().get().await?;
+        let asked: Option<i64> = connection.zscore::<_, _, Option<f64>>("jobs:questions", job.to_string()).await?.map(|at| at as i64);
+        drop(connection);
+        let (why, since, next) = match state.as_str() {
+            "completed" if info.contains_key("runner") => {
+                (format!("it is over ({}); runner {} ran it", text("conclusion"), text("runner")), time("completed_at"), None)
+            }
+            "completed" => (format!("it is over ({}) without having run", text("conclusion")), time("completed_at"), None),
+            "in_progress" => (format!("it runs on runner {}", text("runner")), time("started_at"), None),
+            "waiting" => (format!("{}; it is no demand until it is approved", text("reason")), None, asked),
+            "in_question" => (format!("{}; GitHub is asked what became of it", text("reason")), None, asked),
+            _ => return self.explain_queued(job, &info).await,
+        };
+        Ok(Explanation { state, why, since, next })
+    }
+
+    /// Why a queued job has no runner yet: the first of the reasons in the order in which admission meets them.
+    async fn explain_queued(&self, job: JobId, info: &JobInfo) -> Result<Explanation, LedgerError> {
+        let text = |name: &str| info.get(name).cloned().unwrap_or_default();
+        let (org, class, profile) = (text("org"), text("class"), text("profile"));
+        let queued_at = text("queued_at").parse().ok();
+        let explained = |why: String, since: Option<i64>, next: Option<i64>| Explanation { state: "queued".into(), why, since: since.or(queued_at), next };
+
+        let subjects = [
+            ("global".to_owned(), "everything".to_owned()),
+            (format!("org:{org}"), format!("organization {org}")),
+            (format!("profile:{profile}"), format!("profile {profile}")),
+            (format!("class:{class}"), format!("its class (labels {})", text("labels"))),
+        ];
+        let mut connection = self.pool().get().await?;
+        let (epoch, paused, maximum, rank, idle, live): (Option<String>, Option<String>, Option<u64>, Option<u64>, Vec<String>, u64) = pipe()
+            .hget("ledger:meta", "epoch")
+            .hget("orgs:paused", &org)
+            .hget("ledger:meta", "max_total")
+            .zrank(format!("class:{class}:queued"), job.to_string())
+            .smembers(format!("class:{class}:idle"))
+            .scard("runners:live")
+            .query_async(&mut connection)
+            .await?;
+        if epoch.is_none() {
+            return Ok(explained("nothing is admitted until the running pods have been counted (the data in Redis is new or restored)".into(), None, None));
+        }
+        // A runner of its class that is on its way comes before everything that holds back the next one.
+        let rank = rank.unwrap_or(0);
+        if (rank as usize) < idle.len() {
+            let mut names = idle;
+            names.sort();
+            drop(connection);
+            for name in names.iter().skip(rank as usize).take(1) {
+                let runner = self.runner(name).await?.unwrap_or_default();
+                let time = |field: &str| runner.get(field).and_then(|text| text.parse::<i64>().ok());
+                let (step, since) = if time("started_at").is_some() {
+                    ("has started and waits for GitHub to give it work", time("started_at"))
+                } else if time("created_at").is_some() {
+                    ("is starting", time("created_at"))
+                } else if time("registered_at").is_some() {
+                    ("is registered and gets its configuration", time("registered_at"))
+                } else if time("claimed_at").is_some() {
+                    ("is being made", time("claimed_at"))
+                } else {
+                    ("is reserved and waits for a free worker", time("reserved_at"))
+                };
+                let detail = runner.get("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();
+                return Ok(explained(format!("runner {name} {step}{detail}"), since, None));
+            }
+            return Ok(explained("a runner of its class is on its way".into(), None, None));
+        }
+        if let Some(pause) = paused {
+            let pause: serde_json::Value = serde_json::from_str(&pause).unwrap_or_default();
+            let reason = pause["reason"].as_str().unwrap_or("no reason given").to_owned();
+            return Ok(explained(format!("organization {org} is paused: {reason}"), pause["since"].as_i64(), pause["until_ms"].as_i64()));
+        }
+        for (subject, name) in subjects {
+            let (until, (reason, since, _)): (Option<f64>, Backoff) =
+                pipe().zscore("backoffs", &subject).hmget(format!("{subject}:backoff"), &["reason", "since", "until"]).query_async(&mut connection).await?;
+            if let Some(until) = until {
+                let reason = reason.unwrap_or_else(|| "no reason noted".into());
+                return Ok(explained(format!("{name} backs off: {reason}"), since, Some(until as i64)));
+            }
+        }
+        drop(connection);
+        let status = self.org_status(&org).await?;
+        if status.running >= status.max {
+            return Ok(explained(format!("organization {org} has {} of {} runners: it waits for one of them to end", status.running, status.max), None, None));
+        }
+        if maximum.is_some_and(|maximum| live >= maximum) {
+            return Ok(explained(format!("all {live} runners of the whole are in use: it waits for its organization's turn"), None, None));
+        }
+        Ok(explained("it is about to be admitted".into(), None, None))
+    }
+
+    /// Why an organization's queued jobs wait: the sentence of its oldest one, where there is any.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn org_reasons(&self, org: &str) -> Result<Vec<String>, LedgerError> {
+        let org = self.canonical(org).await?;
+        let mut connection = self.pool().get().await?;
+        let oldest: Vec<String> = connection.zrange(format!("org:{org}:pending"), 0, 0).await?;
+        drop(connection);
+        let mut reasons = Vec::new();
+        for job in oldest.iter().filter_map(|job| job.parse().ok()) {
+            reasons.push(format!("job {job}: {}", self.explain(job).await?.why));
+        }
+        Ok(reasons)
+    }
+}

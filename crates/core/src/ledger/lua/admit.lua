@@ -1,0 +1,91 @@
+-- admit(n): reserves up to n runners where demand is unmet, within every limit, and rings `jit:provision` for each.
+--
+-- args: n, run_id (of the Redis that the caller believes in; tests only)
+
+local BASE36 = '0123456789abcdefghijklmnopqrstuvwxyz'
+local SURPLUS_SCAN = 64 -- surplus classes looked at in one call
+
+local function base36(n)
+  local text = ''
+  repeat
+    local digit = n % 36
+    text = string.sub(BASE36, digit + 1, digit + 1) .. text
+    n = (n - digit) / 36
+  until n == 0
+  return text
+end
+
+local function reserve(org, class)
+  local key = 'class:' .. class
+  local idle = call('SCARD', key .. ':idle')
+  local job = call('ZRANGE', key .. ':queued', idle, idle)[1]
+  local scope, group, profile, labels = fields(key .. ':info', 'scope', 'group', 'profile', 'labels')
+  local prefix, epoch = fields('ledger:meta', 'prefix', 'epoch')
+  local sequence = call('HINCRBY', 'ledger:meta', 'sequence', 1)
+  local name = prefix .. '-' .. job .. '-' .. epoch .. base36(sequence)
+  call('HSET', 'runner:' .. name .. ':info', 'org', org, 'class', class, 'scope', scope, 'group', group, 'profile', profile,
+    'labels', labels, 'job', job, 'state', 'reserved', 'fence', sequence, 'reserved_at', now)
+  call('SADD', 'org:' .. org .. ':runners', name)
+  call('SADD', 'runners:live', name)
+  call('SADD', key .. ':idle', name)
+  deadline(name, now + setting('reserve_timeout'))
+  call('HSET', 'orgs:served', org, call('HINCRBY', 'ledger:meta', 'admissions', 1))
+  mirror(org)
+  refresh_class(class)
+  call('XADD', 'jit:provision', '*', 'v', '1', 'runner', name, 'fence', sequence)
+end
+
+-- Begins to remove the runners that a class has too many: reserved ones first, then the youngest.
+local function reap(class)
+  local key = 'class:' .. class
+  local excess = call('SCARD', key .. ':idle') - call('ZCARD', key .. ':queued')
+  local idle = {}
+  for _, name in ipairs(call('SMEMBERS', key .. ':idle')) do
+    local state, reserved_at = fields('runner:' .. name .. ':info', 'state', 'reserved_at')
+    idle[#idle + 1] = { name = name, reserved = state == 'reserved', at = tonumber(reserved_at) }
+  end
+  table.sort(idle, function(a, b)
+    if a.reserved ~= b.reserved then return a.reserved end
+    if a.at ~= b.at then return a.at > b.at end
+    return a.name > b.name
+  end)
+  for i = 1, excess do begin_removal(idle[i].name, 'surplus: its class has more runners than jobs') end
+  return excess
+end
+
+wake()
+
+-- Nothing is admitted from data that may be lost or rolled back: a reconcile has to run first and open a new epoch.
+local run_id = args.run_id or string.match(call('INFO', 'server'), 'run_id:(%w+)')
+local epoch, known_run_id = fields('ledger:meta', 'epoch', 'run_id')
+if not epoch or known_run_id ~= run_id then return cjson.encode({ gate_closed = true }) end
+
+local admitted, full = 0, false
+if not backing_off('global') then
+  local maximum = setting('max_total')
+  while admitted < args.n do
+    local org = call('ZRANGE', 'orgs:ready', 0, 0)[1]
+    if not org then break end
+    if call('SCARD', 'runners:live') >= maximum then
+      full = true
+      break
+    end
+    local class = call('ZRANGE', 'org:' .. org .. ':classes', 0, 0)[1]
+    if call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) or not class then
+      refresh_org(org) -- the limit was changed by hand
+    else
+      reserve(org, class)
+      admitted = admitted + 1
+    end
+  end
+end
+
+local reaped = 0
+local surplus = call('ZRANGE', 'classes:surplus', 0, SURPLUS_SCAN - 1, 'WITHSCORES')
+for i = 1, #surplus, 2 do
+  local class, since = surplus[i], tonumber(surplus[i + 1])
+  local org = call('HGET', 'class:' .. class .. ':info', 'org')
+  local org_full = call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) and call('EXISTS', 'org:' .. org .. ':classes') == 1
+  if since + setting('surplus_grace') <= now or full or org_full then reaped = reaped + reap(class) end
+end
+return cjson.encode({ admitted = admitted, more = admitted >= args.n, reaped = reaped })

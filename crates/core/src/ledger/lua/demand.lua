@@ -1,0 +1,133 @@
+-- Demand: what each class lacks, which organizations may be served next. Prelude of every transition, first part.
+--
+-- ARGV[1] is one JSON object. Ids are strings there: a Lua number holds 53 bits, a GitHub id up to 63.
+-- Times are milliseconds by Redis's own clock, so that no worker's clock matters; a test passes `now`.
+
+local call = redis.call
+local args = cjson.decode(ARGV[1])
+local now = args.now
+if not now then
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local settings = {}
+-- A number of the effective configuration, which `configure` keeps in `ledger:meta`.
+local function setting(name)
+  if settings[name] == nil then
+    settings[name] = tonumber(call('HGET', 'ledger:meta', name)) or 0
+  end
+  return settings[name]
+end
+
+local function fields(key, ...)
+  return unpack(call('HMGET', key, ...))
+end
+
+-- The login as GitHub writes it, whatever the case it comes in.
+local function known(org)
+  return call('HGET', 'orgs:known', string.lower(org)) or org
+end
+
+-- Learns a login from GitHub's own spelling; what operators had set under another spelling moves to it.
+local function learn(org)
+  if call('HSETNX', 'orgs:known', string.lower(org), org) == 0 then return known(org) end
+  for _, key in ipairs({ 'org_limits', 'orgs:paused' }) do
+    for _, spelt in ipairs(call('HKEYS', key)) do
+      if spelt ~= org and string.lower(spelt) == string.lower(org) then
+        call('HSET', key, org, call('HGET', key, spelt))
+        call('HDEL', key, spelt)
+      end
+    end
+  end
+  return org
+end
+
+local function limit_of(org)
+  return tonumber(call('HGET', 'org_limits', org)) or setting('max_per_org')
+end
+
+-- A subject (`class:ID`, `org:ORG`, `profile:NAME`, `global`) backs off while it is in `backoffs`; `wake` takes it out when its time has come.
+local function backing_off(subject)
+  return call('ZSCORE', 'backoffs', subject) and true or false
+end
+
+-- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, no back-off and no pause.
+-- Score: the number of the admission at which it was last served, plus its share of its own limit scaled to the maximum.
+local function refresh_org(org)
+  local running, limit = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org)
+  if running < limit and call('EXISTS', 'org:' .. org .. ':classes') == 1
+      and call('HEXISTS', 'orgs:paused', org) == 0 and not backing_off('org:' .. org) then
+    local served = tonumber(call('HGET', 'orgs:served', org)) or 0
+    local maximum = setting('max_total')
+    call('ZADD', 'orgs:ready', served + maximum * running / math.min(limit, maximum), org)
+  else
+    call('ZREM', 'orgs:ready', org)
+  end
+end
+
+local function ensure_class(class, of)
+  if call('EXISTS', 'class:' .. class .. ':info') == 0 then
+    call('HSET', 'class:' .. class .. ':info', 'org', of.org, 'scope', of.scope, 'group', of.group, 'profile', of.profile, 'labels', of.labels)
+    call('SADD', 'profile:' .. of.profile .. ':classes', class)
+  end
+end
+
+-- Recounts one class after its queue or its idle runners changed, then its organization. A class with neither is deleted.
+local function refresh_class(class)
+  local key = 'class:' .. class
+  local org, profile = fields(key .. ':info', 'org', 'profile')
+  if not org then return end
+  local queued, idle = call('ZCARD', key .. ':queued'), call('SCARD', key .. ':idle')
+  if queued > idle and not backing_off(key) and not backing_off('profile:' .. profile) then
+    local first_unmet = call('ZRANGE', key .. ':queued', idle, idle, 'WITHSCORES')
+    call('ZADD', 'org:' .. org .. ':classes', first_unmet[2], class)
+  else
+    call('ZREM', 'org:' .. org .. ':classes', class)
+  end
+  if idle > queued then
+    call('ZADD', 'classes:surplus', 'NX', now, class)
+  else
+    call('ZREM', 'classes:surplus', class)
+  end
+  if queued == 0 and idle == 0 then
+    call('DEL', key .. ':info', key .. ':backoff')
+    call('ZREM', 'backoffs', key)
+    call('SREM', 'profile:' .. profile .. ':classes', class)
+  end
+  refresh_org(org)
+end
+
+local function refresh_subject(subject)
+  local kind, name = string.match(subject, '^(%a+):?(.*)$')
+  if kind == 'class' then
+    refresh_class(name)
+  elseif kind == 'org' then
+    refresh_org(name)
+  elseif kind == 'profile' then
+    for _, class in ipairs(call('SMEMBERS', 'profile:' .. name .. ':classes')) do refresh_class(class) end
+  elseif kind == 'pause' then
+    call('HDEL', 'orgs:paused', name)
+    refresh_org(name)
+  end
+end
+
+-- Ends the back-offs and pauses whose time has come.
+local function wake()
+  for _, subject in ipairs(call('ZRANGEBYSCORE', 'backoffs', '-inf', now, 'LIMIT', 0, 64)) do
+    call('ZREM', 'backoffs', subject)
+    refresh_subject(subject)
+  end
+end
+
+-- Holds a subject back for `delay`, doubled with each failure in a row, up to `cap` (both ms). The reason is for people.
+local function back_off(subject, delay, cap, reason)
+  local key = subject .. ':backoff'
+  local failures = call('HINCRBY', key, 'failures', 1)
+  local wait = math.max(delay, math.min(delay * 2 ^ math.min(failures - 1, 20), cap))
+  call('HSET', key, 'reason', reason, 'since', now, 'until', now + wait)
+  call('ZADD', 'backoffs', now + wait, subject)
+  call('PEXPIRE', key, wait + 3600000)
+  refresh_subject(subject)
+  return wait
+end

@@ -1,0 +1,79 @@
+-- due(n, lease): the work whose time has come, leased to the caller for `lease` ms: runners to remove, jobs to ask GitHub about,
+-- registrations to look up. What is not finished by then is handed out again.
+--
+-- args: n (of each kind), lease
+
+local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
+
+local removals, questions, registrations = {}, {}, {}
+
+local function overdue(name, state)
+  local key = 'runner:' .. name .. ':info'
+  local started_at, created_at, class, detail = fields(key, 'started_at', 'created_at', 'class', 'detail')
+  if state == 'reserved' then return 'making it did not finish in time' end
+  if state == 'created' and not started_at then
+    back_off('class:' .. class, setting('start_backoff'), setting('start_backoff') * 16, 'its last runner did not start' .. (detail and ': ' .. detail or ' in time'))
+    return 'it did not start in time' .. (detail and ': ' .. detail or '')
+  end
+  if state == 'busy' then return 'it did not end after its job' end
+  -- Idle. First ask about the oldest jobs of its class, which may be over without a word; only then replace it.
+  local idle_until = tonumber(started_at) + setting('idle_timeout')
+  if now < idle_until then
+    local idle = call('SCARD', 'class:' .. class .. ':idle')
+    for _, job in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do ask(job, now) end
+    deadline(name, idle_until)
+    return nil
+  end
+  return 'it stayed idle'
+end
+
+for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'LIMIT', 0, args.n)) do
+  local key = 'runner:' .. name .. ':info'
+  local state = call('HGET', key, 'state')
+  if not state or state == 'gone' then
+    call('ZREM', 'runners:deadlines', name)
+  elseif state ~= 'removing' then
+    local why = overdue(name, state)
+    if why then begin_removal(name, why) end
+  end
+  local scope, github_id, uncertain, deregistered, registering = fields(key, 'scope', 'github_id', 'uncertain', 'deregistered', 'claimed_at')
+  if call('HGET', key, 'state') == 'removing' then
+    deadline(name, now + args.lease)
+    removals[#removals + 1] = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
+      uncertain = (uncertain or registering) and true or false }
+  end
+end
+
+for _, job in ipairs(call('ZRANGEBYSCORE', 'jobs:questions', '-inf', now, 'LIMIT', 0, args.n)) do
+  local repo, rev, state = fields('job:' .. job .. ':info', 'repo', 'rev', 'state')
+  if not state or state == 'completed' then
+    call('ZREM', 'jobs:questions', job)
+  else
+    call('ZADD', 'jobs:questions', now + args.lease, job)
+    questions[#questions + 1] = { job = job, repo = repo, rev = rev }
+  end
+end
+
+for _, name in ipairs(call('ZRANGEBYSCORE', 'registrations:uncertain', '-inf', now, 'LIMIT', 0, args.n)) do
+  local key = 'runner:' .. name .. ':info'
+  local scope = call('HGET', key, 'scope')
+  local try = call('HINCRBY', key, 'lookups', 1)
+  if not scope then
+    call('DEL', key)
+    call('ZREM', 'registrations:uncertain', name)
+  else
+    if try >= UNCERTAIN_TRIES then
+      call('ZREM', 'registrations:uncertain', name)
+    else
+      call('ZADD', 'registrations:uncertain', now + setting('uncertain_first') * (try == 1 and 2 or 12), name)
+    end
+    registrations[#registrations + 1] = { name = name, scope = scope }
+  end
+end
+
+local result = {}
+if #removals > 0 then result.removals = removals end
+if #questions > 0 then result.questions = questions end
+if #registrations > 0 then result.registrations = registrations end
+if next(result) == nil then return '{}' end
+return cjson.encode(result)

@@ -1,0 +1,22 @@
+-- fail(runner, fence, made, uncertain, back_off): a step of making a runner did not work. Demand is unmet again; what made it fail backs off.
+--
+-- args: runner, fence, made (something may exist that has to be removed), uncertain (GitHub may have registered it),
+--       unregistered (GitHub certainly has not), why,
+--       subject (class | org | profile | global, or none), delay, cap (ms)
+
+local key = 'runner:' .. args.runner .. ':info'
+local fence, class, org, profile = fields(key, 'fence', 'class', 'org', 'profile')
+if fence ~= args.fence then return cjson.encode({ stale = true }) end
+if args.uncertain then call('HSET', key, 'uncertain', 1) end
+if args.unregistered then call('HSET', key, 'deregistered', 1) end
+local wait = 0
+if args.subject then
+  local subjects = { class = 'class:' .. class, org = 'org:' .. org, profile = 'profile:' .. profile, global = 'global' }
+  wait = back_off(subjects[args.subject], args.delay, args.cap, args.why)
+end
+if args.made then
+  begin_removal(args.runner, args.why)
+else
+  free(args.runner, args.why)
+end
+return cjson.encode({ stale = false, wait = wait })

@@ -1,0 +1,31 @@
+-- claim, registered, created: the steps of making one runner. Each checks the fence, so that a worker that wakes up late learns
+-- that the runner is not its own any more, and renews the deadline to the time-out of the step that follows plus a minute.
+--
+-- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker
+
+local GRACE_MS = 60000
+
+local key = 'runner:' .. args.runner .. ':info'
+local state, fence, claimed_at = fields(key, 'state', 'fence', 'claimed_at')
+if not state or fence ~= args.fence or state == 'removing' or state == 'gone' then return cjson.encode({ stale = true }) end
+
+if args.step == 'claim' then
+  if claimed_at or state ~= 'reserved' then return cjson.encode({ stale = true }) end
+  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'step_timeout', args.timeout)
+  deadline(args.runner, now + args.timeout + GRACE_MS)
+  local org, class, scope, group, profile, labels, job = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
+  return cjson.encode({ name = args.runner, org = org, class = class, scope = scope, group = group, profile = profile, labels = labels, job = job })
+elseif args.step == 'registered' then
+  call('HSET', key, 'registered_at', now, 'github_id', args.github_id, 'step_timeout', args.timeout)
+  call('HDEL', key, 'uncertain')
+  if state == 'reserved' then deadline(args.runner, now + args.timeout + GRACE_MS) end
+elseif args.step == 'created' then
+  call('HSET', key, 'created_at', now)
+  if state == 'reserved' then
+    call('HSET', key, 'state', 'created')
+    deadline(args.runner, now + setting('start_timeout'))
+  end
+  local org, class, profile = fields(key, 'org', 'class', 'profile')
+  call('UNLINK', 'class:' .. class .. ':backoff', 'org:' .. org .. ':backoff', 'profile:' .. profile .. ':backoff', 'global:backoff')
+end
+return cjson.encode({ stale = false })

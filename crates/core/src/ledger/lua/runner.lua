@@ -1,0 +1,114 @@
+-- Runners: reserved -> created -> busy -> removing -> gone. Prelude of every transition, second part.
+
+local GONE_TTL_MS = 86400000 -- a released name is remembered for a day, so that a late pod of that name is removed and not adopted
+
+-- The mirrors that operators read; admission never does. Set, not incremented: whatever was written there by hand is put right.
+local function mirror(org)
+  call('SET', 'org:' .. org .. ':running', call('SCARD', 'org:' .. org .. ':runners'))
+  call('SET', 'global:total_running', call('SCARD', 'runners:live'))
+end
+
+local function deadline(name, at)
+  call('ZADD', 'runners:deadlines', at, name)
+end
+
+-- Asks GitHub about a job at `at`, or earlier if that was planned already.
+local function ask(job, at)
+  call('ZADD', 'jobs:questions', 'LT', at, job)
+end
+
+-- Takes a job out of demand until GitHub has said what became of it.
+local function put_in_question(job, reason)
+  local key = 'job:' .. job .. ':info'
+  local org, class = fields(key, 'org', 'class')
+  call('HSET', key, 'state', 'in_question', 'reason', reason)
+  call('ZREM', 'org:' .. org .. ':pending', job)
+  call('ZREM', 'class:' .. class .. ':queued', job)
+  ask(job, now + setting('question_delay'))
+end
+
+-- What a runner that went leaves open: if it was registered and never seen busy, the job that asked for it (or, if that one is
+-- settled, the oldest of its class) may have run on it; if it was busy, its job may have ended without a word.
+local function question_after(name)
+  local class, job, running, github_id = fields('runner:' .. name .. ':info', 'class', 'job', 'running_job', 'github_id')
+  if running then
+    if call('HGET', 'job:' .. running .. ':info', 'state') == 'in_progress' then ask(running, now + setting('question_delay')) end
+  elseif github_id then
+    if call('HGET', 'job:' .. job .. ':info', 'state') ~= 'queued' then
+      job = call('ZRANGE', 'class:' .. class .. ':queued', 0, 0)[1]
+    end
+    if job then put_in_question(job, 'runner ' .. name .. ' went without having been seen busy') end
+  end
+end
+
+-- Looks a registration up at GitHub in a minute, and deletes it, where it may be left over.
+local function doubt_registration(name)
+  local running, github_id, uncertain, deregistered = fields('runner:' .. name .. ':info', 'running_job', 'github_id', 'uncertain', 'deregistered')
+  if deregistered or not (github_id or uncertain) then return end
+  if running and call('HGET', 'job:' .. running .. ':info', 'state') == 'completed' then return end -- GitHub removes it itself after its job
+  call('ZADD', 'registrations:uncertain', now + setting('uncertain_first'), name)
+end
+
+-- Frees a runner's slot: its pod has ended, is gone, or never was.
+local function free(name, why)
+  local key = 'runner:' .. name .. ':info'
+  local org, class = fields(key, 'org', 'class')
+  call('SREM', 'org:' .. org .. ':runners', name)
+  call('SREM', 'runners:live', name)
+  call('SREM', 'class:' .. class .. ':idle', name)
+  call('ZREM', 'runners:deadlines', name)
+  question_after(name)
+  doubt_registration(name)
+  if not call('HGET', key, 'why') then call('HSET', key, 'why', why) end
+  call('HSET', key, 'state', 'gone', 'gone_at', now)
+  call('PEXPIRE', key, GONE_TTL_MS)
+  mirror(org)
+  refresh_class(class)
+  refresh_org(org) -- its class may be gone already
+end
+
+-- Starts the one way to remove a runner. It leaves its idle set and keeps its slot; whoever still makes it loses its fence.
+-- A reservation that nobody has taken up has nothing to remove: its slot is free at once.
+local function begin_removal(name, why)
+  local key = 'runner:' .. name .. ':info'
+  local state, class, claimed_at, step_timeout = fields(key, 'state', 'class', 'claimed_at', 'step_timeout')
+  if not state or state == 'removing' or state == 'gone' then return false end
+  call('HINCRBY', key, 'fence', 1)
+  call('HSET', key, 'why', why)
+  if state == 'reserved' and not claimed_at then
+    free(name, why)
+    return true
+  end
+  call('HSET', key, 'state', 'removing', 'removing_at', now)
+  if state == 'reserved' then -- a create may be in flight: keep the slot for twice its time-out
+    call('HSET', key, 'hold_until', now + 2 * (tonumber(step_timeout) or 0))
+  end
+  call('SREM', 'class:' .. class .. ':idle', name)
+  deadline(name, now)
+  refresh_class(class)
+  return true
+end
+
+-- The runner that an event names, if it is ours, live and believable: of this organization, with this GitHub id where one is known.
+local function believed(name, org, github_id)
+  if not name or call('SISMEMBER', 'runners:live', name) == 0 then return false end
+  local its_org, scope, its_id = fields('runner:' .. name .. ':info', 'org', 'scope', 'github_id')
+  if its_org ~= org and string.sub(scope, 1, 12) ~= 'enterprises/' then return false end
+  return not (its_id and github_id and its_id ~= github_id)
+end
+
+-- GitHub says that the runner works on `job` (or, without one, merely that it works).
+local function busy(name, job)
+  local key = 'runner:' .. name .. ':info'
+  local class, running = fields(key, 'class', 'running_job')
+  if running then return end
+  call('HSET', key, 'state', 'busy', 'busy_at', now)
+  call('SREM', 'class:' .. class .. ':idle', name)
+  if job then
+    call('HSET', key, 'running_job', job)
+    call('ZREM', 'runners:deadlines', name)
+  else
+    deadline(name, now + setting('busy_recheck'))
+  end
+  refresh_class(class)
+end

@@ -1,0 +1,178 @@
+//! The ledger: what is known of every job and runner, in Redis, and the rules by which it changes.
+//!
+//! # Keys
+//!
+//! ```text
+//! org_limits              HASH    org → limit                        (operators write it too)
+//! org:{org}:running       STRING  live runners of the org            (a mirror for operators: never read by admission)
+//! global:total_running    STRING  live runners in all                (a mirror)
+//! org:{org}:pending       ZSET    queued job → time queued, ms
+//! org:{org}:runners       SET     live runners                       (its size is what admission trusts)
+//! org:{org}:classes       ZSET    class → time of its oldest job without a runner   (unmet demand that is not backing off)
+//! class:{id}:info         HASH    org, scope, group, profile, labels
+//! class:{id}:queued       ZSET    job → time queued, ms
+//! class:{id}:idle         SET     runners reserved, starting or idle
+//! classes:surplus         ZSET    class with more idle runners than queued jobs → since
+//! profile:{name}:classes  SET     classes of a profile
+//! orgs:ready              ZSET    org → fairness score               (unmet demand, room, no back-off, no pause)
+//! orgs:served             HASH    org → number of the admission at which it was last served
+//! orgs:known              HASH    lower-case login → login as GitHub writes it
+//! orgs:paused             HASH    org → {reason, until_ms, since}
+//! backoffs                ZSET    what backs off (class:ID, org:ORG, profile:NAME, global, pause:ORG) → until
+//! {subject}:backoff       HASH    reason, since, until, failures in a row
+//! jobs:questions          ZSET    job → when to ask GitHub about it
+//! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it
+//! repos:active            ZSET    owner/repo → last seen
+//! runners:live            SET     every live runner
+//! runners:deadlines       ZSET    runner → when it must have moved on
+//! workers:alive           ZSET    worker → last heartbeat
+//! job:{id}:info           HASH    state, org, repo, class, times, runner, conclusion, reason; expires after the end
+//! runner:{name}:info      HASH    org, class, job that asked for it, job that it runs, state, fence, GitHub id, times; expires after the end
+//! ledger:meta             HASH    schema, epoch, sequence, effective configuration and its generation
+//! ```
+//!
+//! Nothing outside this module knows a key or a script. Nothing runs `KEYS` or `SCAN`.
+//!
+//! # Transitions
+//!
+//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`demand.lua`, `runner.lua`, `job.lua`) and a body of its own. Keys are
+//! named inside the scripts, so this needs one Redis (or a Sentinel group), not a Redis Cluster. A transition costs O(log n), however deep the queues are.
+//!
+//! # Invariants
+//!
+//! Checked after every transition by a property test against a model in memory, and on a live store by [`Ledger::doctor`].
+//!
+//! 1. `org:{org}:running` is the size of `org:{org}:runners`; `global:total_running` is the size of `runners:live` and their sum; every idle set is part of them.
+//! 2. No admission takes an organization over its limit or the whole over the maximum. A runner counts from its reservation until its pod is gone.
+//! 3. No admission makes a class's idle runners more than its queued jobs.
+//! 4. Every accepted job is in exactly one place: `jit:events`, waiting, queued, in question, in progress, completed.
+//! 5. Once expired back-offs are woken, an organization is in `orgs:ready` exactly when it has unmet demand that is not backing off, room, and no pause.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use deadpool_redis::{Pool, PoolError};
+use serde::{Serialize, de::DeserializeOwned};
+
+mod doctor;
+mod explain;
+mod overview;
+mod scripts;
+mod transitions;
+mod types;
+
+pub use doctor::{Finding, Report};
+pub use explain::Explanation;
+pub use overview::{JobInfo, OrgStatus, Overview, RunnerInfo};
+pub use transitions::{ADMIT_BATCH, Claim};
+pub use types::*;
+
+/// Why the ledger could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Redis cannot be reached or did not answer: try again. The transition may or may not have happened; all are idempotent.
+    #[error("Redis is unavailable: {0}")]
+    Unavailable(String),
+    /// Redis refuses: it is full, read-only or loading.
+    #[error("Redis refuses: {0}")]
+    Refused(String),
+    /// The transition itself failed: what it was given, or what it found, is not what it can work with.
+    #[error("the ledger cannot apply this: {0}")]
+    Rejected(String),
+}
+
+impl LedgerError {
+    /// Whether the same call can succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Rejected(_))
+    }
+}
+
+impl From<redis::RedisError> for LedgerError {
+    fn from(error: redis::RedisError) -> Self {
+        match error.code() {
+            Some("OOM" | "READONLY" | "LOADING" | "MISCONF" | "NOAUTH" | "WRONGPASS" | "MASTERDOWN" | "BUSY" | "NOREPLICAS") => {
+                Self::Refused(error.to_string())
+            }
+            // An error inside a script carries the code of the command that failed in it.
+            Some(_) if ["OOM ", "READONLY ", "MISCONF "].iter().any(|word| error.to_string().contains(word)) => Self::Refused(error.to_string()),
+            Some(_) => Self::Rejected(error.to_string()),
+            None => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<PoolError> for LedgerError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// A handle on the ledger. Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    pool: Pool,
+    clock: Option<Arc<AtomicI64>>,
+}
+
+#[derive(Serialize)]
+struct Timed<'a, A> {
+    #[serde(flatten)]
+    args: &'a A,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    now: Option<i64>,
+}
+
+impl Ledger {
+    /// The ledger in the Redis of this pool.
+    #[must_use]
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, clock: None }
+    }
+
+    /// The same ledger with time, in ms since 1970, taken from `clock` and not from Redis: for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<AtomicI64>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// The pool, for the streams.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Redis's time in ms since 1970.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn now(&self) -> Result<i64, LedgerError> {
+        if let Some(clock) = &self.clock {
+            return Ok(clock.load(Ordering::Relaxed));
+        }
+        let mut connection = self.pool.get().await?;
+        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
+        Ok(seconds * 1000 + micros / 1000)
+    }
+
+    /// Whether Redis answers.
+    pub async fn is_reachable(&self) -> bool {
+        self.pool.get().await.is_ok()
+    }
+
+    /// Runs one script with one JSON argument and reads its one JSON answer.
+    async fn run<T: DeserializeOwned>(&self, script: &redis::Script, args: &impl Serialize) -> Result<T, LedgerError> {
+        let now = self.clock.as_ref().map(|clock| clock.load(Ordering::Relaxed));
+        let json = serde_json::to_string(&Timed { args, now }).map_err(|error| LedgerError::Rejected(error.to_string()))?;
+        let mut connection = self.pool.get().await?;
+        let answer: String = script.arg(json).invoke_async(&mut connection).await?;
+        serde_json::from_str(&answer).map_err(|error| LedgerError::Rejected(format!("unexpected answer: {error}")))
+    }
+}

@@ -1,0 +1,292 @@
+//! The transitions, typed. Each is one round trip of one script.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    Admission, Answer, Doubt, Due, Failure, Ledger, LedgerError, Listed, Observation, Observed, Question, Reconciliation, Registration, Reservation, scripts,
+};
+use crate::{config::LimitsSettings, event::JobEvent};
+
+/// Runners reserved in one admission at most: a call stays below a few ms, and others get their turn.
+pub const ADMIT_BATCH: u32 = 64;
+
+/// Result of taking up a reservation or finishing a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim<T> {
+    /// It is ours.
+    Ours(T),
+    /// Somebody else, or the deadline, has taken it away: remove what was made.
+    Stale,
+}
+
+#[derive(Deserialize)]
+struct Fenced {
+    #[serde(default)]
+    stale: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Claimed {
+    Reservation(Reservation),
+    Stale {
+        #[serde(rename = "stale")]
+        _stale: bool,
+    },
+}
+
+#[derive(Deserialize)]
+struct State {
+    state: String,
+}
+
+#[derive(Deserialize)]
+struct Previous {
+    #[serde(default)]
+    previous: Vec<u64>,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Ledger {
+    /// Applies a job event. The job's state afterwards (`ignored` where it is none of ours). `accepted_at` is the job's place in the queue, ms.
+    ///
+    /// # Errors
+    /// When Redis is unavailable, or the event cannot be applied.
+    pub async fn apply(&self, event: &JobEvent, accepted_at: Option<i64>) -> Result<String, LedgerError> {
+        let mut args = json!({
+            "kind": event.action.as_str(), "job": event.job, "org": event.org, "repo": event.repo, "ours": event.class.is_some(),
+        });
+        let map = args.as_object_mut().unwrap_or_else(|| unreachable!("an object literal"));
+        if let Some(class) = &event.class {
+            map.insert("class".into(), class.id().into());
+            map.insert("scope".into(), class.scope.clone().into());
+            map.insert("group".into(), class.group.clone().into());
+            map.insert("profile".into(), class.profile.clone().into());
+            map.insert("labels".into(), json!(class.labels).to_string().into());
+        }
+        let optional = [
+            ("attempt", event.attempt.map(|attempt| attempt.to_string().into())),
+            ("runner", event.runner.clone().filter(|name| !name.is_empty()).map(Into::into)),
+            ("runner_id", event.runner_id.filter(|id| *id > 0).map(|id| id.to_string().into())),
+            ("conclusion", event.conclusion.clone().map(Into::into)),
+            ("accepted_at", accepted_at.map(Into::into)),
+        ];
+        map.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        Ok(self.run::<State>(&scripts::EVENT, &args).await?.state)
+    }
+
+    /// Reserves up to [`ADMIT_BATCH`] runners where demand is unmet, within every limit.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn admit(&self) -> Result<Admission, LedgerError> {
+        self.run(&scripts::ADMIT, &json!({ "n": ADMIT_BATCH })).await
+    }
+
+    /// Takes up a reservation. `timeout` is that of the step that follows.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn claim(&self, runner: &str, fence: &str, timeout: Duration, worker: &str) -> Result<Claim<Reservation>, LedgerError> {
+        let args = json!({ "step": "claim", "runner": runner, "fence": fence, "timeout": millis(timeout), "worker": worker });
+        Ok(match self.run(&scripts::PROVISION, &args).await? {
+            Claimed::Reservation(reservation) => Claim::Ours(reservation),
+            Claimed::Stale { .. } => Claim::Stale,
+        })
+    }
+
+    /// GitHub has registered the runner.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn registered(&self, runner: &str, fence: &str, github_id: u64, timeout: Duration) -> Result<Claim<()>, LedgerError> {
+        let args = json!({ "step": "registered", "runner": runner, "fence": fence, "github_id": github_id.to_string(), "timeout": millis(timeout) });
+        self.fenced(&args).await
+    }
+
+    /// The runner has all that it needs to start.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn created(&self, runner: &str, fence: &str) -> Result<Claim<()>, LedgerError> {
+        self.fenced(&json!({ "step": "created", "runner": runner, "fence": fence })).await
+    }
+
+    async fn fenced(&self, args: &serde_json::Value) -> Result<Claim<()>, LedgerError> {
+        let fenced: Fenced = self.run(&scripts::PROVISION, args).await?;
+        Ok(if fenced.stale { Claim::Stale } else { Claim::Ours(()) })
+    }
+
+    /// A step of making the runner did not work: demand is unmet again, and what made it fail backs off.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn fail(&self, runner: &str, fence: &str, failure: &Failure) -> Result<Claim<()>, LedgerError> {
+        let mut args = json!({
+            "runner": runner, "fence": fence, "made": failure.made, "why": failure.why,
+            "uncertain": failure.registration == Registration::Uncertain, "unregistered": failure.registration == Registration::None,
+        });
+        if let (Some((subject, delay, cap)), Some(map)) = (failure.back_off, args.as_object_mut()) {
+            map.insert("subject".into(), json!(subject));
+            map.insert("delay".into(), millis(delay).into());
+            map.insert("cap".into(), millis(cap).into());
+        }
+        let fenced: Fenced = self.run(&scripts::FAIL, &args).await?;
+        Ok(if fenced.stale { Claim::Stale } else { Claim::Ours(()) })
+    }
+
+    /// Something was seen of a runner, or is wanted of it; `why` is for people.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn observe(&self, what: Observation, runner: &str, why: &str) -> Result<Observed, LedgerError> {
+        self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why })).await
+    }
+
+    /// GitHub has confirmed that the runner's registration is gone, and this was seen of its pod.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn observe_deregistered(&self, what: Observation, runner: &str, why: &str) -> Result<Observed, LedgerError> {
+        self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why, "deregistered": true })).await
+    }
+
+    /// Up to `n` of each kind of work whose time has come, leased for `lease`.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn due(&self, n: u32, lease: Duration) -> Result<Due, LedgerError> {
+        self.run(&scripts::DUE, &json!({ "n": n, "lease": millis(lease) })).await
+    }
+
+    /// Settles a question with GitHub's answer. The job's state afterwards.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn answer(&self, question: &Question, answer: &Answer) -> Result<String, LedgerError> {
+        let mut args = json!(answer);
+        if let Some(map) = args.as_object_mut() {
+            map.insert("job".into(), json!(question.job));
+            map.insert("rev".into(), json!(question.rev));
+        }
+        Ok(self.run::<State>(&scripts::ANSWER, &args).await?.state)
+    }
+
+    /// A registration was looked up and is gone, for good.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn settle_doubt(&self, doubt: &Doubt) -> Result<(), LedgerError> {
+        let mut connection = self.pool().get().await?;
+        Ok(redis::AsyncCommands::zrem(&mut connection, "registrations:uncertain", &doubt.name).await?)
+    }
+
+    /// Makes this the effective configuration.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn configure(&self, limits: &LimitsSettings) -> Result<(), LedgerError> {
+        let mut settings: BTreeMap<&str, serde_json::Value> = limits.times.iter().map(|(name, time)| (*name, millis(*time).into())).collect();
+        settings.insert("max_total", limits.max_total.into());
+        settings.insert("max_per_org", limits.max_per_org.into());
+        settings.insert("prefix", limits.prefix.clone().into());
+        settings.insert("schema", 1.into());
+        self.run::<serde_json::Value>(&scripts::CONFIGURE, &json!({ "settings": settings })).await.map(|_| ())
+    }
+
+    /// Sets limits of organizations (`None`: back to the default), and says what each was before. With `replace`, limits not named are dropped.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn set_limits(&self, limits: &[(String, Option<u64>)], replace: bool) -> Result<Vec<u64>, LedgerError> {
+        let pairs: Vec<_> = limits.iter().map(|(org, limit)| json!([org, limit.map_or(json!(false), Into::into)])).collect();
+        Ok(self.run::<Previous>(&scripts::LIMITS, &json!({ "limits": pairs, "replace": replace })).await?.previous)
+    }
+
+    /// Admits nothing more for an organization until `until_ms`, or until it is resumed.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn pause(&self, org: &str, reason: &str, until_ms: Option<i64>) -> Result<(), LedgerError> {
+        let mut pause = json!({ "org": org, "reason": reason });
+        if let (Some(until), Some(map)) = (until_ms, pause.as_object_mut()) {
+            map.insert("until_ms".into(), until.into());
+        }
+        self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "pause": pause })).await.map(|_| ())
+    }
+
+    /// Ends an organization's pause.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn resume(&self, org: &str) -> Result<(), LedgerError> {
+        self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "resume": org })).await.map(|_| ())
+    }
+
+    /// Compares the ledger with a consistent list of the runners that began at `began` ([`Ledger::now`]), and opens the epoch gate.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn reconcile(&self, began: i64, runners: &[Listed]) -> Result<Reconciliation, LedgerError> {
+        let mut args = json!({ "began": began });
+        if let (false, Some(map)) = (runners.is_empty(), args.as_object_mut()) {
+            map.insert("runners".into(), json!(runners));
+        }
+        self.run(&scripts::RECONCILE, &args).await
+    }
+
+    /// Says that a worker is alive, and forgets those that have not been heard of for an hour.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn heartbeat(&self, worker: &str) -> Result<(), LedgerError> {
+        let now = self.now().await?;
+        let mut connection = self.pool().get().await?;
+        redis::pipe()
+            .zadd("workers:alive", worker, now)
+            .ignore()
+            .zrembyscore("workers:alive", "-inf", now - 3_600_000)
+            .ignore()
+            .exec_async(&mut connection)
+            .await?;
+        Ok(())
+    }
+
+    /// A worker that ends by itself is no longer alive.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn retire(&self, worker: &str) -> Result<(), LedgerError> {
+        let mut connection = self.pool().get().await?;
+        Ok(redis::AsyncCommands::zrem(&mut connection, "workers:alive", worker).await?)
+    }
+
+    /// Takes the right to work on a tick of this kind for `for_at_most`; false when somebody is at it.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn take_tick(&self, kind: &str, worker: &str, for_at_most: Duration) -> Result<bool, LedgerError> {
+        let mut connection = self.pool().get().await?;
+        let set: Option<String> =
+            redis::cmd("SET").arg(format!("tick:{kind}:work")).arg(worker).arg("NX").arg("PX").arg(millis(for_at_most)).query_async(&mut connection).await?;
+        Ok(set.is_some())
+    }
+
+    /// Gives that right back.
+    ///
+    /// # Errors
+    /// When Redis is unavailable; it then ends by itself.
+    pub async fn end_tick(&self, kind: &str, worker: &str) -> Result<(), LedgerError> {
+        static GIVE_BACK: std::sync::LazyLock<redis::Script> =
+            std::sync::LazyLock::new(|| redis::Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"));
+        let mut connection = self.pool().get().await?;
+        let _: i64 = GIVE_BACK.key(format!("tick:{kind}:work")).arg(worker).invoke_async(&mut connection).await?;
+        Ok(())
+    }
+}

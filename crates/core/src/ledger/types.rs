@@ -1,0 +1,263 @@
+//! What transitions take and give.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::JobId;
+
+/// What an admission did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Admission {
+    /// Runners reserved.
+    pub admitted: u32,
+    /// There may be room and demand for more.
+    pub more: bool,
+    /// Surplus runners whose removal has begun.
+    pub reaped: u32,
+    /// The data may be lost or rolled back: nothing is admitted until a reconcile has run.
+    pub gate_closed: bool,
+}
+
+/// A reservation taken up: what runner to make.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Reservation {
+    /// Unique name.
+    pub name: String,
+    /// Organization whose limit it counts against.
+    pub org: String,
+    /// Class that it serves.
+    pub class: String,
+    /// Where it registers.
+    pub scope: String,
+    /// Runner group's name.
+    pub group: String,
+    /// Profile of its pod.
+    pub profile: String,
+    /// Labels that it registers with, as a JSON array.
+    #[serde(deserialize_with = "json_text")]
+    pub labels: Vec<String>,
+    /// Job that asked for it.
+    pub job: JobId,
+}
+
+fn json_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    serde_json::from_str(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// What backs off after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The runner's class: GitHub refuses what it asks for.
+    Class,
+    /// Its organization: no right there, or not installed.
+    Org,
+    /// Its profile: the pod is refused.
+    Profile,
+    /// Everything: an outage, a rate limit, a quota.
+    Global,
+}
+
+/// Why a runner could not be made.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Something may exist that has to be removed.
+    pub made: bool,
+    /// What is known of its registration at GitHub.
+    pub registration: Registration,
+    /// What backs off, for how long at first and at most; it doubles with each failure in a row.
+    pub back_off: Option<(Subject, Duration, Duration)>,
+    /// A sentence for people.
+    pub why: String,
+}
+
+/// What is known of a registration at GitHub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// GitHub was not asked, or refused.
+    None,
+    /// GitHub may have done it: to be looked up by name.
+    Uncertain,
+    /// GitHub did it, and its id is in the ledger.
+    Known,
+}
+
+/// What was seen of a runner, or is wanted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observation {
+    /// Its runner program has started.
+    Started,
+    /// A word on why it does not start.
+    Note,
+    /// It has ended or is gone: its slot is free.
+    Release,
+    /// GitHub refuses to delete it since it is at work.
+    Busy,
+    /// It is to be removed.
+    Remove,
+    /// A consistent read found no pod of this name.
+    Absent,
+}
+
+/// The state of a runner after an observation.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Observed {
+    /// reserved, created, busy, removing, gone or unknown.
+    pub state: String,
+    /// The observation was news.
+    pub changed: bool,
+}
+
+/// A runner to remove: first at GitHub, then its pod.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Removal {
+    /// Unique name.
+    pub name: String,
+    /// Where it is registered.
+    pub scope: String,
+    /// GitHub's id, where it is known.
+    #[serde(default, deserialize_with = "id_text")]
+    pub github_id: Option<u64>,
+    /// GitHub has confirmed already that there is no such registration.
+    pub deregistered: bool,
+    /// It may be registered without its id being known: to be looked up by name.
+    pub uncertain: bool,
+}
+
+fn id_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
+}
+
+/// A job that only GitHub knows about.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Question {
+    /// Which job.
+    pub job: JobId,
+    /// `owner/repo`.
+    pub repo: String,
+    /// Revision of what was heard of it; the answer must carry it.
+    pub rev: String,
+}
+
+/// A registration that may be left over at GitHub.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Doubt {
+    /// The runner's name.
+    pub name: String,
+    /// Where it would be registered.
+    pub scope: String,
+}
+
+/// Work whose time has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Due {
+    /// Runners to remove.
+    pub removals: Vec<Removal>,
+    /// Jobs to ask GitHub about.
+    pub questions: Vec<Question>,
+    /// Registrations to look up and delete.
+    pub registrations: Vec<Doubt>,
+}
+
+impl Due {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.removals.is_empty() && self.questions.is_empty() && self.registrations.is_empty()
+    }
+}
+
+/// What GitHub said about a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// Its state at GitHub.
+    pub status: AnswerStatus,
+    /// Runner that works or worked on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner: Option<String>,
+    /// GitHub's id of that runner.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text_of_id")]
+    pub runner_id: Option<u64>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conclusion: Option<String>,
+}
+
+pub(super) fn text_of_id<S: serde::Serializer>(id: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => serializer.collect_str(id),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// A job's state at GitHub, as far as the ledger tells states apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerStatus {
+    /// It wants a runner.
+    Queued,
+    /// It is held.
+    Waiting,
+    /// It runs.
+    InProgress,
+    /// It is over.
+    Completed,
+    /// GitHub knows no such job.
+    Missing,
+}
+
+/// A runner as the backend's consistent list shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// Unique name.
+    pub name: String,
+    /// It has ended.
+    pub ended: bool,
+    /// Its runner program runs.
+    pub running: bool,
+    /// Its deletion is under way.
+    pub terminating: bool,
+    /// Its class's id, with `spec`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// What is needed to adopt it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec: Option<ListedSpec>,
+}
+
+/// What is needed to adopt a runner.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListedSpec {
+    /// Organization.
+    pub org: String,
+    /// Where it registers.
+    pub scope: String,
+    /// Runner group.
+    pub group: String,
+    /// Profile.
+    pub profile: String,
+    /// Labels as a JSON array.
+    pub labels: String,
+    /// Job that asked for it.
+    pub job: JobId,
+}
+
+/// What a reconcile did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Reconciliation {
+    /// Slots freed.
+    pub released: u32,
+    /// Runners adopted.
+    pub adopted: u32,
+    /// Mirrors that were wrong.
+    pub corrected: u32,
+    /// The epoch gate was closed and is open now.
+    pub opened: bool,
+    /// Names to end: what is left of runners that are released, or were never ours.
+    pub stop: Vec<String>,
+}

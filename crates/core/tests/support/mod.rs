@@ -1,0 +1,192 @@
+//! A real Redis for each test binary, and a store of its own for each test.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicI64, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::Parser;
+use jit_core::{
+    class::Class,
+    config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
+    event::{Action, JobEvent, JobId},
+    ledger::{Claim, Due, Ledger, Observation},
+    redis as connect,
+};
+
+/// One redis-server on a free port for all tests of this binary; it ends with them, also when they are killed.
+struct Server {
+    port: u16,
+    _child: Mutex<Child>,
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        for _ in 0..20 {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+            // The shell ends the server as soon as its standard input closes, that is, with this process.
+            let script = format!(
+                "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill $pid"
+            );
+            let child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
+            for _ in 0..200 {
+                if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Server { port, _child: Mutex::new(child) };
+                }
+                std::thread::sleep(Duration::from_millis(25));
+            }
+        }
+        panic!("redis-server did not start: run through `make test`, which installs it");
+    })
+}
+
+/// Settings of an empty store: a database of its own on the shared server.
+pub fn fresh_redis() -> RedisSettings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let database = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(database < 512, "more tests than databases");
+    RedisSettings { url: format!("redis://127.0.0.1:{}/{database}", server().port), password: None }
+}
+
+/// The default limits and deadlines.
+pub fn default_limits() -> LimitsSettings {
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        limits: LimitsArgs,
+    }
+    let mut problems = Problems::default();
+    let limits = Cli::parse_from(["test"]).limits.resolve(&mut problems);
+    problems.finish(limits).expect("the defaults are valid")
+}
+
+pub struct Store {
+    pub ledger: Ledger,
+    pub clock: Arc<AtomicI64>,
+    pub redis: RedisSettings,
+}
+
+impl Store {
+    /// Configured, and not yet open for admission.
+    pub async fn empty() -> Self {
+        Self::build(|_| {}).await
+    }
+
+    /// Configured and open.
+    pub async fn open() -> Self {
+        Self::with_limits(|_| {}).await
+    }
+
+    pub async fn with_limits(change: impl FnOnce(&mut LimitsSettings)) -> Self {
+        let store = Self::build(change).await;
+        store.ledger.reconcile(store.time(), &[]).await.expect("reconciled");
+        store
+    }
+
+    async fn build(change: impl FnOnce(&mut LimitsSettings)) -> Self {
+        let redis = fresh_redis();
+        let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+        let ledger = Ledger::new(connect::pool(&redis).expect("a pool")).with_clock(clock.clone());
+        let mut limits = default_limits();
+        change(&mut limits);
+        ledger.configure(&limits).await.expect("configured");
+        Self { ledger, clock, redis }
+    }
+
+    pub fn time(&self) -> i64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    pub fn pass(&self, ms: i64) {
+        self.clock.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub async fn apply(&self, event: &JobEvent) {
+        self.pass(1);
+        self.ledger.apply(event, Some(self.time())).await.expect("applied");
+    }
+
+    /// Admits until there is no more room or demand; the reservations that were rung for since the last call.
+    pub async fn admit(&self) -> Vec<(String, String)> {
+        while self.ledger.admit().await.expect("admitted").more {}
+        let mut connection = self.ledger.pool().get().await.unwrap();
+        let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE").arg("jit:provision").arg("-").arg("+").query_async(&mut connection).await.unwrap();
+        let mut reserved = Vec::new();
+        for entry in entries.ids {
+            reserved.push((entry.get("runner").unwrap(), entry.get("fence").unwrap()));
+            let _: i64 = redis::cmd("XDEL").arg("jit:provision").arg(&entry.id).query_async(&mut connection).await.unwrap();
+        }
+        reserved
+    }
+
+    /// Walks a reservation through its steps until its program runs.
+    pub async fn make(&self, name: &str, fence: &str, github_id: u64) {
+        let timeout = Duration::from_secs(20);
+        assert!(matches!(self.ledger.claim(name, fence, timeout, "w").await.unwrap(), Claim::Ours(_)));
+        assert_eq!(self.ledger.registered(name, fence, github_id, timeout).await.unwrap(), Claim::Ours(()));
+        assert_eq!(self.ledger.created(name, fence).await.unwrap(), Claim::Ours(()));
+        self.ledger.observe(Observation::Started, name, "").await.unwrap();
+    }
+
+    pub async fn due_after(&self, ms: i64) -> Due {
+        self.pass(ms);
+        self.ledger.due(64, Duration::from_secs(60)).await.expect("due")
+    }
+
+    pub async fn state(&self, job: u64) -> String {
+        self.ledger.job(JobId::new(job).unwrap()).await.unwrap().unwrap_or_default().remove("state").unwrap_or_default()
+    }
+
+    pub async fn runner_state(&self, name: &str) -> String {
+        self.ledger.runner(name).await.unwrap().unwrap_or_else(BTreeMap::new).remove("state").unwrap_or_default()
+    }
+
+    pub async fn assert_sound(&self) {
+        let report = self.ledger.doctor().await.expect("examined");
+        assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    }
+}
+
+fn event(action: Action, job: u64, org: &str) -> JobEvent {
+    let class = Class { org: org.into(), scope: format!("orgs/{org}"), group: "default".into(), profile: "default".into(), labels: vec!["code-linux".into()] };
+    JobEvent {
+        action,
+        job: JobId::new(job).expect("a job id"),
+        attempt: Some(1),
+        org: org.into(),
+        repo: format!("{org}/app"),
+        class: Some(class),
+        runner: None,
+        runner_id: None,
+        conclusion: None,
+    }
+}
+
+pub fn queued(job: u64, org: &str) -> JobEvent {
+    event(Action::Queued, job, org)
+}
+
+pub fn waiting(job: u64, org: &str) -> JobEvent {
+    event(Action::Waiting, job, org)
+}
+
+pub fn in_progress(job: u64, org: &str, runner: &str, runner_id: u64) -> JobEvent {
+    JobEvent { runner: Some(runner.into()), runner_id: Some(runner_id), ..event(Action::InProgress, job, org) }
+}
+
+pub fn completed(job: u64, org: &str, runner: Option<(&str, u64)>) -> JobEvent {
+    JobEvent {
+        runner: runner.map(|(name, _)| name.into()),
+        runner_id: runner.map(|(_, id)| id),
+        conclusion: Some(if runner.is_some() { "success" } else { "cancelled" }.into()),
+        ..event(Action::Completed, job, org)
+    }
+}
