@@ -1,0 +1,195 @@
+//! What went wrong, as the ledger needs to know it: what backs off, for how long, and whether GitHub may have done it.
+//!
+//! Invariants: the list is closed, so a caller matches it whole; no variant holds a token, a JIT config or the body of a
+//! successful answer; texts of GitHub's are short and without control characters (see `answer`).
+
+use std::time::Duration;
+
+/// Why a call failed. `what` names the call and its target; `said` is GitHub's message and documentation address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// 422 or 400: GitHub understood and will not: labels, a name or a group that it does not take. Also a name that no URL can hold.
+    #[error("{what}: refused as invalid: {said}")]
+    Invalid {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+    },
+    /// The scope lists no runner group of this name.
+    #[error("{scope} has no runner group named {group:?} that this credential can see")]
+    NoSuchGroup {
+        /// The scope that was asked.
+        scope: String,
+        /// The name that was looked for.
+        group: String,
+    },
+    /// 409 to a JIT config: a runner of this name is registered. As names are never used again, an earlier call whose answer was lost made it.
+    #[error("{what}: a runner of this name exists: {said}")]
+    NameTaken {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+    },
+    /// 403 that is no limit: the credential has no right to this, or the organization forbids it.
+    #[error("{what}: forbidden: {said}")]
+    Forbidden {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+    },
+    /// 404: not there, or hidden from this credential (App not installed, no right, no such group).
+    #[error("{what}: not found, or not visible to this credential: {said}")]
+    NotFound {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+    },
+    /// Any other 4xx.
+    #[error("{what}: GitHub answered {status}: {said}")]
+    Refused {
+        /// The call and its target.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// GitHub's words.
+        said: String,
+    },
+    /// 401, or 403 because of too many wrong logins; or there is no token that could be sent.
+    #[error("{what}: the credential is not accepted: {said}")]
+    Unauthorized {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+    },
+    /// The credential has used up its calls of this hour.
+    #[error("{what}: rate limit used up, {} s to go: {said}", .retry_after.as_secs())]
+    PrimaryLimit {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+        /// Until the limit is reset; a minute where GitHub does not say; an hour at most.
+        retry_after: Duration,
+    },
+    /// Too many calls at once, or too fast.
+    #[error("{what}: secondary rate limit, {} s to go: {said}", .retry_after.as_secs())]
+    SecondaryLimit {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+        /// As GitHub says it; a minute where it does not; an hour at most.
+        retry_after: Duration,
+    },
+    /// No connection: name, network, proxy, TLS. GitHub has not seen the request.
+    #[error("{what}: GitHub cannot be reached: {why}")]
+    Unreachable {
+        /// The call and its target.
+        what: String,
+        /// Of the network or TLS library.
+        why: String,
+    },
+    /// The request went out, and the whole answer did not come in time.
+    #[error("{what}: no answer within {} s", .after.as_secs_f32())]
+    TimedOut {
+        /// The call and its target.
+        what: String,
+        /// The time-out that ran out.
+        after: Duration,
+    },
+    /// The request went out, and the connection ended before the answer was complete.
+    #[error("{what}: the connection ended before the answer was complete: {why}")]
+    Interrupted {
+        /// The call and its target.
+        what: String,
+        /// Of the network library.
+        why: String,
+    },
+    /// 5xx, and 407 and 408, which a proxy or load balancer on the way answers.
+    #[error("{what}: GitHub answered {status}: {said}")]
+    Server {
+        /// The call and its target.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// GitHub's words.
+        said: String,
+        /// `retry-after`, where it was given; an hour at most.
+        retry_after: Option<Duration>,
+    },
+    /// A success whose content is not what it should be, or too large.
+    #[error("{what}: GitHub answered {status}, and the answer cannot be read: {why}")]
+    Unreadable {
+        /// The call and its target.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// What is wrong with it; never its content where that is a JIT config.
+        why: String,
+    },
+    /// A redirect that is not followed, as the token would go to another server: most often the API's URL is wrong (http for https, say).
+    #[error("{what}: GitHub answered {status}, a redirect to {to}, where the token is not sent; check the API's URL")]
+    Redirected {
+        /// The call and its target.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// Origin it points to.
+        to: String,
+    },
+}
+
+/// What an error says about other calls: how much backs off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackOff {
+    /// The class: the same labels, group and scope will be refused again; others not.
+    Class,
+    /// The organization (or repository, or enterprise): everything in it will be refused.
+    Organization,
+    /// Everything that this credential serves.
+    Credential,
+    /// The whole server: it is down, overloaded, or not the server that was meant.
+    All,
+}
+
+impl Error {
+    /// What backs off because of this.
+    #[must_use]
+    pub fn backs_off(&self) -> BackOff {
+        match self {
+            Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::NameTaken { .. } => BackOff::Class,
+            Self::Forbidden { .. } | Self::NotFound { .. } | Self::Refused { .. } => BackOff::Organization,
+            Self::Unauthorized { .. } | Self::PrimaryLimit { .. } => BackOff::Credential,
+            Self::SecondaryLimit { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Interrupted { .. }
+            | Self::Server { .. }
+            | Self::Unreadable { .. }
+            | Self::Redirected { .. } => BackOff::All,
+        }
+    }
+
+    /// How long to wait at least, where GitHub or its rules say: always for limits, sometimes for 5xx. An hour at most.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::PrimaryLimit { retry_after, .. } | Self::SecondaryLimit { retry_after, .. } => Some(*retry_after),
+            Self::Server { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether GitHub may have done what was asked: what a call registered under a name has then to be looked up and deleted.
+    ///
+    /// [`NameTaken`](Self::NameTaken) is uncertain too: the runner that holds the name is one whose answer was lost.
+    #[must_use]
+    pub fn uncertain(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Interrupted { .. } | Self::Server { .. } | Self::Unreadable { .. } | Self::NameTaken { .. })
+    }
+}

@@ -1,0 +1,102 @@
+//! Runner groups: from a group's name to the id that `generate-jitconfig` requires.
+//!
+//! Ids are cached here, by scope and name, without expiry: an id never changes while its group lives, and asking again for
+//! each runner would double the calls. What can go wrong is that the group was deleted, or made anew under its old name; then
+//! GitHub refuses the old id (403, 404 or 422), and [`Client::generate_jit_config`] drops what is cached of that scope and id, so
+//! the next runner asks again. That a name is not there is not cached. A group that is renamed keeps serving under its old name until
+//! the process restarts, which harms nobody: it is the same group.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Deserialize;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::pages::Page;
+use crate::scope::Scope;
+use crate::words::tidy;
+
+/// The only group of a repository. GitHub lists none there, and its own example registers at 1.
+const REPOSITORY_GROUP: u64 = 1;
+
+/// The ids found so far; small: one entry an organization, mostly.
+#[derive(Default)]
+pub(crate) struct Groups(Mutex<HashMap<(Scope, String), u64>>);
+
+impl Groups {
+    fn get(&self, key: &(Scope, String)) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    fn put(&self, key: (Scope, String), id: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, id);
+    }
+
+    /// GitHub refused `id` at `scope`: the next one asks again.
+    pub(crate) fn forget(&self, scope: &Scope, id: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(at, _), cached| at != scope || *cached != id);
+    }
+}
+
+/// A group as GitHub lists it.
+#[derive(Deserialize)]
+struct Group {
+    id: u64,
+    name: String,
+    /// Whether it is the one that every organization and enterprise has from the start.
+    #[serde(default)]
+    default: bool,
+}
+
+#[derive(Deserialize)]
+struct RunnerGroups {
+    total_count: u64,
+    runner_groups: Vec<Group>,
+}
+
+impl Page for RunnerGroups {
+    type Item = Group;
+
+    fn into_parts(self) -> (u64, Vec<Group>) {
+        (self.total_count, self.runner_groups)
+    }
+
+    fn id(item: &Group) -> u64 {
+        item.id
+    }
+}
+
+impl Client {
+    /// The id of the runner group `name` at `scope`, without regard to case; `default` is the group that GitHub marks so, whatever its name. Cached.
+    ///
+    /// A repository has no groups: the answer is 1, and GitHub is not asked.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchGroup`], or as any call.
+    pub async fn runner_group_id(&self, scope: &Scope, name: &str) -> Result<u64, Error> {
+        if let Scope::Repository { .. } = scope {
+            return Ok(REPOSITORY_GROUP);
+        }
+        let key = (scope.clone(), name.to_lowercase());
+        if let Some(id) = self.groups().get(&key) {
+            return Ok(id);
+        }
+        let wants_default = key.1 == "default";
+        let mut found = None;
+        let what = format!("runner groups of {scope}");
+        self.each::<RunnerGroups>("runner-groups", &what, scope, "runner-groups", &[], |group| {
+            let is_it = if wants_default { group.default } else { group.name == name };
+            if is_it || (found.is_none() && group.name.to_lowercase() == key.1) {
+                found = Some(group.id);
+            }
+            // A name of other case is taken only when no page has the very name.
+            if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .await?;
+        let id = found.ok_or_else(|| Error::NoSuchGroup { scope: tidy(&scope.to_string()), group: name.to_owned() })?;
+        self.groups().put(key, id);
+        Ok(id)
+    }
+}

@@ -1,0 +1,38 @@
+//! A small typed client of GitHub's REST API: the calls that a manager of just-in-time runners makes, and no others.
+//!
+//! It knows one server and one credential, sends each call once, and says what came of it. It does not retry and does not wait: the
+//! ledger decides what is tried again, and when. For that, [`Error`] is a closed list whose every variant answers three questions:
+//!
+//! * [`backs_off`](Error::backs_off): does it concern the class, the organization, the credential or the whole server?
+//! * [`retry_after`](Error::retry_after): how long does GitHub want to be left alone?
+//! * [`uncertain`](Error::uncertain): may GitHub have done it all the same? A registration whose answer was lost is looked up by name
+//!   ([`Client::find_runner`]) and deleted.
+//!
+//! Tokens and JIT configs are [`SecretString`](secrecy::SecretString)s, sent to the API's origin only, and in no error, log or `Debug`.
+//!
+//! Where to look: `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `transport` one request, `answer`, `rate`, `words`
+//! and `error` what a refusal means, `types` what is sent and received. With the feature `openapi-validation`, `openapi` holds requests and
+//! answers against GitHub's own description; the tests of this crate and of the simulator use it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod answer;
+mod client;
+mod error;
+mod groups;
+mod options;
+mod pages;
+mod rate;
+mod scope;
+mod transport;
+mod types;
+mod words;
+
+#[cfg(feature = "openapi-validation")]
+pub mod openapi;
+
+pub use client::Client;
+pub use error::{BackOff, Error};
+pub use options::{BuildError, ClientOptions, OnResponse, Token};
+pub use scope::{Scope, ScopeError, api_url_for};
+pub use types::{Deletion, JitRequest, JitRunner, Job, JobStatus, Runner, RunnerStatus};

@@ -1,0 +1,81 @@
+//! Lists in pages of 100.
+//!
+//! A list that changes while it is read may show an item twice or not at all: being on no page is a hint, not a proof. Items
+//! seen twice are counted once.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::scope::Scope;
+use crate::types::Runner;
+
+/// The most that GitHub gives.
+const PER_PAGE: usize = 100;
+/// Where a list that does not end is given up: 100 000 items, ten times what GitHub allows in a runner group.
+const PAGES: usize = 1000;
+
+/// One page as GitHub writes it: `{"total_count": n, "runners": [...]}`.
+pub(crate) trait Page: DeserializeOwned {
+    type Item;
+    fn into_parts(self) -> (u64, Vec<Self::Item>);
+    fn id(item: &Self::Item) -> u64;
+}
+
+/// A page of runners.
+#[derive(Deserialize)]
+pub(crate) struct Runners {
+    total_count: u64,
+    runners: Vec<Runner>,
+}
+
+impl Page for Runners {
+    type Item = Runner;
+
+    fn into_parts(self) -> (u64, Vec<Runner>) {
+        (self.total_count, self.runners)
+    }
+
+    fn id(item: &Runner) -> u64 {
+        item.id
+    }
+}
+
+impl Client {
+    /// Shows every item of the list at `{scope}/actions/{list}` to `look`, once, until it breaks.
+    pub(crate) async fn each<P: Page>(
+        &self,
+        endpoint: &'static str,
+        what: &str,
+        scope: &Scope,
+        list: &str,
+        query: &[(&str, &str)],
+        mut look: impl FnMut(P::Item) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        for page in 1..=PAGES {
+            let mut call = self.call(endpoint, Method::GET, scope, &["actions", list], what.to_owned())?;
+            call.url.query_pairs_mut().extend_pairs(query).append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
+            let answer = self.transport().send(call).await?;
+            let linked = answer.has_next;
+            let (total, items) = answer.json::<P>()?.into_parts();
+            let count = items.len();
+            for item in items {
+                if seen.insert(P::id(&item)) && look(item).is_break() {
+                    return Ok(());
+                }
+            }
+            // GitHub links the next page; a proxy may have dropped that header, and then the count tells.
+            let more = linked || (count >= PER_PAGE && (seen.len() as u64) < total);
+            if count == 0 || !more {
+                return Ok(());
+            }
+        }
+        Err(Error::Unreadable { what: what.to_owned(), status: 200, why: format!("the list does not end within {PAGES} pages") })
+    }
+}

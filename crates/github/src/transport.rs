@@ -1,0 +1,212 @@
+//! One request, one answer: the token, the time-out, redirects, and a bound on what is read.
+//!
+//! Invariants: the token goes to the API's origin only (scheme, host and port); nothing is retried here; no more than
+//! [`LARGEST`] bytes of an answer are kept. A request may still be sent twice by reqwest where HTTP/2 says that the server
+//! did not look at it (REFUSED_STREAM, GOAWAY).
+
+use std::error::Error as _;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION};
+use reqwest::{Certificate, Method, Response};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::answer::Answer;
+use crate::error::Error;
+use crate::options::{BuildError, ClientOptions};
+use crate::rate::{RateHeaders, Remaining};
+use crate::words::clean;
+
+/// The largest answer that is read, in bytes. A page of 100 runners with 100 labels each is about 1 MB.
+const LARGEST: usize = 8 << 20;
+/// How much of a refusal is read, in bytes: only its message is of use.
+const LARGEST_REFUSAL: usize = 64 << 10;
+/// Redirects followed in one call: GitHub answers one for a renamed repository.
+const REDIRECTS: usize = 3;
+/// How long an idle connection is kept: less than a load balancer's usual 60 s, so that no request meets one that is just being closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A request to be sent.
+pub(crate) struct Call {
+    /// Its name in metrics and logs.
+    pub(crate) endpoint: &'static str,
+    /// Its name and target in errors.
+    pub(crate) what: String,
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    /// JSON.
+    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) timeout: Duration,
+    /// Whether it makes a runner: then 409 means that the name is taken, and a success is a secret.
+    pub(crate) makes_runner: bool,
+}
+
+/// What sends calls.
+pub(crate) struct Transport {
+    http: reqwest::Client,
+    options: ClientOptions,
+    remaining: Remaining,
+}
+
+impl Transport {
+    pub(crate) fn new(options: ClientOptions) -> Result<Self, BuildError> {
+        let api = &options.api_url;
+        if !matches!(api.scheme(), "http" | "https") || !api.has_host() {
+            return Err(BuildError::ApiUrl("must start with https:// (or http://) and a host"));
+        }
+        if !api.username().is_empty() || api.password().is_some() {
+            return Err(BuildError::ApiUrl("holds a user name or password; give the token by itself"));
+        }
+        if api.query().is_some() || api.fragment().is_some() {
+            return Err(BuildError::ApiUrl("has a ? or #"));
+        }
+        // An error says that one is installed already, by another client of this process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder()
+            .user_agent(&options.user_agent)
+            .default_headers(HeaderMap::from_iter([
+                (ACCEPT, HeaderValue::from_static("application/vnd.github+json")),
+                (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static("2022-11-28")),
+            ]))
+            .connect_timeout(options.connect_timeout)
+            .pool_idle_timeout(IDLE)
+            // A connection that died silently fails the calls on it within 20 s instead of every call until its own time-out.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none());
+        if let Some(pem) = &options.extra_ca_pem {
+            let certificates = Certificate::from_pem_bundle(pem).map_err(|e| BuildError::CaBundle(format!("cannot be read: {}", chain(&e))))?;
+            if certificates.is_empty() {
+                return Err(BuildError::CaBundle("holds no certificate".into()));
+            }
+            http = http.tls_certs_merge(certificates);
+        } else if api.scheme() == "http" {
+            // No redirect leaves http, so none are needed: a simulator's client runs in an image without certificates.
+            http = http.tls_certs_only([]);
+        }
+        let http = http.build().map_err(|e| BuildError::Http(chain(&e)))?;
+        Ok(Self { http, options, remaining: Remaining::default() })
+    }
+
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        self.remaining.last()
+    }
+
+    /// Sends `call` and reads the answer, whatever its status. An error says that there is none.
+    pub(crate) async fn send(&self, call: Call) -> Result<Answer, Error> {
+        let Call { endpoint, what, method, mut url, body, timeout, makes_runner } = call;
+        let token = (self.options.token)();
+        let authorization = bearer(&token)
+            .ok_or_else(|| Error::Unauthorized { what: what.clone(), said: "(not sent) the token is empty or holds characters that no header can".into() })?;
+        let started = Instant::now();
+        let mut hops = 0;
+        loop {
+            let mut request =
+                self.http.request(method.clone(), url.clone()).timeout(timeout.saturating_sub(started.elapsed())).header(AUTHORIZATION, authorization.clone());
+            if let Some(body) = &body {
+                request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+            }
+            let sent = request.send().await;
+            let status = sent.as_ref().map_or(0, |response| response.status().as_u16());
+            if let Some(tell) = &self.options.on_response {
+                tell(endpoint, status);
+            }
+            tracing::debug!(http.endpoint = endpoint, http.status = status, elapsed_ms = started.elapsed().as_millis(), "called GitHub");
+            let mut response = sent.map_err(|error| failed(&what, error, timeout, &token))?;
+            let rate = RateHeaders::read(response.headers(), Timestamp::now());
+            self.remaining.see(&rate);
+            if response.status().is_redirection() {
+                let to = target(&url, &response);
+                match to {
+                    // 303 says to fetch something else; the others, to ask for the same elsewhere.
+                    Some(to) if to.origin() == url.origin() && hops < REDIRECTS && matches!(status, 301 | 302 | 307 | 308) => {
+                        url = to;
+                        hops += 1;
+                        continue;
+                    }
+                    to => {
+                        let to = to.map_or_else(|| "nowhere".into(), |to| to.origin().ascii_serialization());
+                        return Err(Error::Redirected { what, status, to });
+                    }
+                }
+            }
+            let has_next = response.headers().get_all(LINK).iter().any(|link| link.to_str().is_ok_and(names_next));
+            let body = if response.status().is_success() {
+                match read(&mut response, LARGEST).await {
+                    Ok((body, true)) => body,
+                    Ok((_, false)) => {
+                        return Err(Error::Unreadable { what, status, why: format!("it is larger than {LARGEST} bytes") });
+                    }
+                    Err(error) => return Err(failed(&what, error, timeout, &token)),
+                }
+            } else {
+                // The status says enough where the rest does not come.
+                read(&mut response, LARGEST_REFUSAL).await.map(|(body, _)| body).unwrap_or_default()
+            };
+            return Ok(Answer { what, makes_runner, token, status, rate, has_next, body });
+        }
+    }
+}
+
+/// `Bearer TOKEN`, marked so that no log shows it.
+fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    // A token file ends with a line end more often than not.
+    let token = token.expose_secret().trim();
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.is_empty())?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Where a redirect points to.
+fn target(from: &Url, response: &Response) -> Option<Url> {
+    from.join(response.headers().get(LOCATION)?.to_str().ok()?).ok()
+}
+
+/// Whether a `Link` header has `rel="next"`.
+fn names_next(link: &str) -> bool {
+    link.split(',').any(|one| one.split(';').skip(1).any(|parameter| matches!(parameter.trim(), r#"rel="next""# | "rel=next")))
+}
+
+/// The body up to `limit` bytes, and whether that was all of it.
+async fn read(response: &mut Response, limit: usize) -> Result<(Vec<u8>, bool), reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = limit - body.len();
+        if chunk.len() > room {
+            body.extend_from_slice(&chunk[..room]);
+            return Ok((body, false));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok((body, true))
+}
+
+/// The error for a request that got no whole answer.
+fn failed(what: &str, error: reqwest::Error, after: Duration, token: &SecretString) -> Error {
+    let what = what.to_owned();
+    // Before the time-outs: one of connecting is both.
+    if error.is_connect() || error.is_builder() {
+        return Error::Unreachable { what, why: clean(&chain(&error.without_url()), token) };
+    }
+    if error.is_timeout() {
+        return Error::TimedOut { what, after };
+    }
+    Error::Interrupted { what, why: clean(&chain(&error.without_url()), token) }
+}
+
+/// An error with its causes: reqwest's own text says only that sending failed.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,158 @@
+//! Lists: pages, servers that ignore a filter, and the cache of runner groups.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::{Mock, Reply, Request};
+use jit_github::{Error, JitRequest, Scope};
+use serde_json::{Value, json};
+
+fn acme() -> Scope {
+    Scope::Organization("acme".into())
+}
+
+fn runner(id: u64) -> Value {
+    json!({"id": id, "name": format!("runner-{id}"), "os": "linux", "status": "online", "busy": false, "labels": [{"name": "x", "type": "custom"}]})
+}
+
+/// The page of 0..`count` that is asked for.
+fn page(request: &Request, count: u64) -> Value {
+    let ask = |name| request.query(name).unwrap().parse::<u64>().unwrap();
+    let (per_page, page) = (ask("per_page").min(100), ask("page"));
+    let ids = (0..count).skip(((page - 1) * per_page) as usize).take(per_page as usize);
+    json!({"total_count": count, "runners": ids.map(|id| runner(id + 1)).collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn all_pages_are_read_and_no_more() {
+    for (count, pages) in [(0, 1), (99, 1), (100, 1), (101, 2), (250, 3)] {
+        let mock = Mock::start(move |request| Reply::json(200, &page(request, count))).await;
+        let runners = mock.client().list_runners(&acme()).await.unwrap();
+        assert_eq!(runners.len() as u64, count);
+        assert_eq!(mock.seen().len(), pages, "{count}");
+    }
+}
+
+#[tokio::test]
+async fn a_linked_page_is_read_whatever_the_count_says() {
+    let mock = Mock::start(|request| {
+        let page: u64 = request.query("page").unwrap().parse().unwrap();
+        // A server whose pages are smaller than what was asked for.
+        let reply = Reply::json(200, &json!({"total_count": 1, "runners": [runner(page)]}));
+        let link = r#"<https://x/?page=1>; rel="prev", <https://x/?page=9>; rel="next""#;
+        if page < 3 { reply.with("link", link) } else { reply.with("link", r#"<https://x/?page=1>; rel="first""#) }
+    })
+    .await;
+    let runners = mock.client().list_runners(&acme()).await.unwrap();
+    assert_eq!(runners.iter().map(|runner| runner.id).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_list_that_moves_counts_each_once() {
+    let grown = Arc::new(AtomicU64::new(0));
+    let mock = Mock::start(move |request| {
+        // Each call finds one more at the front, so that the last of a page comes again.
+        let shift = grown.fetch_add(1, Ordering::Relaxed);
+        let first = (request.query("page").unwrap().parse::<u64>().unwrap() - 1) * 100;
+        let ids = (first..(first + 100).min(150 + shift)).map(|n| runner(1000 + n - shift));
+        Reply::json(200, &json!({"total_count": 150 + shift, "runners": ids.collect::<Vec<_>>()}))
+    })
+    .await;
+    assert_eq!(mock.client().list_runners(&acme()).await.unwrap().len(), 150);
+}
+
+#[tokio::test]
+async fn a_runner_is_found_whether_or_not_the_server_filters() {
+    let old = Mock::start(|request| Reply::json(200, &page(request, 250))).await;
+    assert_eq!(old.client().find_runner(&acme(), "Runner-222").await.unwrap().unwrap().id, 222);
+    assert_eq!(old.seen().len(), 3);
+    assert_eq!(old.seen()[2].query("name").as_deref(), Some("Runner-222"));
+    assert_eq!(old.client().find_runner(&acme(), "runner-1").await.unwrap().unwrap().id, 1);
+    assert_eq!(old.seen().len(), 4, "it stops where it is found");
+    assert_eq!(old.client().find_runner(&acme(), "runner").await.unwrap(), None);
+
+    let new = Mock::start(|request| {
+        let name = request.query("name").unwrap();
+        let found: Vec<_> = (1..=250).map(runner).filter(|runner| runner["name"] == name.as_str()).collect();
+        Reply::json(200, &json!({"total_count": found.len(), "runners": found}))
+    })
+    .await;
+    assert_eq!(new.client().find_runner(&acme(), "runner-222").await.unwrap().unwrap().id, 222);
+    assert_eq!(new.client().find_runner(&acme(), "a&name=runner-1").await.unwrap(), None);
+    assert_eq!(new.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn one_bad_page_fails_the_list() {
+    let mock = Mock::start(|request| match request.query("page").as_deref() {
+        Some("1") => Reply::json(200, &page(request, 150)),
+        _ => Reply::json(500, &json!({"message": "Server Error"})),
+    })
+    .await;
+    let error = mock.client().list_runners(&acme()).await.unwrap_err();
+    assert!(matches!(error, Error::Server { status: 500, .. }), "{error:?}");
+}
+
+/// Groups, and a `generate-jitconfig` that takes those ids only.
+async fn groups(names: Vec<(&'static str, bool)>, ids_from: Arc<AtomicU64>) -> Mock {
+    Mock::start(move |request| {
+        let first = ids_from.load(Ordering::Relaxed);
+        let last = first + names.len() as u64;
+        if let Some(body) = &request.body {
+            return match body["runner_group_id"].as_u64() {
+                Some(id) if (first..last).contains(&id) => Reply::json(201, &json!({"runner": runner(1), "encoded_jit_config": "x"})),
+                _ => Reply::json(404, &json!({"message": "Not Found"})),
+            };
+        }
+        let all = names.iter().zip(first..).map(|((name, default), id)| json!({"id": id, "name": name, "default": default}));
+        Reply::json(200, &json!({"total_count": names.len(), "runner_groups": all.collect::<Vec<_>>()}))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn groups_are_found_by_name_and_default_by_its_mark() {
+    let mock = groups(vec![("default", false), ("gpu", false), ("GPU", false), ("Standard", true)], Arc::new(1.into())).await;
+    let client = mock.client();
+    let enterprise = Scope::Enterprise("big-co".into());
+    for scope in [acme(), enterprise] {
+        assert_eq!(client.runner_group_id(&scope, "Default").await.unwrap(), 4);
+        assert_eq!(client.runner_group_id(&scope, "standard").await.unwrap(), 4);
+        let error = client.runner_group_id(&scope, "arm").await.unwrap_err();
+        assert!(matches!(error, Error::NoSuchGroup { .. }), "{error:?}");
+    }
+    // The very name first.
+    assert_eq!(mock.client().runner_group_id(&acme(), "GPU").await.unwrap(), 3);
+    assert_eq!(mock.client().runner_group_id(&acme(), "gpu").await.unwrap(), 2);
+    let before = mock.seen().len();
+    let repository = Scope::Repository { owner: "o".into(), name: "r".into() };
+    assert_eq!(client.runner_group_id(&repository, "anything").await.unwrap(), 1);
+    assert_eq!(mock.seen().len(), before);
+}
+
+#[tokio::test]
+async fn ids_are_asked_once_until_github_refuses_them() {
+    let ids_from = Arc::new(AtomicU64::new(10));
+    let mock = groups(vec![("Default", true)], ids_from.clone()).await;
+    let client = mock.client();
+    let generate = async |id| {
+        let request = JitRequest { name: "n".into(), runner_group_id: id, labels: vec!["x".into()], work_folder: None };
+        client.generate_jit_config(&acme(), &request, Duration::from_secs(10)).await
+    };
+    for _ in 0..3 {
+        let id = client.runner_group_id(&acme(), "default").await.unwrap();
+        assert_eq!(id, 10);
+        generate(id).await.unwrap();
+    }
+    assert_eq!(mock.seen().iter().filter(|request| request.method == "GET").count(), 1);
+
+    ids_from.store(20, Ordering::Relaxed);
+    assert_eq!(client.runner_group_id(&acme(), "default").await.unwrap(), 10);
+    generate(10).await.unwrap_err();
+    assert_eq!(client.runner_group_id(&acme(), "default").await.unwrap(), 20);
+    generate(20).await.unwrap();
+}
