@@ -1,0 +1,345 @@
+//! Runners as pods.
+//!
+//! A plain create is the compare-and-set: the second of two workers is told [`BackendError::Exists`]. The pod names its Secret as a
+//! volume and waits for it, so quota and policy refuse before GitHub is asked for anything. Nothing is remembered between two calls:
+//! the pod holds all that a later one needs, so any worker can take over.
+//!
+//! Rights, in each namespace of the profiles: pods create, get, list, watch, delete; secrets create, delete.
+//!
+//! kube's client would retry 429, 503 and 504 up to 15 times, waiting for minutes; that is off, and each request has a time limit,
+//! since who calls decides what an outage means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::core::Status;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use secrecy::SecretString;
+
+use super::pod::{GRACE_SECONDS, SELECTOR, pod, secret};
+use super::pod_state::observe;
+use super::profile::{Mode, Profile};
+use super::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped, bounded};
+
+/// Time that one request to the API server may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which the server ends a watch and it is taken up again where it was. kube's own is 290 s; but it is also how long a
+/// connection that silently died goes unnoticed (plus 5 s), and with it the slots of the runners that end meanwhile.
+const WATCH_SECONDS: u32 = 60;
+/// Pods a page of a list: what a worker holds in memory at once.
+const PAGE: u32 = 500;
+/// How often a list begins anew because its pages have expired on the server.
+const LIST_TRIES: usize = 3;
+/// First minor release of Kubernetes 1 whose servers have native sidecars on by default.
+const NATIVE_SIDECARS: u32 = 29;
+
+/// Runners as pods of one cluster.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: kube::Client,
+    /// For watches, and the lists that they begin with: nothing else would notice that such a list never ends.
+    watching: kube::Client,
+    /// By name, each with the namespace that it was resolved to.
+    profiles: Arc<BTreeMap<String, (String, Profile)>>,
+    /// Every namespace that a runner may be in; most installations have one.
+    namespaces: Arc<BTreeSet<String>>,
+    native_sidecars: bool,
+}
+
+impl Kubernetes {
+    /// Connects as `$KUBECONFIG` or the pod's service account says, and asks the server for its version once. `namespace` is for the
+    /// profiles that name none.
+    ///
+    /// # Errors
+    /// No configuration, a server that does not answer, no profile, or two of one name.
+    pub async fn connect(profiles: Vec<Profile>, namespace: &str) -> anyhow::Result<Self> {
+        // Another part of the process may have installed it already: that is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = kube::Config::infer().await.context("neither $KUBECONFIG nor a pod's service account says how to reach Kubernetes")?;
+        Self::with_config(config, profiles, namespace).await
+    }
+
+    /// As [`Kubernetes::connect`], with a configuration at hand.
+    pub async fn with_config(mut config: kube::Config, profiles: Vec<Profile>, namespace: &str) -> anyhow::Result<Self> {
+        let mut by_name = BTreeMap::new();
+        for profile in profiles {
+            let namespace = profile.namespace.clone().unwrap_or_else(|| namespace.to_owned());
+            let name = profile.name.clone();
+            anyhow::ensure!(by_name.insert(name.clone(), (namespace, profile)).is_none(), "two runner profiles are named {name:?}");
+        }
+        anyhow::ensure!(!by_name.is_empty(), "there is no runner profile");
+        let namespaces: BTreeSet<_> = by_name.values().map(|(namespace, _)| namespace.clone()).collect();
+
+        config.default_retry = false;
+        config.connect_timeout = Some(REQUEST_TIMEOUT / 2);
+        let client = kube::Client::try_from(config.clone()).context("cannot make a Kubernetes client")?;
+        config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 10));
+        config.reset_reader_on_write = true;
+        let watching = kube::Client::try_from(config.clone()).context("cannot make a Kubernetes client")?;
+
+        let version = tokio::time::timeout(REQUEST_TIMEOUT, client.apiserver_version()).await;
+        let version = version.context("no answer in time").and_then(|answer| Ok(answer?)).with_context(|| format!("Kubernetes at {}", config.cluster_url))?;
+        let native_sidecars = native_sidecars(&version.major, &version.minor);
+        if !native_sidecars && by_name.values().any(|(_, profile)| profile.mode == Mode::Dind) {
+            tracing::warn!(
+                kubernetes.version = version.git_version,
+                "no native sidecars before 1.29: pods with Docker are deleted when their runner has ended"
+            );
+        }
+        tracing::info!(kubernetes.version = version.git_version, kubernetes.namespaces = ?namespaces, "connected to Kubernetes");
+        Ok(Self { client, watching, profiles: Arc::new(by_name), namespaces: Arc::new(namespaces), native_sidecars })
+    }
+
+    fn place(&self, spec: &RunnerSpec) -> Result<&(String, Profile), BackendError> {
+        self.profiles.get(&spec.profile).ok_or_else(|| BackendError::Refused(format!("no runner profile is named {:?}", spec.profile)))
+    }
+
+    fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn list_namespace(&self, namespace: &str) -> kube::Result<Vec<Observed>> {
+        let pods = self.pods(namespace);
+        let mut tries = LIST_TRIES;
+        'anew: loop {
+            let mut found = Vec::new();
+            // No resourceVersion: the answer is at least as new as this moment. The pages after the first are of the same state.
+            let mut page = ListParams::default().labels(SELECTOR).limit(PAGE);
+            loop {
+                match answer(pods.list(&page)).await {
+                    Ok(list) => {
+                        found.extend(list.items.iter().map(observe));
+                        page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
+                        if page.continue_token.is_none() {
+                            return Ok(found);
+                        }
+                    }
+                    Err(kube::Error::Api(status)) if status.code == 410 && tries > 1 => {
+                        tries -= 1;
+                        continue 'anew;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Deletes what bears the name; whether there was a pod.
+    async fn stop_in(&self, namespace: &str, name: &str) -> Result<bool, BackendError> {
+        let pod = async {
+            let params = DeleteParams::background().grace_period(GRACE_SECONDS);
+            found(answer(self.pods(namespace).delete(name, &params)).await)
+        };
+        // It would go with its pod; but it may have been made after the pod was gone.
+        let secret = async { found(answer(self.secrets(namespace).delete(name, &DeleteParams::background())).await) };
+        let (pod, secret) = tokio::join!(pod, secret);
+        secret?;
+        pod
+    }
+}
+
+#[async_trait]
+impl Backend for Kubernetes {
+    async fn start(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
+        let (namespace, profile) = self.place(spec)?;
+        let pod = pod(spec, profile, self.native_sidecars);
+        answer(self.pods(namespace).create(&PostParams::default(), &pod)).await.map(drop).map_err(refusal)
+    }
+
+    async fn deliver(&self, spec: &RunnerSpec, jit_config: &SecretString) -> Result<(), BackendError> {
+        let (namespace, _) = self.place(spec)?;
+        // Asking for the pod costs some 2 ms next to the 10 of its creation, gives its uid whoever made it, and keeps a
+        // configuration from being left behind for a pod that was evicted or deleted while GitHub was asked.
+        let Some(pod) = answer(self.pods(namespace).get_opt(&spec.name)).await.map_err(refusal)? else {
+            return Err(BackendError::Gone("its pod does not exist".into()));
+        };
+        let seen = observe(&pod);
+        if seen.terminating || seen.phase == Phase::Ended {
+            return Err(BackendError::Gone(seen.detail.unwrap_or_else(|| "its pod is being deleted".into())));
+        }
+        let secret = secret(spec, pod.metadata.uid.as_deref().unwrap_or_default(), jit_config);
+        answer(self.secrets(namespace).create(&PostParams::default(), &secret)).await.map(drop).map_err(refusal)
+    }
+
+    async fn stop(&self, name: &str) -> Result<Stopped, BackendError> {
+        let mut stopped = Stopped::Absent;
+        for namespace in self.namespaces.iter() {
+            if self.stop_in(namespace, name).await? {
+                stopped = Stopped::Ending;
+            }
+        }
+        Ok(stopped)
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, BackendError> {
+        let mut all = Vec::new();
+        for namespace in self.namespaces.iter() {
+            all.extend(self.list_namespace(namespace).await.map_err(refusal)?);
+        }
+        Ok(all)
+    }
+
+    fn watch(&self) -> BoxStream<'static, Change> {
+        let config = watcher::Config::default().labels(SELECTOR).page_size(PAGE).timeout(WATCH_SECONDS);
+        let streams: Vec<_> = self
+            .namespaces
+            .iter()
+            .map(|namespace| {
+                let events = watcher(Api::<Pod>::namespaced(self.watching.clone(), namespace), config.clone()).default_backoff();
+                let mut listing = false;
+                events.flat_map(move |event| stream::iter(changes(event, &mut listing))).boxed()
+            })
+            .collect();
+        stream::select_all(streams).boxed()
+    }
+
+    fn timeout(&self) -> Duration {
+        REQUEST_TIMEOUT
+    }
+}
+
+/// What an event of kube's watcher means. `listing`: a new list was asked for, and none of it has come yet.
+///
+/// [`Change::Restarted`] is told when the list is there, not when it is asked for: who reconciles upon it must not read an older state
+/// than that from which the watch goes on, or what ends between the two is missed.
+fn changes(event: watcher::Result<watcher::Event<Pod>>, listing: &mut bool) -> impl Iterator<Item = Change> + use<> {
+    let (restarted, change) = match event {
+        Ok(watcher::Event::Init) => {
+            *listing = true;
+            (false, None)
+        }
+        Ok(watcher::Event::InitApply(pod)) => (std::mem::take(listing), Some(Change::Seen(observe(&pod)))),
+        Ok(watcher::Event::InitDone) => (std::mem::take(listing), None),
+        Ok(watcher::Event::Apply(pod)) => (false, Some(Change::Seen(observe(&pod)))),
+        Ok(watcher::Event::Delete(pod)) => (false, pod.metadata.name.map(Change::Gone)),
+        Err(error) => {
+            tracing::warn!(error = bounded(&error.to_string()), "the watch on runner pods was interrupted, and is taken up again");
+            (false, None)
+        }
+    };
+    restarted.then_some(Change::Restarted).into_iter().chain(change)
+}
+
+/// The answer to a request, or an error of its own if there was none in time.
+async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let limit = tokio::time::timeout(REQUEST_TIMEOUT, request).await;
+    limit.unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()).into())))
+}
+
+/// Whether there was something to delete.
+fn found<T>(deleted: kube::Result<T>) -> Result<bool, BackendError> {
+    match deleted {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(refusal(error)),
+    }
+}
+
+/// What is to be done about an error.
+fn refusal(error: kube::Error) -> BackendError {
+    let status = match error {
+        kube::Error::Api(status) => status,
+        error => return BackendError::Unavailable(bounded(&chain(&error))),
+    };
+    let Status { code, reason, message, .. } = *status;
+    let text = bounded(&message);
+    match code {
+        409 if reason == "AlreadyExists" => BackendError::Exists,
+        // Several things answer 403; only the quota's admission plugin says this.
+        403 if message.contains("exceeded quota") => BackendError::Quota(text),
+        // 404 here is the namespace; 413 a manifest that is too large.
+        400 | 403 | 404 | 413 | 422 => BackendError::Refused(text),
+        _ => BackendError::Unavailable(bounded(&format!("{code} {reason}: {message}"))),
+    }
+}
+
+/// An error with its causes: those of the HTTP client alone say nothing.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<_>>().join(": ")
+}
+
+/// Whether a server of this version has native sidecars. Some providers write the minor release as `29+`.
+fn native_sidecars(major: &str, minor: &str) -> bool {
+    let digits: String = minor.chars().take_while(char::is_ascii_digit).collect();
+    major == "1" && digits.parse::<u32>().is_ok_and(|minor| minor >= NATIVE_SIDECARS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, reason: &str, message: &str) -> BackendError {
+        refusal(kube::Error::Api(Status::failure(message, reason).with_code(code).boxed()))
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let quota = r#"pods "r-1" is forbidden: exceeded quota: runners, requested: pods=1, used: pods=3, limited: pods=3"#;
+        assert!(matches!(refused(403, "Forbidden", quota), BackendError::Quota(text) if text == quota));
+        let policy = r#"pods "r-1" is forbidden: violates PodSecurity "baseline:latest": privileged"#;
+        assert!(matches!(refused(403, "Forbidden", policy), BackendError::Refused(text) if text == policy));
+        assert!(matches!(refused(422, "Invalid", "image"), BackendError::Refused(_)));
+        assert!(matches!(refused(400, "BadRequest", "x"), BackendError::Refused(_)));
+        assert!(matches!(refused(404, "NotFound", "namespace"), BackendError::Refused(_)));
+        assert!(matches!(refused(409, "AlreadyExists", "x"), BackendError::Exists));
+        // The quota's own record was changed at the same time: worth another try, and no sign of a second runner.
+        assert!(matches!(refused(409, "Conflict", "quota"), BackendError::Unavailable(_)));
+        for code in [401, 429, 500, 503, 504] {
+            assert!(matches!(refused(code, "x", "y"), BackendError::Unavailable(text) if text == format!("{code} x: y")));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_an_answer_is_given_up() {
+        let error = answer::<()>(std::future::pending()).await.map_err(refusal);
+        assert!(matches!(error, Err(BackendError::Unavailable(text)) if text.contains("no answer within 10 s")));
+    }
+
+    #[test]
+    fn versions() {
+        for (minor, native) in [("36", true), ("29", true), ("29+", true), ("28", false), ("24+", false), ("", false)] {
+            assert_eq!(native_sidecars("1", minor), native, "{minor}");
+        }
+    }
+
+    #[test]
+    fn a_restart_is_told_with_the_first_of_the_list_and_once() {
+        let pod = |name: &str| {
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(name.into());
+            pod
+        };
+        let mut listing = false;
+        let mut tell = |event| {
+            changes(event, &mut listing)
+                .map(|change| match change {
+                    Change::Restarted => "restarted".to_owned(),
+                    Change::Seen(seen) => format!("seen {}", seen.name),
+                    Change::Gone(name) => format!("gone {name}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert!(tell(Ok(watcher::Event::Init)).is_empty());
+        assert_eq!(tell(Ok(watcher::Event::InitApply(pod("a")))), ["restarted", "seen a"]);
+        assert_eq!(tell(Ok(watcher::Event::InitApply(pod("b")))), ["seen b"]);
+        assert!(tell(Ok(watcher::Event::InitDone)).is_empty());
+        assert_eq!(tell(Ok(watcher::Event::Delete(pod("a")))), ["gone a"]);
+        assert!(tell(Err(watcher::Error::NoResourceVersion)).is_empty());
+        // The list failed at first: nothing is told until one came.
+        assert!(tell(Ok(watcher::Event::Init)).is_empty() && tell(Ok(watcher::Event::Init)).is_empty());
+        assert_eq!(tell(Ok(watcher::Event::InitDone)), ["restarted"]);
+        assert_eq!(tell(Ok(watcher::Event::Apply(pod("c")))), ["seen c"]);
+    }
+}

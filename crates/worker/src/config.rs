@@ -1,0 +1,212 @@
+//! What a worker is configured with.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use jit_core::config::{
+    ConfigError, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, Secret,
+};
+use url::Url;
+
+use crate::backend::profile::{Mode, Profile};
+
+/// Makes just-in-time runners, watches them and removes them. Every replica does all of it.
+#[derive(Debug, Parser)]
+#[command(name = "jit-worker", version)]
+pub struct Args {
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    github: GithubArgs,
+    #[command(flatten)]
+    limits: LimitsArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    /// Root of GitHub's REST API; default: {GHES_URL}/api/v3, or https://api.github.com
+    #[arg(long, env)]
+    ghes_api_url: Option<String>,
+    /// File that holds the token (or GITHUB_PAT, or GITHUB_TOKEN, in the environment)
+    #[arg(long, env, alias = "github-token-file")]
+    github_pat_file: Option<PathBuf>,
+    /// PEM file of certificates to trust besides the system's
+    #[arg(long, env)]
+    github_ca_file: Option<PathBuf>,
+    /// A call of GitHub has to be answered within this time; the time for a JIT configuration doubles up to 3 minutes when it runs out
+    #[arg(long, env, default_value = "20s")]
+    github_timeout: String,
+    /// kubernetes or process
+    #[arg(long, env, default_value = "kubernetes")]
+    runner_backend: String,
+    /// What starts a runner of the process backend, with its JIT configuration in ACTIONS_RUNNER_INPUT_JITCONFIG
+    #[arg(long, env, default_value = "")]
+    runner_command: String,
+    /// Directory of the process backend's records and logs, shared by the workers of a host
+    #[arg(long, env, default_value = "/var/lib/jit-runner")]
+    runner_directory: PathBuf,
+    /// Namespace that runner pods go to
+    #[arg(long, env)]
+    runner_namespace: Option<String>,
+    /// Another name of RUNNER_NAMESPACE
+    #[arg(long, env, hide = true)]
+    namespace: Option<String>,
+    /// Image of the runner
+    #[arg(long, env, default_value = "ghcr.io/actions/actions-runner:latest")]
+    runner_image: String,
+    /// Image of the Docker daemon in mode dind
+    #[arg(long, env, default_value = "docker:dind")]
+    dind_image: String,
+    /// standard or dind
+    #[arg(long, env, default_value = "dind")]
+    runner_mode: String,
+    /// Runners that this worker makes at once
+    #[arg(long, env, default_value = "10")]
+    worker_concurrency: String,
+    /// Time to finish what is in hand after SIGTERM
+    #[arg(long, env, default_value = "25s")]
+    drain_grace: String,
+    /// Address to serve probes and metrics on
+    #[arg(long, env, default_value = "0.0.0.0")]
+    listen_address: String,
+    /// Port to serve probes and metrics on; 0 takes a free one
+    #[arg(long, env, default_value = "9090")]
+    port: String,
+}
+
+/// Where runners run.
+#[derive(Clone, Debug)]
+pub enum BackendSettings {
+    /// As pods of a cluster.
+    Kubernetes {
+        /// Namespace of pods whose profile names none.
+        namespace: String,
+        /// What pods look like.
+        profiles: Vec<Profile>,
+    },
+    /// As processes of this host.
+    Process {
+        /// What starts one.
+        command: String,
+        /// Records and logs.
+        directory: PathBuf,
+    },
+}
+
+/// A worker's configuration, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where Redis is.
+    pub redis: RedisSettings,
+    /// Which GitHub and which jobs.
+    pub github: GithubSettings,
+    /// Limits and deadlines.
+    pub limits: LimitsSettings,
+    /// Root of GitHub's REST API.
+    pub api_url: Url,
+    /// Token.
+    pub token: Secret,
+    /// Certificates to trust besides the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Time-out of a call of GitHub.
+    pub github_timeout: Duration,
+    /// Where runners run.
+    pub backend: BackendSettings,
+    /// Runners made at once.
+    pub concurrency: usize,
+    /// Time to drain.
+    pub drain_grace: Duration,
+    /// Address of probes and metrics.
+    pub listen: SocketAddr,
+    /// Log level or filter.
+    pub log_level: String,
+    /// Log format.
+    pub log_format: LogFormat,
+}
+
+impl Args {
+    /// Checks everything, and tells everything that is wrong.
+    ///
+    /// # Errors
+    /// When anything is.
+    pub fn resolve(self) -> Result<Settings, ConfigError> {
+        let mut problems = Problems::default();
+        let github = self.github.resolve(&mut problems);
+        let api_url = match self.ghes_api_url.as_deref().filter(|url| !url.is_empty()) {
+            Some(text) => Url::parse(text).unwrap_or_else(|error| {
+                problems.add(format!("GHES_API_URL={text:?}: {error}"));
+                github.server_url.clone()
+            }),
+            None => jit_github::api_url_for(&github.server_url),
+        };
+        let token =
+            Secret::resolve("GITHUB_PAT", self.github_pat_file.as_deref(), &mut problems).or_else(|| Secret::resolve("GITHUB_TOKEN", None, &mut problems));
+        if token.is_none() {
+            problems.add("GITHUB_PAT is not set: give the token in GITHUB_PAT, or the file that holds it in GITHUB_PAT_FILE");
+        }
+        let ca_pem = self
+            .github_ca_file
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty())
+            .and_then(|path| std::fs::read(path).map_err(|error| problems.add(format!("GITHUB_CA_FILE={}: cannot be read: {error}", path.display()))).ok());
+        let listen = format!("{}:{}", self.listen_address, self.port).parse().unwrap_or_else(|_| {
+            problems.add(format!("LISTEN_ADDRESS={:?}, PORT={:?}: not an IP address and a port", self.listen_address, self.port));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        });
+        let settings = Settings {
+            backend: self.backend(&mut problems),
+            redis: self.redis.resolve(&mut problems),
+            limits: self.limits.resolve(&mut problems),
+            api_url,
+            token: token.unwrap_or_else(|| Secret::new("")),
+            ca_pem,
+            github_timeout: problems.duration("GITHUB_TIMEOUT", &self.github_timeout),
+            concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000)).unwrap_or(1),
+            drain_grace: problems.duration("DRAIN_GRACE", &self.drain_grace),
+            listen,
+            log_format: self.log.format(&mut problems),
+            log_level: self.log.log_level,
+            github,
+        };
+        problems.finish(settings)
+    }
+
+    fn backend(&self, problems: &mut Problems) -> BackendSettings {
+        match self.runner_backend.as_str() {
+            "process" => {
+                if self.runner_command.trim().is_empty() {
+                    problems.add("RUNNER_COMMAND is not set: RUNNER_BACKEND=process needs what starts a runner");
+                }
+                return BackendSettings::Process { command: self.runner_command.clone(), directory: self.runner_directory.clone() };
+            }
+            "kubernetes" => {}
+            other => problems.add(format!("RUNNER_BACKEND={other:?}: use kubernetes or process")),
+        }
+        let mode = match self.runner_mode.as_str() {
+            "standard" => Mode::Standard,
+            "dind" => Mode::Dind,
+            other => {
+                problems.add(format!("RUNNER_MODE={other:?}: use standard or dind"));
+                Mode::default()
+            }
+        };
+        let namespace =
+            self.runner_namespace.clone().or_else(|| self.namespace.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| "jit-runners".into());
+        let profile =
+            Profile { name: DEFAULT_PROFILE.into(), mode, image: self.runner_image.clone(), dind_image: self.dind_image.clone(), ..Profile::default() };
+        BackendSettings::Kubernetes { namespace, profiles: vec![profile] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let args =
+            Args::parse_from(["jit-worker", "--runner-mode", "magic", "--worker-concurrency", "0", "--redis-url", "http://redis", "--idle-timeout", "0s"]);
+        let text = args.resolve().expect_err("an invalid configuration").to_string();
+        for part in ["GHES_URL", "GITHUB_PAT", "RUNNER_MODE", "WORKER_CONCURRENCY", "REDIS_URL", "IDLE_TIMEOUT"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

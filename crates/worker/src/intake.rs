@@ -1,0 +1,103 @@
+//! Intake: `jit:events` → ledger. A batch is applied, admitted, acknowledged, in this order: what dies in between is applied again.
+
+use std::time::Duration;
+
+use jit_core::stream::{self, Entry, Reader};
+use tokio_util::sync::CancellationToken;
+
+use crate::{BLOCK, Worker, retry::Pause};
+
+/// Events of one batch: some 15 ms of work.
+const BATCH: usize = 64;
+
+/// Takes events until `stop`.
+pub async fn run(worker: &Worker, stop: &CancellationToken) {
+    let mut reader = Reader::new(worker.redis.clone(), stream::EVENTS, &worker.id, BLOCK);
+    let mut pause = Pause::new();
+    while !stop.is_cancelled() {
+        match reader.read(BATCH).await {
+            Ok(entries) => {
+                pause = Pause::new();
+                process(worker, &entries, stop).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, stream = stream::EVENTS, "cannot read events; trying again");
+                pause.wait(stop).await;
+            }
+        }
+    }
+}
+
+/// Applies entries, whoever held them before.
+pub async fn process(worker: &Worker, entries: &[Entry], stop: &CancellationToken) {
+    let mut done = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if apply(worker, entry, stop).await {
+            done.push(entry.id.clone());
+        }
+    }
+    if done.is_empty() {
+        return;
+    }
+    worker.admit().await;
+    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::EVENTS, &done).await {
+        tracing::warn!(%error, events = done.len(), "events were applied and not acknowledged; they will be applied again, which is harmless");
+    }
+}
+
+/// Whether the entry's effect is in the ledger (or the entry among the dead letters, where it is no longer pending).
+async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool {
+    let event = match entry.job_event() {
+        Ok(event) => event,
+        Err(error) => {
+            bury(worker, entry, &error.to_string()).await;
+            return false;
+        }
+    };
+    let mut pause = Pause::new();
+    loop {
+        match worker.ledger.apply(&event, entry.accepted_at()).await {
+            Ok(state) => {
+                worker.metrics.events.inc();
+                match event.action {
+                    jit_core::event::Action::InProgress => worker.metrics.started_jobs.inc(),
+                    jit_core::event::Action::Completed => worker.metrics.completed_jobs.inc(),
+                    _ => 0,
+                };
+                tracing::debug!(job.id = %event.job, job.action = event.action.as_str(), job.state = state, org = event.org, "event applied");
+                return true;
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, job.id = %event.job, "the ledger did not take an event; trying again");
+                pause.wait(stop).await;
+                if stop.is_cancelled() {
+                    return false;
+                }
+            }
+            Err(error) => {
+                bury(worker, entry, &error.to_string()).await;
+                return false;
+            }
+        }
+    }
+}
+
+async fn bury(worker: &Worker, entry: &Entry, reason: &str) {
+    tracing::error!(entry = entry.id, reason, "an event cannot be applied and goes to the dead letters; see `jitctl`");
+    worker.metrics.buried.inc();
+    if let Err(error) = stream::bury(worker.ledger.pool(), stream::EVENTS, entry, reason).await {
+        tracing::warn!(%error, entry = entry.id, "it could not be moved; it will come again");
+    }
+}
+
+/// Applies what workers that are gone had read and not acknowledged.
+pub async fn take_over(worker: &Worker, idle: Duration, stop: &CancellationToken) {
+    match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH).await {
+        Ok(entries) if !entries.is_empty() => {
+            tracing::info!(events = entries.len(), "taking over events that another worker left");
+            process(worker, &entries, stop).await;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot take over events"),
+    }
+}

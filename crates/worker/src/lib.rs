@@ -1,0 +1,74 @@
+//! The worker: makes just-in-time runners, watches them and removes them.
+//!
+//! Every replica runs the same loops, and any of them may die at any line; the ledger's deadlines and the streams' pending lists hand on
+//! what it held. The loops, each a file:
+//!
+//! * [`intake`]: `jit:events` → ledger, then an admission;
+//! * [`admission`]: ledger → `jit:provision`;
+//! * [`provision`]: `jit:provision` → pod → GitHub → Secret, as many at once as there are permits;
+//! * [`observe`]: the runners' watch → ledger, so that a slot is free milliseconds after its runner has ended;
+//! * [`maintenance`]: ticks → [`upkeep`] (removals, questions, doubtful registrations) and [`reconcile`].
+
+use std::{sync::Arc, time::Duration};
+
+use jit_core::{config::RedisSettings, ledger::Ledger};
+use tokio::sync::Notify;
+
+pub mod admission;
+pub mod backend;
+pub mod config;
+pub mod intake;
+pub mod maintenance;
+pub mod metrics;
+pub mod observe;
+pub mod provision;
+pub mod reconcile;
+pub mod retry;
+pub mod run;
+pub mod upkeep;
+
+use admission::Admitter;
+use backend::Backend;
+use metrics::Metrics;
+
+/// How long a reader waits for new entries, and so how long a stop may go unnoticed by it.
+pub const BLOCK: Duration = Duration::from_millis(1000);
+
+/// What all loops of a worker share.
+pub struct Worker {
+    /// Names this process among its peers.
+    pub id: String,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Where Redis is, for readers with connections of their own.
+    pub redis: RedisSettings,
+    /// GitHub.
+    pub github: jit_github::Client,
+    /// Time-out of a call of GitHub.
+    pub github_timeout: Duration,
+    /// Where runners run.
+    pub backend: Arc<dyn Backend>,
+    /// Runners made at once.
+    pub concurrency: usize,
+    /// Admissions.
+    pub admitter: Admitter,
+    /// Rung when there is something to remove or to ask.
+    pub upkeep: Notify,
+    /// Rung when the real runners should be counted.
+    pub reconcile: Notify,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl Worker {
+    /// Admits what can be admitted, and rings for what that calls for.
+    pub async fn admit(&self) {
+        let outcome = self.admitter.admit(&self.ledger).await;
+        if outcome.reaped {
+            self.upkeep.notify_one();
+        }
+        if outcome.gate_closed {
+            self.reconcile.notify_one();
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Maintenance: the ticks that beat emits. They are the safety net; events do the same work sooner.
+
+use std::time::Duration;
+
+use jit_core::stream::{self, Entry, Reader};
+use tokio_util::sync::CancellationToken;
+
+use crate::{BLOCK, Worker, intake, provision, retry::Pause};
+
+/// A tick that nobody took within this time is dropped: another has come meanwhile.
+const STALE: Duration = Duration::from_secs(60);
+/// A worker that dies over a tick keeps others from that kind for so long.
+const AT_MOST: Duration = Duration::from_secs(120);
+/// Events that a worker has read and not acknowledged for so long are applied by another. A batch takes milliseconds, a Redis that comes back seconds.
+const EVENTS_ABANDONED: Duration = Duration::from_secs(30);
+/// The same for reservations, beyond the longest time that making a runner takes (two backend calls, and 180 s for a JIT configuration).
+const RESERVATIONS_ABANDONED: Duration = Duration::from_secs(300);
+/// How often a worker says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Takes ticks until `stop`.
+pub async fn run(worker: &Worker, stop: &CancellationToken) {
+    let mut reader = Reader::new(worker.redis.clone(), stream::TICKS, &worker.id, BLOCK);
+    let mut pause = Pause::new();
+    while !stop.is_cancelled() {
+        match reader.read(1).await {
+            Ok(entries) => {
+                pause = Pause::new();
+                for entry in entries {
+                    // Acknowledged first: a tick is never repeated, the next one comes by itself.
+                    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::TICKS, std::slice::from_ref(&entry.id)).await {
+                        tracing::warn!(%error, "a tick was not acknowledged");
+                    }
+                    take(worker, &entry, stop).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, stream = stream::TICKS, "cannot read ticks; trying again");
+                pause.wait(stop).await;
+            }
+        }
+    }
+}
+
+async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
+    let kind = match entry.field("kind") {
+        Ok(kind) => kind,
+        Err(error) => return tracing::warn!(%error, entry = entry.id, "a tick cannot be read and is dropped"),
+    };
+    let age = match (worker.ledger.now().await, entry.accepted_at()) {
+        (Ok(now), Some(at)) => Duration::from_millis(u64::try_from(now - at).unwrap_or(0)),
+        _ => return,
+    };
+    if age > STALE {
+        return tracing::info!(tick = kind, age_seconds = age.as_secs(), "a tick that nobody took in time is dropped");
+    }
+    match worker.ledger.take_tick(kind, &worker.id, AT_MOST).await {
+        Ok(true) => {}
+        Ok(false) => return tracing::debug!(tick = kind, "a tick of this kind is being worked on"),
+        Err(error) => return tracing::warn!(%error, tick = kind, "cannot take a tick"),
+    }
+    match kind {
+        "dispatch" => {
+            worker.admit().await;
+            worker.upkeep.notify_one();
+        }
+        "cleanup" => {
+            intake::take_over(worker, EVENTS_ABANDONED, stop).await;
+            provision::take_over(worker, RESERVATIONS_ABANDONED).await;
+        }
+        "sync" => worker.reconcile.notify_one(),
+        other => tracing::warn!(tick = other, "a tick of a kind that this release does not know is dropped"),
+    }
+    if let Err(error) = worker.ledger.end_tick(kind, &worker.id).await {
+        tracing::debug!(%error, tick = kind, "the right to a tick ends by itself");
+    }
+}
+
+/// Says that this worker is alive, until `stop`.
+pub async fn heartbeat(worker: &Worker, stop: &CancellationToken) {
+    let mut interval = tokio::time::interval(HEARTBEAT);
+    loop {
+        tokio::select! { () = stop.cancelled() => break, _ = interval.tick() => {} }
+        if let Err(error) = worker.ledger.heartbeat(&worker.id).await {
+            tracing::debug!(%error, "no heartbeat");
+        }
+    }
+    let _ = worker.ledger.retire(&worker.id).await;
+}

@@ -1,0 +1,91 @@
+//! What a worker counts.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Labels of a call of GitHub.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Call {
+    /// Name of the call.
+    pub endpoint: String,
+    /// HTTP status, 0 where no answer came.
+    pub status: u16,
+}
+
+/// Labels of a failure to make a runner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Step {
+    /// Step that did not work: `pod`, `registration` or `delivery`.
+    pub step: &'static str,
+}
+
+/// A worker's counters.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Calls of GitHub.
+    pub github_requests: Family<Call, Counter>,
+    /// Calls that GitHub still allows in this hour, as it last said.
+    pub github_remaining: Gauge,
+    /// Runners made.
+    pub created: Counter,
+    /// Runners that could not be made.
+    pub failed: Family<Step, Counter>,
+    /// Runners whose slot was freed.
+    pub released: Counter,
+    /// Job events applied.
+    pub events: Counter,
+    /// Entries moved to the dead letters.
+    pub buried: Counter,
+    /// Jobs that a runner began.
+    pub started_jobs: Counter,
+    /// Jobs that are over.
+    pub completed_jobs: Counter,
+    /// Seconds from taking up a reservation to a runner that has all it needs.
+    pub provision_seconds: Histogram,
+    /// Seconds that the last reconcile took, as bits.
+    pub reconcile_seconds: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Counters, and the registry that shows them.
+    #[must_use]
+    pub fn register() -> (Self, Arc<Registry>) {
+        let buckets = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0];
+        let metrics = Self {
+            github_requests: Family::default(),
+            github_remaining: Gauge::default(),
+            created: Counter::default(),
+            failed: Family::default(),
+            released: Counter::default(),
+            events: Counter::default(),
+            buried: Counter::default(),
+            started_jobs: Counter::default(),
+            completed_jobs: Counter::default(),
+            provision_seconds: Histogram::new(buckets),
+            reconcile_seconds: Gauge::default(),
+        };
+        let mut registry = Registry::default();
+        registry.register("github_api_requests", "Calls of GitHub's API", metrics.github_requests.clone());
+        registry.register("github_api_rate_limit_remaining", "Calls that GitHub still allows, as it last said", metrics.github_remaining.clone());
+        registry.register("runner_jobs_created", "Runners made", metrics.created.clone());
+        registry.register("runner_provision_failures", "Runners that could not be made, by the step that failed", metrics.failed.clone());
+        registry.register("runner_released", "Runners whose slot was freed", metrics.released.clone());
+        registry.register("job_events_applied", "Job events applied to the ledger", metrics.events.clone());
+        registry.register("dead_letters", "Entries that could not be read or applied", metrics.buried.clone());
+        registry.register("gha_started_jobs", "Jobs that a runner began", metrics.started_jobs.clone());
+        registry.register("gha_completed_jobs", "Jobs that are over", metrics.completed_jobs.clone());
+        registry.register_with_unit(
+            "runner_provision_duration",
+            "From taking up a reservation to a runner that has all it needs",
+            Unit::Seconds,
+            metrics.provision_seconds.clone(),
+        );
+        registry.register_with_unit("reconcile_duration", "Time that the last reconcile took", Unit::Seconds, metrics.reconcile_seconds.clone());
+        (metrics, Arc::new(registry))
+    }
+}

@@ -1,0 +1,78 @@
+//! Observe: the runners' watch → ledger. Every replica watches; a slot is freed by whoever sees the end first, the others change nothing.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use jit_core::ledger::Observation;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Worker,
+    backend::{Change, Observed, Phase},
+    retry::persist,
+};
+
+/// So long an observation is offered to a ledger that does not answer; after that the next reconcile finds the difference.
+const PERSIST: Duration = Duration::from_secs(30);
+
+/// Watches until `stop`.
+pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
+    let mut changes = worker.backend.watch();
+    let tasks = TaskTracker::new();
+    // What was last told of each runner, so that a pod that changes often costs the ledger nothing.
+    let mut told: HashMap<String, (Phase, Option<String>)> = HashMap::new();
+    loop {
+        let change = tokio::select! { () = stop.cancelled() => break, change = changes.next() => change };
+        match change {
+            Some(Change::Seen(seen)) => {
+                let news = (seen.phase, seen.detail.clone());
+                if told.get(&seen.name) != Some(&news) {
+                    told.insert(seen.name.clone(), news);
+                    tell(&worker, &tasks, seen).await;
+                }
+            }
+            Some(Change::Gone(name)) => {
+                told.remove(&name);
+                release(&worker, &tasks, &name, "gone").await;
+            }
+            Some(Change::Restarted) => worker.reconcile.notify_one(),
+            None => {
+                tracing::warn!("the watch has ended; watching anew");
+                changes = worker.backend.watch();
+            }
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
+    let (what, why) = match (seen.phase, seen.detail) {
+        (Phase::Ended, detail) => return release(worker, tasks, &seen.name, &detail.unwrap_or_else(|| "ended".into())).await,
+        (Phase::Running, _) => (Observation::Started, String::new()),
+        (Phase::Starting, Some(detail)) => (Observation::Note, detail),
+        (Phase::Starting, None) => return,
+    };
+    if let Err(error) = persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why)).await {
+        tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner");
+    }
+}
+
+/// Frees the runner's slot, admits, and then removes what is left of the runner. A removal that is lost here is the next reconcile's.
+async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &str) {
+    match persist(PERSIST, || worker.ledger.observe(Observation::Release, name, why)).await {
+        Ok(observed) if observed.changed => {
+            worker.metrics.released.inc();
+            tracing::info!(runner.name = name, why, "runner released");
+            worker.admit().await;
+            let (worker, name) = (worker.clone(), name.to_owned());
+            tasks.spawn(async move {
+                if let Err(error) = worker.backend.stop(&name).await {
+                    tracing::warn!(%error, runner.name = name, "what is left of a runner cannot be removed; the next reconcile does");
+                }
+            });
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, runner.name = name, "the ledger did not take a runner's end; the next reconcile finds it"),
+    }
+}

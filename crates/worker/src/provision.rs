@@ -1,0 +1,295 @@
+//! Provision: `jit:provision` → pod → JIT configuration → Secret. One runner, step by step, each step behind the ledger's fence.
+//!
+//! | step | if the process dies after it |
+//! |---|---|
+//! | the reservation is taken up | its deadline drops it, demand makes another |
+//! | pod created; quota and policy refuse here, before GitHub is asked | the deadline removes the pod |
+//! | registered at GitHub | the deadline removes runner and pod |
+//! | Secret delivered, `created` | reconcile finds it, or the deadline removes it |
+//!
+//! Only as many reservations are read as there are free permits, so none waits in a busy worker while another is idle.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use jit_core::{
+    ledger::{Claim, Failure, LedgerError, Registration, Reservation, Subject},
+    stream::{self, Entry, Reader},
+};
+use jit_github::{BackOff, JitRequest, JitRunner, Scope};
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    BLOCK, Worker,
+    backend::{BackendError, RunnerSpec},
+    metrics::Step,
+    retry::{Pause, persist},
+};
+
+/// The JIT call's time-out doubles up to this when it runs out: a slow GitHub is waited for, not asked again.
+const JIT_TIMEOUT_MOST: Duration = Duration::from_secs(180);
+/// So long a step's result is offered to a ledger that does not answer; then the deadline clears up.
+const PERSIST: Duration = Duration::from_secs(20);
+
+/// Makes runners until `stop`, then finishes those in hand.
+pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
+    let mut reader = Reader::new(worker.redis.clone(), stream::PROVISION, &worker.id, BLOCK);
+    let permits = Arc::new(Semaphore::new(worker.concurrency));
+    let patience = Arc::new(Patience::new(worker.github_timeout));
+    let (tasks, mut pause) = (TaskTracker::new(), Pause::new());
+    loop {
+        // One permit at least, and then as many entries as there are permits.
+        let first = tokio::select! {
+            () = stop.cancelled() => break,
+            permit = permits.clone().acquire_owned() => permit,
+        };
+        let Ok(first) = first else { break };
+        let entries = match reader.read(1 + permits.available_permits()).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(%error, stream = stream::PROVISION, "cannot read reservations; trying again");
+                pause.wait(&stop).await;
+                continue;
+            }
+        };
+        pause = Pause::new();
+        let mut first = Some(first);
+        for entry in entries {
+            let permit = match first.take() {
+                Some(permit) => permit,
+                None => match permits.clone().acquire_owned().await {
+                    Ok(permit) => permit,
+                    Err(_) => break,
+                },
+            };
+            let (worker, patience) = (worker.clone(), patience.clone());
+            tasks.spawn(async move {
+                process(&worker, &patience, &entry).await;
+                drop(permit);
+            });
+        }
+    }
+    tasks.close();
+    if !tasks.is_empty() {
+        tracing::info!(runners = tasks.len(), "finishing the runners in hand");
+    }
+    tasks.wait().await;
+}
+
+/// Reservations that a dead worker had read: their deadlines remove them, here only their entries go.
+pub async fn take_over(worker: &Worker, idle: Duration) {
+    let claimed = match stream::claim_abandoned(worker.ledger.pool(), stream::PROVISION, &worker.id, idle, 100).await {
+        Ok(claimed) => claimed,
+        Err(error) => return tracing::warn!(%error, "cannot take over reservations"),
+    };
+    for entry in claimed {
+        if let Ok(runner) = entry.field("runner") {
+            tracing::info!(runner.name = runner, "dropping a reservation that another worker left");
+            if let Err(error) = worker.ledger.observe(jit_core::ledger::Observation::Remove, runner, "its worker is gone").await {
+                tracing::warn!(%error, runner.name = runner, "cannot drop it; its deadline will");
+                continue;
+            }
+        }
+        acknowledge(worker, &entry).await;
+    }
+    worker.upkeep.notify_one();
+}
+
+async fn acknowledge(worker: &Worker, entry: &Entry) {
+    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::PROVISION, std::slice::from_ref(&entry.id)).await {
+        tracing::warn!(%error, entry = entry.id, "a reservation's entry was not acknowledged; it is dropped later");
+    }
+}
+
+async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
+    let (runner, fence) = match (entry.field("runner"), entry.field("fence")) {
+        (Ok(runner), Ok(fence)) => (runner, fence),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(entry = entry.id, %error, "a reservation cannot be read and goes to the dead letters");
+            worker.metrics.buried.inc();
+            if let Err(error) = stream::bury(worker.ledger.pool(), stream::PROVISION, entry, &error.to_string()).await {
+                tracing::warn!(%error, "it could not be moved; it will come again");
+            }
+            return;
+        }
+    };
+    let began = Instant::now();
+    let timeout = worker.backend.timeout() + patience.get();
+    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id)).await {
+        Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence).await {
+            Ok(()) => {
+                worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
+            }
+            Err(error) => tracing::warn!(%error, runner.name = runner, "the ledger did not take a runner's step; its deadline clears up"),
+        },
+        Ok(Claim::Stale) => tracing::debug!(runner.name = runner, "this reservation is not ours any more"),
+        Err(error) => tracing::warn!(%error, runner.name = runner, "the ledger does not answer; the reservation's deadline drops it"),
+    }
+    acknowledge(worker, entry).await;
+}
+
+/// Walks a reservation through its steps. An error is the ledger's; everything else is told to the ledger here.
+async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, fence: &str) -> Result<(), LedgerError> {
+    let name = reservation.name.as_str();
+    let spec = RunnerSpec {
+        name: name.to_owned(),
+        org: reservation.org.clone(),
+        scope: reservation.scope.clone(),
+        group: reservation.group.clone(),
+        profile: reservation.profile.clone(),
+        labels: reservation.labels.clone(),
+        job: reservation.job.get(),
+    };
+    let fail = async |step: &'static str, failure: Failure| {
+        worker.metrics.failed.get_or_create(&Step { step }).inc();
+        tracing::warn!(runner.name = name, org = spec.org, job.id = spec.job, step, why = failure.why, backs_off = ?failure.back_off.map(|(subject, ..)| subject), "a runner could not be made");
+        let made = failure.made;
+        let result = persist(PERSIST, || worker.ledger.fail(name, fence, &failure)).await;
+        if made {
+            worker.upkeep.notify_one();
+        }
+        worker.admit().await;
+        result.map(|_| ())
+    };
+
+    if let Err(error) = worker.backend.start(&spec).await {
+        return fail("pod", pod_failure(&error)).await;
+    }
+
+    let registered = register(worker, patience, &spec).await;
+    let runner = match registered {
+        Ok(runner) => runner,
+        Err(error) => return fail("registration", registration_failure(&error)).await,
+    };
+    match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await? {
+        Claim::Ours(()) => {}
+        Claim::Stale => return discard(worker, &spec, runner.id).await,
+    }
+
+    if let Err(error) = worker.backend.deliver(&spec, &runner.encoded_jit_config).await {
+        let why = format!("its JIT configuration could not be delivered: {error}");
+        let back_off = matches!(error, BackendError::Unavailable(_)).then_some((Subject::Global, secs(1), secs(60)));
+        return fail("delivery", Failure { made: true, registration: Registration::Known, back_off, why }).await;
+    }
+    match persist(PERSIST, || worker.ledger.created(name, fence)).await? {
+        Claim::Ours(()) => {}
+        Claim::Stale => return discard(worker, &spec, runner.id).await,
+    }
+    worker.metrics.created.inc();
+    tracing::info!(runner.name = name, runner.id = runner.id, org = spec.org, job.id = spec.job, "runner created");
+    Ok(())
+}
+
+async fn register(worker: &Worker, patience: &Patience, spec: &RunnerSpec) -> Result<JitRunner, jit_github::Error> {
+    let scope: Scope = spec.scope.parse().map_err(|error| jit_github::Error::Invalid { what: format!("scope {:?}", spec.scope), said: format!("{error}") })?;
+    let group = worker.github.runner_group_id(&scope, &spec.group).await?;
+    let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
+    let result = worker.github.generate_jit_config(&scope, &request, patience.get()).await;
+    if let Some(remaining) = worker.github.rate_limit_remaining() {
+        worker.metrics.github_remaining.set(i64::try_from(remaining).unwrap_or(i64::MAX));
+    }
+    patience.learn(matches!(result, Err(jit_github::Error::TimedOut { .. })));
+    result
+}
+
+/// We woke up late: what we made is not wanted any more. Whoever removes the runner does the same; both may.
+async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(), LedgerError> {
+    tracing::info!(runner.name = spec.name, "this runner was given up meanwhile; removing what was made");
+    if let Ok(scope) = spec.scope.parse::<Scope>()
+        && let Err(error) = worker.github.delete_runner(&scope, github_id).await
+    {
+        tracing::warn!(%error, runner.name = spec.name, runner.id = github_id, "cannot delete the registration; it is looked up later");
+    }
+    if let Err(error) = worker.backend.stop(&spec.name).await {
+        tracing::warn!(%error, runner.name = spec.name, "cannot remove its pod; the next reconcile does");
+    }
+    Ok(())
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn pod_failure(error: &BackendError) -> Failure {
+    let back_off = match error {
+        BackendError::Quota(_) => Some((Subject::Global, secs(5), secs(60))),
+        BackendError::Refused(_) => Some((Subject::Profile, secs(30), secs(600))),
+        BackendError::Unavailable(_) => Some((Subject::Global, secs(1), secs(60))),
+        BackendError::Exists | BackendError::Gone(_) => None,
+    };
+    let made = matches!(error, BackendError::Unavailable(_) | BackendError::Exists);
+    Failure { made, registration: Registration::None, back_off, why: format!("its pod could not be created: {error}") }
+}
+
+fn registration_failure(error: &jit_github::Error) -> Failure {
+    let (subject, first, most) = match error.backs_off() {
+        BackOff::Class => (Subject::Class, secs(30), secs(1800)),
+        BackOff::Organization => (Subject::Org, secs(60), secs(1800)),
+        BackOff::Credential => (Subject::Global, secs(30), secs(300)),
+        BackOff::All => (Subject::Global, secs(2), secs(60)),
+    };
+    let first = error.retry_after().map_or(first, |said| said.max(secs(1)));
+    // A name that is taken is one of ours whose answer was lost: another name will do.
+    let back_off = (!matches!(error, jit_github::Error::NameTaken { .. })).then_some((subject, first, most.max(first)));
+    let registration = if error.uncertain() { Registration::Uncertain } else { Registration::None };
+    Failure { made: true, registration, back_off, why: format!("GitHub: {error}") }
+}
+
+/// How long a JIT configuration is waited for, in ms.
+struct Patience {
+    usual: Duration,
+    now: AtomicU64,
+}
+
+impl Patience {
+    fn new(usual: Duration) -> Self {
+        Self { usual, now: AtomicU64::new(millis(usual)) }
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.now.load(Ordering::Relaxed))
+    }
+
+    fn learn(&self, timed_out: bool) {
+        let next = if timed_out { (self.get() * 2).min(JIT_TIMEOUT_MOST.max(self.usual)) } else { self.usual };
+        self.now.store(millis(next), Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_doubles_when_it_runs_out_and_comes_back() {
+        let patience = Patience::new(secs(20));
+        for expected in [40, 80, 160, 180, 180] {
+            patience.learn(true);
+            assert_eq!(patience.get(), secs(expected));
+        }
+        patience.learn(false);
+        assert_eq!(patience.get(), secs(20));
+    }
+
+    #[test]
+    fn what_may_have_happened_is_looked_up() {
+        let what = || "POST".to_owned();
+        let lost = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) });
+        assert_eq!((lost.registration, lost.made), (Registration::Uncertain, true));
+        let refused = registration_failure(&jit_github::Error::Invalid { what: what(), said: "no".into() });
+        assert_eq!(refused.registration, Registration::None);
+        assert!(matches!(refused.back_off, Some((Subject::Class, ..))));
+        assert!(!pod_failure(&BackendError::Quota("exceeded quota".into())).made);
+        assert!(pod_failure(&BackendError::Unavailable("late".into())).made, "it may be there");
+    }
+}

@@ -1,0 +1,87 @@
+//! Reconcile: the ledger against the runners that are really there.
+
+use jit_core::{
+    class::Class,
+    event::JobId,
+    ledger::{Listed, ListedSpec, Reconciliation},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Worker,
+    backend::{Observed, Phase, RunnerSpec},
+    retry::Pause,
+};
+
+/// Reconciles when rung for, until `stop`.
+pub async fn run(worker: &Worker, stop: &CancellationToken) {
+    let mut pause = Pause::new();
+    loop {
+        tokio::select! { () = stop.cancelled() => return, () = worker.reconcile.notified() => {} }
+        match once(worker).await {
+            Ok(_) => pause = Pause::new(),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "cannot reconcile; trying again");
+                pause.wait(stop).await;
+                worker.reconcile.notify_one();
+            }
+        }
+    }
+}
+
+/// Lists the real runners, compares, adopts, releases, and ends what is not wanted.
+///
+/// # Errors
+/// When the backend or the ledger does not answer; nothing is half done that the next one does not finish.
+pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
+    let started = tokio::time::Instant::now();
+    let began = worker.ledger.now().await?;
+    let runners: Vec<Listed> = worker.backend.list().await?.into_iter().map(listed).collect();
+    let result = worker.ledger.reconcile(began, &runners).await?;
+    for name in &result.stop {
+        tracing::info!(runner.name = name, "ending a runner that the ledger does not count");
+        if let Err(error) = worker.backend.stop(name).await {
+            tracing::warn!(%error, runner.name = name, "it cannot be ended; the next reconcile tries again");
+        }
+    }
+    worker.metrics.reconcile_seconds.set(started.elapsed().as_secs_f64());
+    let changed = result.released + result.adopted + result.corrected > 0 || result.opened || !result.stop.is_empty();
+    let (listed, released, adopted, corrected) = (runners.len(), result.released, result.adopted, result.corrected);
+    if changed {
+        tracing::info!(listed, released, adopted, corrected, ended = result.stop.len(), opened = result.opened, "reconciled");
+    } else {
+        tracing::debug!(listed, "reconciled: nothing differs");
+    }
+    worker.admit().await;
+    Ok(result)
+}
+
+fn listed(seen: Observed) -> Listed {
+    let described = seen.spec.as_ref().and_then(|spec| Some((class_of(spec), JobId::new(spec.job)?, spec)));
+    let spec = described.as_ref().map(|(class, job, _)| ListedSpec {
+        org: class.org.clone(),
+        scope: class.scope.clone(),
+        group: class.group.clone(),
+        profile: class.profile.clone(),
+        labels: serde_json::json!(class.labels).to_string(),
+        job: *job,
+    });
+    Listed {
+        ended: seen.phase == Phase::Ended,
+        running: seen.phase == Phase::Running,
+        terminating: seen.terminating,
+        class: described.map(|(class, ..)| class.id()),
+        spec,
+        name: seen.name,
+    }
+}
+
+fn class_of(spec: &RunnerSpec) -> Class {
+    Class {
+        org: spec.org.clone(),
+        scope: spec.scope.clone(),
+        group: spec.group.clone(),
+        profile: spec.profile.clone(),
+        labels: Class::normalize_labels(&spec.labels),
+    }
+}

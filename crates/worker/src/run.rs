@@ -1,0 +1,129 @@
+//! A worker from start to end.
+
+use std::sync::Arc;
+
+use jit_core::{ledger::Ledger, probe, process, redis as connect, telemetry};
+use jit_github::ClientOptions;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Worker,
+    admission::Admitter,
+    backend::{Backend, kubernetes::Kubernetes, process::Process},
+    config::{BackendSettings, Settings},
+    intake, maintenance,
+    metrics::{Call, Metrics},
+    observe, provision, reconcile,
+    retry::Pause,
+    upkeep,
+};
+
+/// Runs a worker until it is told to stop, and drains it.
+///
+/// # Errors
+/// When it cannot start; what is away for a while (Redis, GitHub, Kubernetes) is waited for.
+pub async fn worker(settings: Settings) -> anyhow::Result<()> {
+    telemetry::start(&settings.log_level, settings.log_format)?;
+    let stop = process::stop_token(settings.drain_grace)?;
+    let (metrics, registry) = Metrics::register();
+    let readiness = probe::Readiness::default();
+    let probes_stop = CancellationToken::new();
+    let probes = tokio::spawn(probe::serve(settings.listen, readiness.clone(), registry, probes_stop.clone()));
+    tokio::task::yield_now().await;
+
+    let ledger = Ledger::new(connect::pool(&settings.redis)?);
+    let github = github_client(&settings, &metrics)?;
+    let Some(backend) = connect_backend(&settings.backend, &stop).await? else { return Ok(()) };
+    let worker = Arc::new(Worker {
+        id: process::identity(),
+        ledger,
+        redis: settings.redis.clone(),
+        github,
+        github_timeout: settings.github_timeout,
+        backend,
+        concurrency: settings.concurrency,
+        admitter: Admitter::default(),
+        upkeep: Notify::new(),
+        reconcile: Notify::new(),
+        metrics,
+    });
+
+    let mut pause = Pause::new();
+    while let Err(error) = worker.ledger.configure(&settings.limits).await {
+        tracing::warn!(%error, redis = settings.redis.address(), "cannot reach Redis; trying again");
+        pause.wait(&stop).await;
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+    }
+    tracing::info!(worker.id = worker.id, redis = settings.redis.address(), github = %settings.github.server_url, concurrency = settings.concurrency, "worker started");
+    readiness.set(true);
+    worker.upkeep.notify_one();
+    worker.reconcile.notify_one();
+
+    // What takes in new work stops first; what finishes work follows when nothing is in hand any more.
+    let finish = CancellationToken::new();
+    let finishing = [
+        spawn(&worker, &finish, |worker, stop| async move { upkeep::run(&worker, &stop).await }),
+        spawn(&worker, &finish, |worker, stop| async move { reconcile::run(&worker, &stop).await }),
+        spawn(&worker, &finish, |worker, stop| async move { maintenance::heartbeat(&worker, &stop).await }),
+        spawn(&worker, &finish, observe::run),
+    ];
+    let taking = [
+        spawn(&worker, &stop, |worker, stop| async move { intake::run(&worker, &stop).await }),
+        spawn(&worker, &stop, |worker, stop| async move { maintenance::run(&worker, &stop).await }),
+        spawn(&worker, &stop, provision::run),
+    ];
+    for task in taking {
+        task.await?;
+    }
+    readiness.set(false);
+    finish.cancel();
+    for task in finishing {
+        task.await?;
+    }
+    probes_stop.cancel();
+    probes.await??;
+    tracing::info!(worker.id = worker.id, "worker ended: nothing is left in hand");
+    Ok(())
+}
+
+fn spawn<F: Future<Output = ()> + Send + 'static>(
+    worker: &Arc<Worker>,
+    stop: &CancellationToken,
+    task: impl FnOnce(Arc<Worker>, CancellationToken) -> F,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(task(worker.clone(), stop.clone()))
+}
+
+fn github_client(settings: &Settings, metrics: &Metrics) -> anyhow::Result<jit_github::Client> {
+    let (token, requests) = (settings.token.clone(), metrics.github_requests.clone());
+    let mut options = ClientOptions::new(settings.api_url.clone(), Arc::new(move || token.get()));
+    options.timeout = settings.github_timeout;
+    options.extra_ca_pem = settings.ca_pem.clone();
+    options.on_response = Some(Arc::new(move |endpoint, status| {
+        requests.get_or_create(&Call { endpoint: endpoint.to_owned(), status }).inc();
+    }));
+    Ok(jit_github::Client::new(options)?)
+}
+
+/// `None` when the worker was stopped before Kubernetes answered.
+async fn connect_backend(settings: &BackendSettings, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Backend>>> {
+    match settings {
+        BackendSettings::Process { command, directory } => Ok(Some(Arc::new(Process::new(command, directory)?))),
+        BackendSettings::Kubernetes { namespace, profiles } => {
+            let mut pause = Pause::new();
+            loop {
+                match Kubernetes::connect(profiles.clone(), namespace).await {
+                    Ok(backend) => return Ok(Some(Arc::new(backend))),
+                    Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot reach Kubernetes; trying again"),
+                }
+                pause.wait(stop).await;
+                if stop.is_cancelled() {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Upkeep: the work whose time has come. Runners to remove, jobs to ask GitHub about, registrations that may be left over.
+//!
+//! There is one way to remove a runner, whoever wants it gone: at GitHub first, and only when GitHub confirms that it is not registered is
+//! its pod touched. GitHub refuses (422) while a job runs on it, and then the runner lives.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use jit_core::ledger::{Answer, AnswerStatus, Doubt, LedgerError, Observation, Question, Removal};
+use jit_github::{Deletion, JobStatus, Scope};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Worker, backend::Stopped, retry::Pause};
+
+/// Pieces of each kind that are taken at once.
+const BATCH: u32 = 64;
+/// Pieces that are worked on at once.
+const AT_ONCE: usize = 8;
+/// So long a piece is ours: above the longest sequence of calls that it takes.
+const LEASE: Duration = Duration::from_secs(90);
+
+/// Works when rung for, until `stop`.
+pub async fn run(worker: &Worker, stop: &CancellationToken) {
+    let mut pause = Pause::new();
+    loop {
+        tokio::select! { () = stop.cancelled() => return, () = worker.upkeep.notified() => {} }
+        match work(worker, stop).await {
+            Ok(()) => pause = Pause::new(),
+            Err(error) => {
+                tracing::warn!(%error, "upkeep is interrupted; what is not done is taken up again");
+                pause.wait(stop).await;
+            }
+        }
+    }
+}
+
+async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
+    loop {
+        let due = worker.ledger.due(BATCH, LEASE).await?;
+        if due.is_empty() || stop.is_cancelled() {
+            return Ok(());
+        }
+        stream::iter(due.removals).for_each_concurrent(AT_ONCE, |removal| async move { log(remove(worker, &removal).await, &removal.name) }).await;
+        stream::iter(due.questions).for_each_concurrent(AT_ONCE, |question| async move { log(ask(worker, &question).await, &question.repo) }).await;
+        stream::iter(due.registrations).for_each_concurrent(AT_ONCE, |doubt| async move { log(look_up(worker, &doubt).await, &doubt.name) }).await;
+        worker.admit().await;
+    }
+}
+
+fn log(result: Result<(), LedgerError>, what: &str) {
+    if let Err(error) = result {
+        tracing::warn!(%error, what, "the ledger did not take a result; it is tried again");
+    }
+}
+
+/// What GitHub says of a runner's registration.
+enum Registration {
+    /// Confirmed to be gone.
+    Gone,
+    /// Not found by its name; a call that is still under way may make it yet.
+    NotFound,
+    Busy,
+    Unknown,
+}
+
+async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>) -> Registration {
+    let Ok(scope) = scope.parse::<Scope>() else { return Registration::NotFound };
+    let id = match id {
+        Some(id) => Ok(Some(id)),
+        None => worker.github.find_runner(&scope, name).await.map(|found| found.map(|runner| runner.id)),
+    };
+    let deletion = match id {
+        Ok(Some(id)) => worker.github.delete_runner(&scope, id).await,
+        Ok(None) => return Registration::NotFound,
+        Err(error) => Err(error),
+    };
+    match deletion {
+        Ok(Deletion::Deleted | Deletion::NotFound) => Registration::Gone,
+        Ok(Deletion::Busy) => Registration::Busy,
+        Err(error) => {
+            tracing::warn!(%error, runner.name = name, "GitHub does not say whether a runner is gone; asked again");
+            Registration::Unknown
+        }
+    }
+}
+
+async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
+    let name = removal.name.as_str();
+    let ask = removal.github_id.is_some() || (removal.uncertain && !removal.deregistered);
+    let registration = if ask { deregister(worker, name, &removal.scope, removal.github_id).await } else { Registration::NotFound };
+    let confirmed = match registration {
+        Registration::Gone => true,
+        Registration::NotFound => false,
+        Registration::Busy => {
+            tracing::info!(runner.name = name, "a runner that was to be removed is at work, and lives");
+            return worker.ledger.observe(Observation::Busy, name, "").await.map(|_| ());
+        }
+        Registration::Unknown => return Ok(()), // its lease ends, and it comes again; its pod is not touched
+    };
+    let observation = match worker.backend.stop(name).await {
+        Ok(Stopped::Ending) => Observation::Note, // its slot is freed when it is gone
+        Ok(Stopped::Absent) => Observation::Absent,
+        Err(error) => {
+            tracing::warn!(%error, runner.name = name, "a runner's pod cannot be removed; tried again");
+            return Ok(());
+        }
+    };
+    let why = "removed";
+    let observed =
+        if confirmed { worker.ledger.observe_deregistered(observation, name, why).await? } else { worker.ledger.observe(observation, name, why).await? };
+    tracing::info!(runner.name = name, runner.state = observed.state, "runner removed");
+    Ok(())
+}
+
+async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
+    let Some((owner, repo)) = question.repo.split_once('/') else { return Ok(()) };
+    let answer = match worker.github.job(owner, repo, question.job.get()).await {
+        Ok(Some(job)) => {
+            let status = match job.status {
+                JobStatus::Queued => AnswerStatus::Queued,
+                JobStatus::InProgress => AnswerStatus::InProgress,
+                JobStatus::Completed => AnswerStatus::Completed,
+                JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => AnswerStatus::Waiting,
+                JobStatus::Other(word) => {
+                    tracing::warn!(job.id = %question.job, status = word, "GitHub gives a job a status that is not known here; asked again");
+                    return Ok(());
+                }
+            };
+            Answer { status, runner: job.runner_name, runner_id: job.runner_id, conclusion: job.conclusion }
+        }
+        Ok(None) => Answer { status: AnswerStatus::Missing, runner: None, runner_id: None, conclusion: None },
+        Err(error) => {
+            tracing::warn!(%error, job.id = %question.job, "GitHub does not say what became of a job; asked again");
+            return Ok(());
+        }
+    };
+    let state = worker.ledger.answer(question, &answer).await?;
+    tracing::info!(job.id = %question.job, job.state = state, github = ?answer.status, "GitHub was asked about a job");
+    Ok(())
+}
+
+async fn look_up(worker: &Worker, doubt: &Doubt) -> Result<(), LedgerError> {
+    if matches!(deregister(worker, &doubt.name, &doubt.scope, None).await, Registration::Gone) {
+        tracing::info!(runner.name = doubt.name, "deleted a registration that was left over");
+        worker.ledger.settle_doubt(doubt).await?;
+    }
+    Ok(())
+}
