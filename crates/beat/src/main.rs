@@ -91,7 +91,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let readiness = probe::Readiness::default();
     let probes = tokio::spawn(probe::serve(settings.listen, readiness.clone(), Arc::new(registry), stop.clone()));
     tracing::info!(redis = settings.redis.address(), "beat started");
-    let beats = settings.ticks.map(|(kind, interval)| tokio::spawn(beat(settings.redis.clone(), kind, interval, emitted.clone(), readiness.clone(), stop.clone())));
+    let beats =
+        settings.ticks.map(|(kind, interval)| tokio::spawn(beat(settings.redis.clone(), kind, interval, emitted.clone(), readiness.clone(), stop.clone())));
     for task in beats {
         task.await??;
     }
@@ -99,7 +100,14 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// Emits one kind of tick until `stop`. While Redis is away there are no ticks, and none is made up for.
-async fn beat(redis: RedisSettings, kind: &'static str, interval: Duration, emitted: Family<Kind, Counter>, readiness: probe::Readiness, stop: CancellationToken) -> anyhow::Result<()> {
+async fn beat(
+    redis: RedisSettings,
+    kind: &'static str,
+    interval: Duration,
+    emitted: Family<Kind, Counter>,
+    readiness: probe::Readiness,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut connection = connect::publisher(&redis)?;
     let mut timer = tokio::time::interval(interval);
     timer.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -184,7 +184,14 @@ async fn doctor(ledger: &Ledger, output: Output) -> anyhow::Result<ExitCode> {
         for finding in &report.findings {
             println!("invariant {}: {}", finding.invariant, finding.text);
         }
-        println!("{}", if report.findings.is_empty() { "all five invariants hold".to_owned() } else { format!("{} findings: POST /admin/reconcile, and report them if they stay", report.findings.len()) });
+        println!(
+            "{}",
+            if report.findings.is_empty() {
+                "all five invariants hold".to_owned()
+            } else {
+                format!("{} findings: POST /admin/reconcile, and report them if they stay", report.findings.len())
+            }
+        );
     }
     Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

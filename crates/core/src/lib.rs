@@ -9,6 +9,7 @@ pub mod config;
 pub mod event;
 pub mod labels;
 pub mod ledger;
+pub mod probe;
 pub mod process;
 pub mod redis;
 pub mod stream;

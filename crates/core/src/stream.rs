@@ -5,15 +5,20 @@
 //! harmless: every transition is idempotent. An entry that cannot be read or applied goes to `jit:dead` with the reason and stops nothing.
 //! Every entry has a version `v`; a release reads its own and the one before.
 
-use std::{collections::HashMap, sync::LazyLock, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use deadpool_redis::Pool;
 use redis::{
-    AsyncCommands, FromRedisValue, RedisResult, Script, Value, aio::ConnectionLike, aio::ConnectionManager, aio::MultiplexedConnection,
-    streams::StreamReadReply,
+    AsyncCommands, FromRedisValue, RedisResult, Script, Value,
+    aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
+    streams::{StreamAutoClaimReply, StreamClaimReply, StreamInfoConsumersReply, StreamPendingCountReply, StreamReadReply},
 };
 
-use crate::{config::RedisSettings, event::JobEvent, redis as connect};
+use crate::{config::RedisSettings, event::JobEvent, ledger::LedgerError, redis as connect};
 
 /// Job events, from the receiver to intake.
 pub const EVENTS: &str = "jit:events";
@@ -120,7 +125,7 @@ static ACK: LazyLock<Script> =
 ///
 /// # Errors
 /// When Redis cannot be reached; they are then handed out again, which is harmless.
-pub async fn acknowledge(pool: &Pool, stream: &str, ids: &[String]) -> Result<(), crate::ledger::LedgerError> {
+pub async fn acknowledge(pool: &Pool, stream: &str, ids: &[String]) -> Result<(), LedgerError> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -139,7 +144,7 @@ static BURY: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn bury(pool: &Pool, stream: &str, entry: &Entry, reason: &str) -> Result<(), crate::ledger::LedgerError> {
+pub async fn bury(pool: &Pool, stream: &str, entry: &Entry, reason: &str) -> Result<(), LedgerError> {
     let mut connection = pool.get().await?;
     let mut call = BURY.prepare_invoke();
     call.arg(stream).arg(&entry.id).arg(reason).arg(VERSION).arg(DEAD_KEPT);
@@ -220,21 +225,51 @@ impl Reader {
     }
 }
 
+fn claimed(ids: Vec<redis::streams::StreamId>) -> Vec<Entry> {
+    let text = |value: Value| String::from_redis_value(value).unwrap_or_default();
+    let entries = ids.into_iter().map(|id| Entry { id: id.id, fields: id.map.into_iter().map(|(name, value)| (name, text(value))).collect() });
+    entries.filter(|entry| !entry.fields.is_empty()).collect()
+}
+
 /// Claims up to `count` entries that another consumer has held for longer than `idle`.
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn claim_abandoned(pool: &Pool, stream: &str, consumer: &str, idle: Duration, count: usize) -> Result<Vec<Entry>, crate::ledger::LedgerError> {
+pub async fn claim_abandoned(pool: &Pool, stream: &str, consumer: &str, idle: Duration, count: usize) -> Result<Vec<Entry>, LedgerError> {
     let mut connection = pool.get().await?;
     ensure_group(&mut connection, stream).await?;
     let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
     let mut command = redis::cmd("XAUTOCLAIM");
     command.arg(stream).arg(GROUP).arg(consumer).arg(idle).arg("0").arg("COUNT").arg(count);
-    let reply: redis::streams::StreamAutoClaimReply = command.query_async(&mut connection).await?;
-    let text = |value: Value| String::from_redis_value(value).unwrap_or_default();
-    let claimed = reply.claimed.into_iter();
-    Ok(claimed
-        .map(|id| Entry { id: id.id, fields: id.map.into_iter().map(|(name, value)| (name, text(value))).collect() })
-        .filter(|entry| !entry.fields.is_empty())
-        .collect())
+    let reply: StreamAutoClaimReply = command.query_async(&mut connection).await?;
+    Ok(claimed(reply.claimed))
 }
+
+/// Claims up to `count` entries of each consumer that is not among the living; a dead one that holds nothing is forgotten.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn claim_from_dead(pool: &Pool, stream: &str, consumer: &str, living: &HashSet<String>, count: usize) -> Result<Vec<Entry>, LedgerError> {
+    let mut connection = pool.get().await?;
+    ensure_group(&mut connection, stream).await?;
+    let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(stream, GROUP).await?;
+    let mut entries = Vec::new();
+    for dead in consumers.consumers.into_iter().filter(|other| other.name != consumer && !living.contains(&other.name)) {
+        if dead.pending == 0 {
+            // Only while it holds nothing: deleting a consumer would discard what it held.
+            let _: i64 = FORGET.arg(stream).arg(&dead.name).invoke_async(&mut connection).await?;
+            continue;
+        }
+        let pending: StreamPendingCountReply = connection.xpending_consumer_count(stream, GROUP, "-", "+", count, &dead.name).await?;
+        let ids: Vec<String> = pending.ids.into_iter().map(|entry| entry.id).collect();
+        if !ids.is_empty() {
+            let reply: StreamClaimReply = connection.xclaim(stream, GROUP, consumer, 0, &ids).await?;
+            entries.extend(claimed(reply.ids));
+        }
+    }
+    Ok(entries)
+}
+
+static FORGET: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("if #redis.call('XPENDING', ARGV[1], 'workers', '-', '+', 1, ARGV[2]) > 0 then return 0 end return redis.call('XGROUP', 'DELCONSUMER', ARGV[1], 'workers', ARGV[2])")
+});

@@ -1,6 +1,6 @@
 //! Intake: `jit:events` → ledger. A batch is applied, admitted, acknowledged, in this order: what dies in between is applied again.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use jit_core::stream::{self, Entry, Reader};
 use tokio_util::sync::CancellationToken;
@@ -91,13 +91,21 @@ async fn bury(worker: &Worker, entry: &Entry, reason: &str) {
 }
 
 /// Applies what workers that are gone had read and not acknowledged.
-pub async fn take_over(worker: &Worker, idle: Duration, stop: &CancellationToken) {
-    match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH).await {
+pub async fn take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) {
+    match stream::claim_from_dead(worker.ledger.pool(), stream::EVENTS, &worker.id, living, BATCH).await {
         Ok(entries) if !entries.is_empty() => {
-            tracing::info!(events = entries.len(), "taking over events that another worker left");
+            tracing::info!(events = entries.len(), "taking over events that a dead worker held");
             process(worker, &entries, stop).await;
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot take over events"),
+    }
+}
+
+/// Applies what living workers have held for longer than `idle`: an acknowledgement that was lost, mostly.
+pub async fn take_up(worker: &Worker, idle: Duration, stop: &CancellationToken) {
+    match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH).await {
+        Ok(entries) => process(worker, &entries, stop).await,
+        Err(error) => tracing::warn!(%error, "cannot take up events"),
     }
 }

@@ -11,12 +11,14 @@ use crate::{BLOCK, Worker, intake, provision, retry::Pause};
 const STALE: Duration = Duration::from_secs(60);
 /// A worker that dies over a tick keeps others from that kind for so long.
 const AT_MOST: Duration = Duration::from_secs(120);
-/// Events that a worker has read and not acknowledged for so long are applied by another. A batch takes milliseconds, a Redis that comes back seconds.
-const EVENTS_ABANDONED: Duration = Duration::from_secs(30);
+/// Events that a living worker has held for so long are applied by another: a batch takes milliseconds, a Redis that comes back seconds.
+const EVENTS_HELD: Duration = Duration::from_secs(60);
 /// The same for reservations, beyond the longest time that making a runner takes (two backend calls, and 180 s for a JIT configuration).
-const RESERVATIONS_ABANDONED: Duration = Duration::from_secs(300);
+const RESERVATIONS_HELD: Duration = Duration::from_secs(300);
 /// How often a worker says that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A worker that has not been heard of for so long is taken for dead. If it is not, its fences are gone, and it discards what it made.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
 
 /// Takes ticks until `stop`.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {
@@ -61,12 +63,19 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
     }
     match kind {
         "dispatch" => {
+            match worker.ledger.living_workers(DEAD_AFTER).await {
+                Ok(living) => {
+                    intake::take_over(worker, &living, stop).await;
+                    provision::take_over(worker, &living).await;
+                }
+                Err(error) => tracing::warn!(%error, "cannot tell which workers live"),
+            }
             worker.admit().await;
             worker.upkeep.notify_one();
         }
         "cleanup" => {
-            intake::take_over(worker, EVENTS_ABANDONED, stop).await;
-            provision::take_over(worker, RESERVATIONS_ABANDONED).await;
+            intake::take_up(worker, EVENTS_HELD, stop).await;
+            provision::take_up(worker, RESERVATIONS_HELD).await;
         }
         "sync" => worker.reconcile.notify_one(),
         other => tracing::warn!(tick = other, "a tick of a kind that this release does not know is dropped"),

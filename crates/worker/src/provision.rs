@@ -10,6 +10,7 @@
 //! Only as many reservations are read as there are free permits, so none waits in a busy worker while another is idle.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,10 +19,10 @@ use std::{
 };
 
 use jit_core::{
-    ledger::{Claim, Failure, LedgerError, Registration, Reservation, Subject},
+    ledger::{Claim, Failure, LedgerError, Observation, Registration, Reservation, Subject},
     stream::{self, Entry, Reader},
 };
-use jit_github::{BackOff, JitRequest, JitRunner, Scope};
+use jit_github::{BackOff, Deletion, JitRequest, JitRunner, Scope};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -82,23 +83,43 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     tasks.wait().await;
 }
 
-/// Reservations that a dead worker had read: their deadlines remove them, here only their entries go.
-pub async fn take_over(worker: &Worker, idle: Duration) {
-    let claimed = match stream::claim_abandoned(worker.ledger.pool(), stream::PROVISION, &worker.id, idle, 100).await {
-        Ok(claimed) => claimed,
-        Err(error) => return tracing::warn!(%error, "cannot take over reservations"),
-    };
-    for entry in claimed {
+/// Drops the reservations that workers which are gone had taken: what they made of them is removed, and demand makes others.
+pub async fn take_over(worker: &Worker, living: &HashSet<String>) {
+    match stream::claim_from_dead(worker.ledger.pool(), stream::PROVISION, &worker.id, living, 100).await {
+        Ok(entries) => drop_all(worker, entries, "its worker is gone").await,
+        Err(error) => tracing::warn!(%error, "cannot take over reservations"),
+    }
+}
+
+/// Drops the reservations that are held for longer than `idle`, beyond any deadline: their entries were not acknowledged.
+pub async fn take_up(worker: &Worker, idle: Duration) {
+    match stream::claim_abandoned(worker.ledger.pool(), stream::PROVISION, &worker.id, idle, 100).await {
+        Ok(entries) => drop_all(worker, entries, "its worker did not finish it").await,
+        Err(error) => tracing::warn!(%error, "cannot take up reservations"),
+    }
+}
+
+async fn drop_all(worker: &Worker, entries: Vec<Entry>, why: &str) {
+    for entry in &entries {
         if let Ok(runner) = entry.field("runner") {
-            tracing::info!(runner.name = runner, "dropping a reservation that another worker left");
-            if let Err(error) = worker.ledger.observe(jit_core::ledger::Observation::Remove, runner, "its worker is gone").await {
-                tracing::warn!(%error, runner.name = runner, "cannot drop it; its deadline will");
-                continue;
+            let info = match worker.ledger.runner(runner).await {
+                Ok(info) => info.unwrap_or_default(),
+                Err(error) => return tracing::warn!(%error, runner.name = runner, "cannot drop a reservation; its deadline does"),
+            };
+            // One that got as far as `created` lives on: only its entry was left.
+            if info.get("state").is_some_and(|state| state == "reserved") {
+                tracing::info!(runner.name = runner, why, "dropping a reservation");
+                if let Err(error) = worker.ledger.observe(Observation::Remove, runner, why).await {
+                    return tracing::warn!(%error, runner.name = runner, "cannot drop a reservation; its deadline does");
+                }
             }
         }
-        acknowledge(worker, &entry).await;
+        acknowledge(worker, entry).await;
     }
-    worker.upkeep.notify_one();
+    if !entries.is_empty() {
+        worker.upkeep.notify_one();
+        worker.admit().await;
+    }
 }
 
 async fn acknowledge(worker: &Worker, entry: &Entry) {
@@ -198,13 +219,17 @@ async fn register(worker: &Worker, patience: &Patience, spec: &RunnerSpec) -> Re
     result
 }
 
-/// We woke up late: what we made is not wanted any more. Whoever removes the runner does the same; both may.
+/// We woke up late: what we made is not wanted any more. It is removed as everything is, at GitHub first; one that works already, lives.
 async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(), LedgerError> {
     tracing::info!(runner.name = spec.name, "this runner was given up meanwhile; removing what was made");
-    if let Ok(scope) = spec.scope.parse::<Scope>()
-        && let Err(error) = worker.github.delete_runner(&scope, github_id).await
-    {
-        tracing::warn!(%error, runner.name = spec.name, runner.id = github_id, "cannot delete the registration; it is looked up later");
+    let Ok(scope) = spec.scope.parse::<Scope>() else { return Ok(()) };
+    match worker.github.delete_runner(&scope, github_id).await {
+        Ok(Deletion::Deleted | Deletion::NotFound) => {}
+        Ok(Deletion::Busy) => return Ok(()),
+        Err(error) => {
+            tracing::warn!(%error, runner.name = spec.name, runner.id = github_id, "GitHub does not say whether it is gone; upkeep removes it");
+            return Ok(());
+        }
     }
     if let Err(error) = worker.backend.stop(&spec.name).await {
         tracing::warn!(%error, runner.name = spec.name, "cannot remove its pod; the next reconcile does");

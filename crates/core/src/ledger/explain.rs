@@ -84,7 +84,7 @@ impl Ledger {
             let mut names = idle;
             names.sort();
             drop(connection);
-            for name in names.iter().skip(rank as usize).take(1) {
+            if let Some(name) = names.get(rank as usize) {
                 let runner = self.runner(name).await?.unwrap_or_default();
                 let time = |field: &str| runner.get(field).and_then(|text| text.parse::<i64>().ok());
                 let (step, since) = if time("started_at").is_some() {

@@ -1,6 +1,9 @@
 //! The transitions, typed. Each is one round trip of one script.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -256,6 +259,16 @@ impl Ledger {
             .exec_async(&mut connection)
             .await?;
         Ok(())
+    }
+
+    /// Workers heard of within `within`.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn living_workers(&self, within: Duration) -> Result<HashSet<String>, LedgerError> {
+        let since = self.now().await? - i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+        let mut connection = self.pool().get().await?;
+        Ok(redis::AsyncCommands::zrangebyscore(&mut connection, "workers:alive", since, "+inf").await?)
     }
 
     /// A worker that ends by itself is no longer alive.

@@ -121,9 +121,10 @@ local function wake()
 end
 
 -- Holds a subject back for `delay`, doubled with each failure in a row, up to `cap` (both ms). The reason is for people.
+-- What fails while its subject backs off already was under way before: the same failure, not one more.
 local function back_off(subject, delay, cap, reason)
   local key = subject .. ':backoff'
-  local failures = call('HINCRBY', key, 'failures', 1)
+  local failures = call('HINCRBY', key, 'failures', backing_off(subject) and 0 or 1)
   local wait = math.max(delay, math.min(delay * 2 ^ math.min(failures - 1, 20), cap))
   call('HSET', key, 'reason', reason, 'since', now, 'until', now + wait)
   call('ZADD', 'backoffs', now + wait, subject)

@@ -1,0 +1,43 @@
+# One line a target; `make` alone lists them.
+.PHONY: help demo bench test lint fmt build control-plane redis clean
+
+BACKEND ?= process
+# The demo and the benchmark run optimized programs, the tests debug ones.
+BIN := target/release
+WITH_CLUSTER := integration-tests/control-plane/with-control-plane.sh
+CARGO := cargo
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: redis ## The whole system under the load of a busy morning (KEEP=1 leaves it up; BACKEND=kubernetes; JOBS, ORGS, WORKERS, SECONDS)
+	$(CARGO) build --release --workspace --bins --quiet
+	@exec $(if $(filter kubernetes,$(BACKEND)),$(WITH_CLUSTER)) $(BIN)/jit-simulator demo --backend $(BACKEND) $(if $(KEEP),--keep) $(if $(JOBS),--jobs $(JOBS)) $(if $(ORGS),--orgs $(ORGS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench: redis ## Latency, memory and start-up, with a pod of a real API server on the way
+	$(CARGO) build --release --workspace --bins --quiet
+	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator bench
+
+test: redis control-plane ## Everything: unit, property and integration tests on a real Redis and a real API server
+	$(CARGO) build --workspace --bins
+	$(WITH_CLUSTER) $(CARGO) test --workspace
+
+lint: ## Formatting, clippy, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+build: ## Debug build of all programs
+	$(CARGO) build --workspace --bins
+
+control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl from Go modules (minutes, once)
+	integration-tests/control-plane/build.sh
+
+redis: ## Find redis-server, or install it from apt
+	@integration-tests/redis.sh ensure > /dev/null
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,140 @@
+//! The REST API over HTTP: from a request to a [`Call`], and from an [`Answer`] to a response, with the faults in between.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{OriginalUri, Path, Query, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{MethodRouter, delete, get, post};
+use secrecy::ExposeSecret;
+
+use super::App;
+use super::answer::Answer;
+use super::api::Call;
+use super::faults::{Endpoint, Kind};
+use super::model::Scope;
+use super::serve::Cut;
+
+type Shared = Arc<App>;
+type Params = Path<HashMap<String, String>>;
+type Pairs = Query<HashMap<String, String>>;
+
+/// What is under `/api/v3`.
+pub(super) fn routes() -> Router<Shared> {
+    let runners = || {
+        Router::new()
+            .route("/runners/generate-jitconfig", route(Endpoint::GenerateJitconfig))
+            .route("/runners", route(Endpoint::ListRunners))
+            .route("/runners/{id}", route(Endpoint::GetRunner).merge(route(Endpoint::DeleteRunner)))
+            .route("/runner-groups", route(Endpoint::ListGroups))
+    };
+    let repository =
+        runners().route("/jobs/{id}", route(Endpoint::GetJob)).route("/runs", route(Endpoint::ListRuns)).route("/runs/{id}/jobs", route(Endpoint::ListRunJobs));
+    Router::new()
+        .nest("/orgs/{org}/actions", runners())
+        .nest("/enterprises/{enterprise}/actions", runners())
+        .nest("/repos/{owner}/{repo}/actions", repository)
+        .route("/meta", route(Endpoint::Meta))
+        .route("/rate_limit", route(Endpoint::RateLimit))
+}
+
+/// What every path answers that is no part of the simulator.
+pub(super) async fn unknown() -> Response {
+    respond(Answer::not_found(), "")
+}
+
+/// A route that turns its requests into calls of `endpoint`.
+fn route(endpoint: Endpoint) -> MethodRouter<Shared> {
+    let handler = move |State(app): State<Shared>,
+                        Path(params): Params,
+                        OriginalUri(uri): OriginalUri,
+                        Query(query): Pairs,
+                        headers: HeaderMap,
+                        body: Bytes| async move {
+        if let Err(answer) = authorize(&app, &headers) {
+            return respond(answer, &app.site.version);
+        }
+        match call(endpoint, &params, uri.path().to_owned(), query, body) {
+            Some(call) => carry_out(&app, &call).await,
+            None => respond(Answer::not_found(), &app.site.version),
+        }
+    };
+    match endpoint {
+        Endpoint::GenerateJitconfig => post(handler),
+        Endpoint::DeleteRunner => delete(handler),
+        _ => get(handler),
+    }
+}
+
+async fn carry_out(app: &App, call: &Call) -> Response {
+    let fate = app.with(|server, _| server.fate(call));
+    let answer = match &fate.outcome {
+        Some(fault) if fault.fault == Kind::RestStatus => app.with(|server, now| {
+            if fault.performed {
+                server.rest(call, &app.site, Some("rest_status"), now);
+            }
+            server.refuse(call, fault, now)
+        }),
+        outcome => {
+            let name = outcome.as_ref().map(|fault| if fault.fault == Kind::RestCut { "rest_cut" } else { "rest_garbage" });
+            app.with(|server, now| server.rest(call, &app.site, name.or((fate.delay > 0).then_some("rest_slow")), now))
+        }
+    };
+    tokio::time::sleep(Duration::from_millis(fate.delay)).await;
+    let mut response = respond(answer, &app.site.version);
+    match fate.outcome.map(|fault| fault.fault) {
+        Some(Kind::RestCut) => {
+            response.extensions_mut().insert(Cut);
+        }
+        Some(Kind::RestGarbage) => *response.body_mut() = Body::from("{\"runner\":{\"id\":12,\"na"),
+        _ => {}
+    }
+    response
+}
+
+fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Answer> {
+    let Some(value) = headers.get(AUTHORIZATION) else { return Err(Answer::error(401, "Requires authentication")) };
+    let token =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).filter(|(kind, _)| ["bearer", "token"].iter().any(|k| kind.eq_ignore_ascii_case(k)));
+    match token {
+        Some((_, token)) if token.trim() == app.token.expose_secret() => Ok(()),
+        _ => Err(Answer::error(401, "Bad credentials")),
+    }
+}
+
+fn call(endpoint: Endpoint, params: &HashMap<String, String>, path: String, query: HashMap<String, String>, body: Bytes) -> Option<Call> {
+    let lower = |key: &str| params.get(key).map(|value| value.to_lowercase());
+    let scope = match (lower("org"), lower("enterprise"), lower("owner"), lower("repo")) {
+        (Some(org), ..) => Some(Scope::Organization(org)),
+        (_, Some(slug), ..) => Some(Scope::Enterprise(slug)),
+        (.., Some(owner), Some(repo)) => Some(Scope::Repository(owner, repo)),
+        _ => None,
+    };
+    let id = match params.get("id") {
+        Some(id) => Some(id.parse().ok()?),
+        None => None,
+    };
+    Some(Call { endpoint, scope, id, path, query, body })
+}
+
+fn respond(answer: Answer, version: &str) -> Response {
+    let mut response = Response::builder().status(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+    response = response.header("x-github-enterprise-version", version).header("x-github-media-type", "github.v3; format=json");
+    for (name, value) in &answer.headers {
+        response = response.header(*name, value);
+    }
+    let body = match answer.body {
+        Some(body) => {
+            response = response.header(CONTENT_TYPE, "application/json; charset=utf-8");
+            Body::from(body.to_string())
+        }
+        None => Body::empty(),
+    };
+    // Refused only when a fault's message makes no header, and none does.
+    response.body(body).unwrap_or_default()
+}

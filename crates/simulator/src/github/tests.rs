@@ -1,0 +1,409 @@
+//! What the state does, without any network and at times of the test's choosing.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::api::Call;
+use super::faults::Endpoint;
+use super::jobs::{ControlError, JobSpec};
+use super::model::{Action, Conclusion, JobState, Ms, Scope};
+use super::payload::Site;
+use super::sessions::{Order, Polled, Refusal, Watched};
+use super::settings::{PayloadStyle, Pick, Settings};
+use super::state::Server;
+use crate::jit::JitConfig;
+
+struct World {
+    server: Server,
+    site: Site,
+    now: Ms,
+}
+
+fn world_of(settings: Settings) -> World {
+    World { site: Site::new("http://ghes.test", &settings), server: Server::new(settings), now: 1_795_340_580_000 }
+}
+
+fn world() -> World {
+    world_of(Settings { pick: Pick::Oldest, ..Settings::default() })
+}
+
+impl World {
+    fn jobs(&mut self, spec: Value) -> Vec<u64> {
+        let spec: JobSpec = serde_json::from_value(spec).unwrap();
+        self.server.create_jobs(&spec, self.now).unwrap()
+    }
+
+    fn job(&mut self, labels: &[&str]) -> u64 {
+        self.jobs(json!({ "org": "org-0001", "repo": "app", "labels": labels, "duration_ms": 1000 }))[0]
+    }
+
+    fn rest(&mut self, endpoint: Endpoint, scope: Scope, id: Option<u64>, body: Value, query: &[(&str, &str)]) -> Answer {
+        let query: HashMap<String, String> = query.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let call = Call { endpoint, scope: Some(scope), id, path: "/api/v3/x".into(), query, body: body.to_string().into() };
+        self.server.rest(&call, &self.site, None, self.now)
+    }
+
+    fn register(&mut self, scope: Scope, name: &str, labels: &[&str]) -> Answer {
+        self.rest(Endpoint::GenerateJitconfig, scope, None, json!({ "name": name, "runner_group_id": 1, "labels": labels }), &[])
+    }
+
+    /// Registers a runner in org-0001 and connects it; returns its id and session.
+    fn runner(&mut self, name: &str, labels: &[&str]) -> (u64, String) {
+        let jit = jit(&self.register(org(), name, labels));
+        let welcome = self.server.connect(&jit, self.now).unwrap();
+        (jit.runner_id, welcome.session)
+    }
+
+    fn poll(&mut self, session: &str) -> Option<u64> {
+        match self.server.poll(session, self.now) {
+            Polled::Job(Order { job_id, .. }) => Some(job_id),
+            Polled::Nothing | Polled::Gone => None,
+        }
+    }
+
+    fn state(&self, job: u64) -> JobState {
+        self.server.job(job).unwrap().state
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        self.server.take_outbox().iter().map(|delivery| delivery.action).collect()
+    }
+
+    fn pass(&mut self, ms: Ms) {
+        self.now += ms;
+        self.server.tick(self.now);
+    }
+}
+
+fn org() -> Scope {
+    Scope::Organization("org-0001".into())
+}
+
+fn jit(answer: &Answer) -> JitConfig {
+    assert_eq!(answer.status, 201, "{answer:?}");
+    JitConfig::decode(answer.body.as_ref().unwrap()["encoded_jit_config"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn a_job_goes_to_a_runner_that_has_all_of_its_labels() {
+    let mut world = world();
+    let job = world.job(&["self-hosted", "GPU"]);
+    let (_, plain) = world.runner("plain", &["self-hosted", "linux"]);
+    assert_eq!(world.poll(&plain), None);
+    let (_, gpu) = world.runner("gpu", &["Self-Hosted", "gpu", "extra"]);
+    assert_eq!(world.poll(&gpu), Some(job));
+    assert_eq!(world.state(job), JobState::InProgress);
+    assert_eq!(world.actions(), [Action::Queued, Action::InProgress]);
+}
+
+#[test]
+fn no_runner_belongs_to_a_job() {
+    let mut world = world();
+    let (first, second) = (world.job(&["x"]), world.job(&["x"]));
+    let (_, for_second) = world.runner("made-for-second", &["x"]);
+    let (_, for_first) = world.runner("made-for-first", &["x"]);
+    assert_eq!((world.poll(&for_second), world.poll(&for_first)), (Some(first), Some(second)));
+}
+
+#[test]
+fn an_ephemeral_runner_is_gone_after_its_job() {
+    let mut world = world();
+    let job = world.job(&["x"]);
+    let (id, session) = world.runner("a", &["x"]);
+    assert_eq!(world.poll(&session), Some(job));
+    assert_eq!(world.poll(&session), Some(job), "asked again, the same answer");
+    world.now += 1000;
+    assert!(world.server.done(&session, world.now));
+    assert!(!world.server.done(&session, world.now));
+    assert_eq!(world.server.job(job).unwrap().conclusion, Some(Conclusion::Success));
+    assert_eq!(world.rest(Endpoint::GetRunner, org(), Some(id), Value::Null, &[]).status, 404);
+    assert_eq!(world.server.poll(&session, world.now), Polled::Gone);
+    assert_eq!(world.register(org(), "a", &["x"]).status, 201, "the name is free again");
+    let summary = world.server.summary();
+    assert_eq!((summary.jobs.run, summary.jobs.run_twice, summary.jobs.success), (1, 0, 1));
+    assert_eq!((summary.leftovers.runners, summary.leftovers.in_progress, summary.total.max_running), (1, 0, 1));
+}
+
+#[test]
+fn a_busy_runner_cannot_be_deleted_and_an_idle_one_can() {
+    let mut world = world();
+    world.job(&["x"]);
+    let (busy, session) = world.runner("busy", &["x"]);
+    let (idle, idle_session) = world.runner("idle", &["x"]);
+    world.poll(&session);
+    let answer = world.rest(Endpoint::DeleteRunner, org(), Some(busy), Value::Null, &[]);
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.body.unwrap()["message"], "Runner \"busy\" is currently running a job and cannot be deleted.");
+    assert_eq!(world.rest(Endpoint::DeleteRunner, org(), Some(idle), Value::Null, &[]).status, 204);
+    assert_eq!(world.rest(Endpoint::DeleteRunner, org(), Some(idle), Value::Null, &[]).status, 404);
+    assert_eq!(world.server.poll(&idle_session, world.now), Polled::Gone);
+}
+
+#[test]
+fn registration_is_checked_as_github_checks_it() {
+    let mut world = world();
+    assert_eq!(world.register(org(), "a", &["x"]).status, 201);
+    let again = world.register(org(), "A", &["x"]);
+    assert_eq!((again.status, again.body.unwrap()["message"].as_str().unwrap()), (409, "Already exists - A runner with the name A already exists."));
+    let bodies = [
+        (json!({ "name": "b", "labels": ["x"] }), "\"runner_group_id\" wasn't supplied."),
+        (json!({}), "\"name\", \"runner_group_id\", \"labels\" weren't supplied."),
+        (json!({ "name": "b", "runner_group_id": 1, "labels": [] }), "only 0 were supplied"),
+        (json!({ "name": "b", "runner_group_id": 1, "labels": vec!["x"; 101] }), "101 were supplied"),
+        (json!({ "name": "b", "runner_group_id": "1", "labels": ["x"] }), "is not an integer"),
+    ];
+    for (body, says) in bodies {
+        let answer = world.rest(Endpoint::GenerateJitconfig, org(), None, body, &[]);
+        let message = answer.body.unwrap()["message"].as_str().unwrap().to_owned();
+        assert!(answer.status == 422 && message.contains(says), "{} {message}", answer.status);
+    }
+    let group = |id: u64| json!({ "name": "b", "runner_group_id": id, "labels": ["x"] });
+    assert_eq!(world.rest(Endpoint::GenerateJitconfig, org(), None, group(9), &[]).status, 404);
+    assert_eq!(world.register(Scope::Organization("nobody".into()), "b", &["x"]).status, 404);
+    assert_eq!(world.register(Scope::Enterprise("simulated".into()), "a", &["x"]).status, 201, "names are unique in their scope only");
+}
+
+#[test]
+fn runners_are_listed_in_pages_and_by_name() {
+    let mut world = world();
+    for number in 0..35 {
+        world.register(org(), &format!("r-{number}"), &["x"]);
+    }
+    let page = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("page", "2")]);
+    let body = page.body.unwrap();
+    assert_eq!((body["total_count"].as_u64(), body["runners"].as_array().unwrap().len()), (Some(35), 5));
+    let first = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("per_page", "10")]);
+    assert!(first.headers[0].1.contains("page=2&per_page=10>; rel=\"next\"") && first.headers[0].1.contains("page=4"), "{:?}", first.headers);
+    let named = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("name", "r-7")]).body.unwrap();
+    assert_eq!((named["total_count"].as_u64(), &named["runners"][0]["name"]), (Some(1), &json!("r-7")));
+}
+
+#[test]
+fn an_offline_runner_gets_nothing_and_a_lost_one_fails_its_job() {
+    let mut world = world();
+    world.register(org(), "offline", &["x"]);
+    let job = world.job(&["x"]);
+    assert_eq!(world.state(job), JobState::Queued);
+    let (id, session) = world.runner("online", &["x"]);
+    assert_eq!(world.poll(&session), Some(job));
+    world.pass(9_999);
+    assert_eq!(world.state(job), JobState::InProgress);
+    world.pass(1);
+    assert_eq!(world.server.job(job).unwrap().conclusion, Some(Conclusion::Failure));
+    let runner = world.rest(Endpoint::GetRunner, org(), Some(id), Value::Null, &[]).body.unwrap();
+    assert_eq!((&runner["status"], &runner["busy"]), (&json!("offline"), &json!(false)), "still registered");
+    world.pass(86_400_000);
+    assert_eq!(world.server.summary().leftovers.runners, 0, "until a day has passed");
+}
+
+#[test]
+fn an_open_poll_keeps_a_runner_alive() {
+    let mut world = world();
+    let (_, session) = world.runner("a", &["x"]);
+    world.server.open(&session).unwrap();
+    world.pass(3_600_000);
+    assert_eq!(world.server.summary().leftovers.runners_online, 1);
+    world.server.close(&session, world.now);
+    world.pass(10_000);
+    assert_eq!(world.server.summary().leftovers.runners_online, 0);
+}
+
+#[test]
+fn an_assignment_that_is_not_taken_is_queued_again() {
+    let mut world = world();
+    let job = world.job(&["x"]);
+    let (_, lazy) = world.runner("lazy", &["x"]);
+    world.server.open(&lazy).unwrap();
+    assert!(world.server.job(job).unwrap().assigned.is_some());
+    let (_, other) = world.runner("other", &["x"]);
+    world.server.open(&other).unwrap();
+    assert_eq!(world.poll(&other), None);
+    world.pass(60_000);
+    assert_eq!(world.poll(&other), Some(job));
+    assert_eq!(world.poll(&lazy), None);
+    let jobs = world.server.summary().jobs;
+    assert_eq!((jobs.requeued, jobs.run_twice), (1, 0));
+}
+
+#[test]
+fn deleting_an_assigned_runner_gives_its_job_to_another() {
+    let mut world = world();
+    let job = world.job(&["x"]);
+    let (first, _) = world.runner("first", &["x"]);
+    let (_, second) = world.runner("second", &["x"]);
+    assert_eq!(world.rest(Endpoint::DeleteRunner, org(), Some(first), Value::Null, &[]).status, 204);
+    assert_eq!(world.poll(&second), Some(job));
+}
+
+#[test]
+fn cancel_hold_approve_rerun() {
+    let mut world = world();
+    let held = world.jobs(json!({ "org": "org-0001", "labels": ["x"], "environment": "production" }))[0];
+    assert_eq!((world.state(held), world.actions()), (JobState::Waiting, vec![Action::Waiting]));
+    world.server.approve(held, world.now).unwrap();
+    world.server.hold(held, world.now).unwrap();
+    assert_eq!(world.server.hold(held, world.now), Err(ControlError::State(JobState::Waiting)));
+    let (_, session) = world.runner("a", &["x"]);
+    assert_eq!(world.poll(&session), None, "a waiting job is given to nobody");
+    world.server.approve(held, world.now).unwrap();
+    assert_eq!(world.actions(), [Action::Queued, Action::Waiting, Action::Queued]);
+    assert_eq!(world.poll(&session), Some(held));
+    assert_eq!(world.server.watch(&session), Watched::Running);
+    world.server.cancel(held, world.now).unwrap();
+    assert_eq!(world.server.watch(&session), Watched::Cancelled);
+    world.server.done(&session, world.now);
+    assert_eq!(world.server.job(held).unwrap().conclusion, Some(Conclusion::Cancelled));
+    let again = world.server.rerun(held, world.now).unwrap();
+    let (old, new) = (world.server.job(held).unwrap(), world.server.job(again).unwrap());
+    assert!(again != held && new.run_id == old.run_id && new.run_attempt == 2);
+    world.server.cancel(again, world.now).unwrap();
+    assert_eq!(world.server.cancel(again, world.now), Err(ControlError::State(JobState::Completed)));
+    assert_eq!(world.server.cancel(7, world.now), Err(ControlError::NoJob));
+    assert_eq!(world.server.summary().jobs.never_run, 1);
+}
+
+#[test]
+fn a_job_that_waits_a_day_is_cancelled() {
+    let mut world = world();
+    let job = world.job(&["x"]);
+    world.pass(86_399_999);
+    assert_eq!(world.state(job), JobState::Queued);
+    world.pass(1);
+    assert_eq!(world.server.job(job).unwrap().conclusion, Some(Conclusion::Cancelled));
+}
+
+#[test]
+fn scopes_and_groups_decide_who_may_run_what() {
+    let mut world = world();
+    let repo = |name: &str| Scope::Repository("org-0001".into(), name.into());
+    let users = world.jobs(json!({ "user": "alice", "repo": "dots", "labels": ["x"] }))[0];
+    let private = world.jobs(json!({ "org": "org-0001", "repo": "private", "labels": ["x"] }))[0];
+    let public = world.jobs(json!({ "org": "org-0001", "repo": "public", "public": true, "labels": ["x"] }))[0];
+    let connect = |world: &mut World, scope: Scope, name: &str, group: u64| {
+        let answer = world.rest(Endpoint::GenerateJitconfig, scope, None, json!({ "name": name, "runner_group_id": group, "labels": ["x"] }), &[]);
+        world.server.connect(&jit(&answer), world.now).unwrap().session
+    };
+    let group = world.server.set_group(Some("org-0001"), "closed", Some(vec!["Public".into()]), false).unwrap();
+    let closed = connect(&mut world, org(), "closed", group);
+    assert_eq!(world.poll(&closed), None, "private is not selected, public repositories are not allowed");
+    let of_repo = connect(&mut world, repo("public"), "of-repo", 1);
+    assert_eq!(world.poll(&of_repo), Some(public));
+    let of_enterprise = connect(&mut world, Scope::Enterprise("simulated".into()), "of-enterprise", 1);
+    assert_eq!(world.poll(&of_enterprise), Some(private));
+    let of_user = connect(&mut world, Scope::Repository("alice".into(), "dots".into()), "of-user", 1);
+    assert_eq!(world.poll(&of_user), Some(users));
+    assert_eq!(world.register(Scope::Organization("alice".into()), "a", &["x"]).status, 404, "a user is no organization");
+}
+
+#[test]
+fn faults_keep_runners_away_and_kill_them() {
+    let mut world = world();
+    world.server.faults.add(serde_json::from_value(json!({ "fault": "runner_never_connects", "count": 1 })).unwrap());
+    world.server.faults.add(serde_json::from_value(json!({ "fault": "runner_dies" })).unwrap());
+    let mute = jit(&world.register(org(), "mute", &["x"]));
+    assert_eq!(world.server.connect(&mute, world.now).unwrap_err(), Refusal::Mute);
+    assert_eq!(world.server.connect(&mute, world.now).unwrap_err(), Refusal::Mute);
+    let job = world.job(&["x"]);
+    let (_, session) = world.runner("mortal", &["x"]);
+    assert_eq!(world.server.poll(&session, world.now), Polled::Job(Order { job_id: job, duration_ms: 1000, die_after_ms: Some(500) }));
+    let stranger = JitConfig { secret: "guess".into(), ..mute };
+    assert_eq!(world.server.connect(&stranger, world.now).unwrap_err(), Refusal::Unknown);
+}
+
+#[test]
+fn one_seed_one_course() {
+    let course = |seed: u64| {
+        let mut world = world_of(Settings { seed, ..Settings::default() });
+        let sessions: Vec<String> = (0..20).map(|number| world.runner(&format!("r-{number}"), &["x"]).1).collect();
+        let jobs = world.jobs(json!({ "org": "org-0001", "labels": ["x"], "count": 10 }));
+        let taken: Vec<Option<u64>> = sessions.iter().map(|session| world.poll(session)).collect();
+        assert_eq!(taken.iter().flatten().count(), jobs.len());
+        (sessions, taken)
+    };
+    assert_eq!(course(3), course(3));
+    assert_ne!(course(3).1, course(4).1);
+}
+
+#[test]
+fn requests_are_paired_with_jobs_for_the_latencies() {
+    let mut world = world();
+    let first = world.job(&["x"]);
+    let second = world.job(&["x"]);
+    world.now += 40;
+    world.register(org(), "a", &["x"]);
+    world.register(org(), "unneeded", &["y"]);
+    world.server.cancel(second, world.now).unwrap();
+    world.register(org(), "too-late", &["x"]);
+    let times = |id| world.server.job(id).unwrap().times;
+    assert_eq!((times(first).requested, times(second).requested), (Some(world.now), None));
+    let runners = world.server.summary().runners;
+    assert_eq!((runners.registered, runners.unneeded), (3, 2));
+}
+
+#[test]
+fn payloads_look_like_githubs() {
+    let mut world = world();
+    let job = world.jobs(json!({ "org": "org-0001", "repo": "app", "labels": ["x"], "deployment": true }))[0];
+    let snapshot = |world: &World| world.server.job(job).unwrap().clone();
+    let organization = world.site.organization(&world.server.owners["org-0001"]).unwrap();
+    let queued = world.site.webhook(Action::Queued, &snapshot(&world), Some(&organization));
+    assert!((13_000..14_500).contains(&queued.len()), "{} bytes with a deployment", queued.len());
+    let other = world.job(&["x"]);
+    let plain = world.site.webhook(Action::Queued, world.server.job(other).unwrap(), Some(&organization));
+    assert!((11_500..12_500).contains(&plain.len()), "{} bytes", plain.len());
+    let queued: Value = serde_json::from_str(&queued).unwrap();
+    assert_eq!(
+        (&queued["action"], &queued["workflow_job"]["status"], &queued["workflow_job"]["runner_id"]),
+        (&json!("queued"), &json!("queued"), &Value::Null)
+    );
+    assert_eq!((&queued["repository"]["full_name"], &queued["organization"]["login"]), (&json!("org-0001/app"), &json!("org-0001")));
+    assert_eq!((&queued["enterprise"]["slug"], &queued["deployment"]["environment"]), (&json!("simulated"), &json!("production")));
+    let (_, session) = world.runner("r-1", &["x"]);
+    world.poll(&session);
+    let running: Value = serde_json::from_str(&world.site.webhook(Action::InProgress, &snapshot(&world), None)).unwrap();
+    assert_eq!((&running["workflow_job"]["runner_name"], &running["workflow_job"]["runner_group_name"]), (&json!("r-1"), &json!("Default")));
+    assert!(running.get("organization").is_none());
+    world.server.done(&session, world.now);
+    let completed = world.site.job(&snapshot(&world));
+    assert_eq!((&completed["conclusion"], completed["steps"].as_array().unwrap().len()), (&json!("success"), 8));
+
+    let mut old = world_of(Settings { payload: PayloadStyle::Legacy, ..Settings::default() });
+    let job = old.job(&["x"]);
+    old.server.cancel(job, old.now).unwrap();
+    let cancelled: Value = serde_json::from_str(&old.site.webhook(Action::Completed, old.server.job(job).unwrap(), None)).unwrap();
+    let job = &cancelled["workflow_job"];
+    assert_eq!((&job["runner_id"], &job["runner_name"], &job["conclusion"]), (&json!(0), &json!(""), &json!("cancelled")));
+    assert!(job.get("run_attempt").is_none() && job.get("workflow_name").is_none());
+}
+
+#[test]
+fn limits_on_calls_and_registrations() {
+    let mut world = world_of(Settings { rate_limit: Some(3), registration_limit: Some(1), ..Settings::default() });
+    assert_eq!(world.register(org(), "a", &["x"]).status, 201);
+    let refused = world.register(org(), "b", &["x"]);
+    assert!(refused.status == 403 && refused.headers.contains(&("x-ratelimit-resource", "actions_runner_registration".into())), "{refused:?}");
+    assert_eq!(world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[]).status, 200);
+    let spent = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[]);
+    assert!(spent.status == 403 && spent.headers.contains(&("x-ratelimit-remaining", "0".into())), "{spent:?}");
+    world.now += 3_600_000;
+    assert_eq!(world.register(org(), "b", &["x"]).status, 201);
+}
+
+#[test]
+fn runs_and_jobs_can_be_looked_up() {
+    let mut world = world();
+    let jobs = world.jobs(json!({ "org": "org-0001", "repo": "app", "labels": ["x"], "count": 3, "jobs_per_run": 2 }));
+    let repo = || Scope::Repository("org-0001".into(), "app".into());
+    let runs = world.rest(Endpoint::ListRuns, repo(), None, Value::Null, &[("status", "queued")]).body.unwrap();
+    assert_eq!(runs["total_count"], 2);
+    let run = runs["workflow_runs"][1]["id"].as_u64().unwrap();
+    let of_run = world.rest(Endpoint::ListRunJobs, repo(), Some(run), Value::Null, &[]).body.unwrap();
+    assert_eq!((&of_run["total_count"], &of_run["jobs"][0]["id"]), (&json!(2), &json!(jobs[0])));
+    world.server.cancel(jobs[2], world.now).unwrap();
+    let done = world.rest(Endpoint::ListRuns, repo(), None, Value::Null, &[("status", "completed")]).body.unwrap();
+    assert_eq!((&done["total_count"], &done["workflow_runs"][0]["conclusion"]), (&json!(1), &json!("cancelled")));
+    assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(jobs[2]), Value::Null, &[]).body.unwrap()["status"], "completed");
+    assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(1), Value::Null, &[]).status, 404);
+}

@@ -1,0 +1,166 @@
+//! One stack a test, and the eyes that look at it from the outside: the API server's pods and GitHub's summary.
+
+#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, pin_mut};
+use jit_simulator::stack::{Backend, Options, Stack};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    runtime::watcher::{self, Event},
+};
+use serde_json::Value;
+
+/// So long the system may take to settle on a busy machine before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Deadlines that suit a test: what takes minutes in production takes seconds. Each can be set by an operator, too.
+pub fn brisk() -> Vec<(String, String)> {
+    [
+        ("DISPATCH_INTERVAL", "1s"),
+        ("CLEANUP_INTERVAL", "3s"),
+        ("SYNC_INTERVAL", "5s"),
+        ("IDLE_CHECK", "3s"),
+        ("SURPLUS_GRACE", "3s"),
+        ("IDLE_TIMEOUT", "10s"),
+        ("QUESTION_DELAY", "1s"),
+        ("UNCERTAIN_INTERVAL", "2s"),
+        ("GITHUB_TIMEOUT", "5s"),
+        ("LOG_LEVEL", "DEBUG"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+pub fn kubernetes(orgs: usize, workers: usize, env: &[(&str, &str)]) -> Options {
+    let env = brisk().into_iter().chain(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).collect();
+    Options { orgs, workers, backend: Backend::Kubernetes, env, ..Options::default() }
+}
+
+pub fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {value}"))
+}
+
+/// Counts live pods by organization as the API server tells of them, and keeps the most at once.
+#[derive(Clone, Default)]
+pub struct PodCount(Arc<Mutex<Counts>>);
+
+#[derive(Default)]
+struct Counts {
+    live: HashMap<String, String>,
+    most: BTreeMap<String, usize>,
+    most_in_all: usize,
+    seen: BTreeSet<String>,
+}
+
+impl PodCount {
+    pub async fn watch(namespace: &str) -> Self {
+        let counts = Self::default();
+        let pods: Api<Pod> = Api::namespaced(Client::try_default().await.unwrap(), namespace);
+        let told = counts.clone();
+        tokio::spawn(async move {
+            let events = watcher::watcher(pods, watcher::Config::default().labels("app=jit-runner"));
+            pin_mut!(events);
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(Event::Apply(pod) | Event::InitApply(pod)) => told.saw(&pod, false),
+                    Ok(Event::Delete(pod)) => told.saw(&pod, true),
+                    _ => {}
+                }
+            }
+        });
+        counts
+    }
+
+    fn saw(&self, pod: &Pod, gone: bool) {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let org = pod.metadata.labels.as_ref().and_then(|labels| labels.get("org")).cloned().unwrap_or_default();
+        let over = matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let mut counts = self.0.lock().unwrap();
+        counts.seen.insert(name.clone());
+        if gone || over {
+            counts.live.remove(&name);
+        } else {
+            counts.live.insert(name, org.clone());
+        }
+        let now = counts.live.values().filter(|other| **other == org).count();
+        let in_all = counts.live.len();
+        let most = counts.most.entry(org).or_default();
+        *most = (*most).max(now);
+        counts.most_in_all = counts.most_in_all.max(in_all);
+    }
+
+    /// Fails when an organization, or the whole, ever had more pods than allowed.
+    pub fn assert_within(&self, limit: usize, maximum: usize) {
+        let counts = self.0.lock().unwrap();
+        let over: Vec<_> = counts.most.iter().filter(|(_, most)| **most > limit).collect();
+        assert!(over.is_empty(), "over the limit of {limit}: {over:?}");
+        assert!(counts.most_in_all <= maximum, "{} pods at once, {maximum} are allowed", counts.most_in_all);
+        assert!(!counts.seen.is_empty(), "no pod was ever seen: the watch is blind");
+    }
+
+    pub fn pods_seen(&self) -> usize {
+        self.0.lock().unwrap().seen.len()
+    }
+}
+
+/// Waits until so many jobs are over at GitHub and nothing is left: no runner, no pod, no Secret, nothing live or queued in the ledger.
+pub async fn settle(stack: &Stack, jobs: u64) -> Value {
+    let began = Instant::now();
+    loop {
+        let summary = stack.summary().await.unwrap();
+        let over = number(&summary, "/jobs/success") + number(&summary, "/jobs/failure") + number(&summary, "/jobs/cancelled");
+        let left = leftovers(stack, &summary).await;
+        if over >= jobs && left.is_empty() {
+            return summary;
+        }
+        if began.elapsed() > PATIENCE {
+            let doctor = stack.jitctl(&["doctor"]).await;
+            let runners = stack.jitctl(&["runners"]).await;
+            for part in &stack.parts {
+                eprintln!("--- {}\n{}", part.name(), part.log_tail());
+            }
+            panic!("{over} of {jobs} jobs are over, left: {left:?}\n{summary}\n{doctor:?}\n{runners:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn leftovers(stack: &Stack, summary: &Value) -> Vec<String> {
+    let mut left = Vec::new();
+    let ledger = stack.ledger().await.unwrap_or_default();
+    for (name, count) in [("runners at GitHub", summary["leftovers"]["runners"].as_u64()), ("live in the ledger", ledger["total_running"].as_u64()), ("queued in the ledger", ledger["total_pending"].as_u64())] {
+        if count != Some(0) {
+            left.push(format!("{name}: {count:?}"));
+        }
+    }
+    if let (true, Some(namespace)) = (left.is_empty(), &stack.namespace) {
+        let client = Client::try_default().await.unwrap();
+        let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await.unwrap().items.len();
+        let secrets = Api::<Secret>::namespaced(client, namespace).list(&ListParams::default()).await.unwrap().items.len();
+        if pods + secrets > 0 {
+            left.push(format!("{pods} pods, {secrets} Secrets"));
+        }
+    }
+    left
+}
+
+/// The invariants hold on the live store.
+pub async fn assert_sound(stack: &Stack) {
+    let report = stack.jitctl(&["doctor"]).await.unwrap();
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(0), "{report:#}");
+}
+
+/// Each job ran exactly once.
+pub fn assert_all_ran_once(summary: &Value, jobs: u64) {
+    assert_eq!(number(summary, "/jobs/created"), jobs, "{summary:#}");
+    assert_eq!(number(summary, "/jobs/run"), jobs, "lost: {summary:#}");
+    assert_eq!(number(summary, "/jobs/run_twice"), 0, "twice: {summary:#}");
+}
