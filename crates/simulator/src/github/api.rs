@@ -1,6 +1,6 @@
 //! A REST call, from its parts to its answer, without any HTTP.
 //!
-//! [`Server::fate`] draws what the faults do to it and [`Server::rest`] carries it out; the shell in [`super::rest`] waits, cuts and
+//! [`Server::fate`] draws what the faults do to it and [`Server::rest`] carries it out; the shell in `rest` waits, cuts and
 //! writes.
 
 use std::collections::HashMap;

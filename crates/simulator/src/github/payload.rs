@@ -13,7 +13,7 @@ use super::settings::{PayloadStyle, Settings};
 use crate::clock::iso;
 
 /// About what a queued webhook holds beside its repository, in bytes.
-const AROUND_THE_REPOSITORY: usize = 3_100;
+const AROUND_THE_REPOSITORY: usize = 2_500;
 /// A custom property's value, and about how many bytes it takes with its name.
 const PROPERTY: (&str, usize) = ("what an organization notes about each of its repositories, such as who is to be called at night", 112);
 

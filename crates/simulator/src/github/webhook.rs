@@ -92,72 +92,77 @@ pub(super) fn run(
     })
 }
 
+/// What came of a webhook: the status that it was answered with, or 0 and why there was no answer.
+type Reply = (u16, Option<&'static str>);
+
 async fn deliver(app: &App, client: &reqwest::Client, delivery: Delivery) {
-    let Delivery { id, action, job, .. } = delivery;
     let organization = app.with(|server, now| {
-        server.webhook_sent(job.id, action, &id, now);
-        server.owners.get(&job.facts.repo.key().0).and_then(|owner| app.site.organization(owner))
+        server.webhook_sent(&delivery, now);
+        server.owners.get(&delivery.job.facts.repo.key().0).and_then(|owner| app.site.organization(owner))
     });
-    let body = app.site.webhook(action, &job, organization.as_deref());
+    let body = app.site.webhook(delivery.action, &delivery.job, organization.as_deref());
     let started = Instant::now();
-    let (status, error) = match app.webhooks.url() {
+    let reply = match app.webhooks.url() {
+        Some(url) => post(app, client, &url, &delivery.id, body).await,
         None => (0, Some("no webhook URL")),
-        Some(url) => {
-            let mut request = client
-                .post(&*url)
-                .header("Content-Type", "application/json")
-                .header("Accept", "*/*")
-                .header("User-Agent", "GitHub-Hookshot/51a1b2c")
-                .header("X-GitHub-Event", "workflow_job")
-                .header("X-GitHub-Delivery", &*id)
-                .header("X-GitHub-Hook-ID", "1")
-                .header("X-GitHub-Hook-Installation-Target-ID", "1")
-                .header("X-GitHub-Hook-Installation-Target-Type", "business")
-                .header("X-GitHub-Enterprise-Host", &app.site.host)
-                .header("X-GitHub-Enterprise-Version", &app.site.version);
-            if let Some(secret) = &app.webhooks.secret {
-                let secret = secret.expose_secret();
-                request = request.header("X-Hub-Signature", old_signature(secret, body.as_bytes()));
-                request = request.header("X-Hub-Signature-256", signature(secret, body.as_bytes()));
-            }
-            match request.body(body).send().await {
-                // The answer is read to its end, so that the connection can serve again.
-                Ok(response) => (response.status().as_u16(), response.bytes().await.err().map(|_| "answer cut")),
-                Err(error) if error.is_timeout() => (0, Some("timed out")),
-                Err(error) if error.is_connect() => (0, Some("connection refused")),
-                Err(error) => {
-                    tracing::debug!(%error, "webhook failed");
-                    (0, Some("connection lost"))
-                }
-            }
-        }
     };
     let took = Ms::try_from(started.elapsed().as_millis()).unwrap_or(Ms::MAX);
-    app.with(|server, now| server.webhook_answered(job.id, action, &id, status, took, error, now));
+    app.with(|server, now| server.webhook_answered(&delivery, reply, took, now));
+}
+
+async fn post(app: &App, client: &reqwest::Client, url: &str, delivery: &str, body: String) -> Reply {
+    let mut request = client
+        .post(url)
+        .header("Content-Type", "application/json")
+        .header("Accept", "*/*")
+        .header("User-Agent", "GitHub-Hookshot/51a1b2c")
+        .header("X-GitHub-Event", "workflow_job")
+        .header("X-GitHub-Delivery", delivery)
+        .header("X-GitHub-Hook-ID", "1")
+        .header("X-GitHub-Hook-Installation-Target-ID", "1")
+        .header("X-GitHub-Hook-Installation-Target-Type", "business")
+        .header("X-GitHub-Enterprise-Host", &app.site.host)
+        .header("X-GitHub-Enterprise-Version", &app.site.version);
+    if let Some(secret) = &app.webhooks.secret {
+        let secret = secret.expose_secret();
+        request = request.header("X-Hub-Signature", old_signature(secret, body.as_bytes()));
+        request = request.header("X-Hub-Signature-256", signature(secret, body.as_bytes()));
+    }
+    match request.body(body).send().await {
+        // The answer is read to its end, so that the connection can serve again.
+        Ok(response) => (response.status().as_u16(), response.bytes().await.err().map(|_| "answer cut")),
+        Err(error) if error.is_timeout() => (0, Some("timed out")),
+        Err(error) if error.is_connect() => (0, Some("connection refused")),
+        Err(error) => {
+            tracing::debug!(error = %error.without_url(), "webhook failed");
+            (0, Some("connection lost"))
+        }
+    }
 }
 
 impl Server {
     /// A webhook begins to be sent.
-    fn webhook_sent(&mut self, job: u64, action: Action, delivery: &Arc<str>, now: Ms) {
+    fn webhook_sent(&mut self, delivery: &Delivery, now: Ms) {
+        let (action, job) = (delivery.action, delivery.job.id);
         self.counters.webhooks_sent += 1;
         if let Some(job) = self.jobs.get_mut(&job).filter(|_| action == Action::Queued) {
             job.times.sent.get_or_insert(now);
         }
-        self.log.push(now, Event::WebhookSent { job, action, delivery: delivery.clone() });
+        self.log.push(now, Event::WebhookSent { job, action, delivery: delivery.id.clone() });
     }
 
     /// A webhook was answered, or not.
-    #[allow(clippy::too_many_arguments)]
-    fn webhook_answered(&mut self, job: u64, action: Action, delivery: &Arc<str>, status: u16, took_ms: Ms, error: Option<&'static str>, now: Ms) {
-        let counters = &mut self.counters;
+    fn webhook_answered(&mut self, delivery: &Delivery, (status, error): Reply, took_ms: Ms, now: Ms) {
+        let (action, job) = (delivery.action, delivery.job.id);
+        let accepted = (200..300).contains(&status);
         match status {
-            0 => counters.webhooks_unanswered += 1,
-            200..300 => counters.webhooks_accepted += 1,
-            _ => counters.webhooks_refused += 1,
+            0 => self.counters.webhooks_unanswered += 1,
+            _ if accepted => self.counters.webhooks_accepted += 1,
+            _ => self.counters.webhooks_refused += 1,
         }
-        if let Some(job) = self.jobs.get_mut(&job).filter(|_| action == Action::Queued && (200..300).contains(&status)) {
+        if let Some(job) = self.jobs.get_mut(&job).filter(|_| action == Action::Queued && accepted) {
             job.times.accepted.get_or_insert(now);
         }
-        self.log.push(now, Event::WebhookAnswered { job, action, delivery: delivery.clone(), status, took_ms, error });
+        self.log.push(now, Event::WebhookAnswered { job, action, delivery: delivery.id.clone(), status, took_ms, error });
     }
 }

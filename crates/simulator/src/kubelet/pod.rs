@@ -22,7 +22,7 @@ use crate::runner::{self, Ended};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(15);
-/// First and longest time between two looks for a secret, doubled each time; a real kubelet is no faster.
+/// First and longest time between two looks for a secret, doubled each time: a secret that comes 2 s late costs a second, as on a real node.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// First and longest time between two tries of a request.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
