@@ -4,23 +4,16 @@
 
 use std::time::{Duration, Instant};
 
-use jit_simulator::stack::{Stack, load};
-use serde_json::{Value, json};
+use jit_simulator::stack::Stack;
+use serde_json::json;
 
 mod common;
-use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, settle};
+use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, send, settle};
 
 /// Size of the two large runs; `E2E_ORGS=200 E2E_JOBS=2000` is what the project is judged by.
 fn size() -> (usize, usize) {
     let variable = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     (variable("E2E_ORGS", 60), variable("E2E_JOBS", 600))
-}
-
-async fn send(stack: &Stack, jobs: usize, orgs: usize, labels: impl Fn(usize) -> Vec<&'static str>) {
-    for first in (0..jobs).step_by(100) {
-        let wave = (first..jobs.min(first + 100)).map(|n| json!({ "org": load::org(1 + (n * 7) % orgs), "repo": format!("app-{}", n % 3), "labels": labels(n), "duration_ms": 50 + (n * 37) % 400 }));
-        stack.create_jobs(&Value::from(wave.collect::<Vec<_>>())).await.unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +69,10 @@ async fn cancelled_held_and_rerun_jobs_get_what_they_need_and_no_more() {
     // Two slots are taken by long jobs, so that a third waits and is cancelled before its start.
     let long = stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 3000, "count": 2 })).await.unwrap();
     let cancelled = stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 10 })).await.unwrap()[0];
-    until("the third job is queued in the ledger", async || stack.jitctl(&["why", &cancelled.to_string()]).await.is_ok_and(|why| why["why"].as_str().is_some_and(|text| text.contains("2 of 2 runners")))).await;
+    until("the third job is queued in the ledger", async || {
+        stack.jitctl(&["why", &cancelled.to_string()]).await.is_ok_and(|why| why["why"].as_str().is_some_and(|text| text.contains("2 of 2 runners")))
+    })
+    .await;
     stack.post(&control(cancelled, "cancel"), &json!({})).await.unwrap();
 
     // Held for an approval, then approved; and queued, held, approved.
@@ -86,7 +82,10 @@ async fn cancelled_held_and_rerun_jobs_get_what_they_need_and_no_more() {
 
     // A re-run is another job, with another id.
     let first = stack.create_jobs(&json!({ "org": "org-0003", "labels": ["code-linux"], "duration_ms": 10 })).await.unwrap()[0];
-    until("the first attempt is over", async || stack.get(&format!("{}/_control/jobs/{first}", stack.github_url)).await.is_ok_and(|job| job["state"] == "completed")).await;
+    until("the first attempt is over", async || {
+        stack.get(&format!("{}/_control/jobs/{first}", stack.github_url)).await.is_ok_and(|job| job["state"] == "completed")
+    })
+    .await;
     stack.post(&control(first, "rerun"), &json!({})).await.unwrap();
 
     let summary = settle(&stack, long.len() as u64 + 4).await;

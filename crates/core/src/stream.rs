@@ -271,5 +271,7 @@ pub async fn claim_from_dead(pool: &Pool, stream: &str, consumer: &str, living: 
 }
 
 static FORGET: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("if #redis.call('XPENDING', ARGV[1], 'workers', '-', '+', 1, ARGV[2]) > 0 then return 0 end return redis.call('XGROUP', 'DELCONSUMER', ARGV[1], 'workers', ARGV[2])")
+    Script::new(
+        "if #redis.call('XPENDING', ARGV[1], 'workers', '-', '+', 1, ARGV[2]) > 0 then return 0 end return redis.call('XGROUP', 'DELCONSUMER', ARGV[1], 'workers', ARGV[2])",
+    )
 });

@@ -7,7 +7,7 @@ use std::sync::{
 
 use jit_core::{
     event::{Action, JobId},
-    ledger::{Answer, AnswerStatus, Claim, Failure, Observation, Registration, Subject},
+    ledger::{Answer, AnswerStatus, Claim, Deregistration, Failure, Observation, Registration, Subject},
 };
 
 mod support;
@@ -250,4 +250,35 @@ async fn small_organizations_are_served_beside_large_ones() {
     store.assert_sound().await;
     let clock: Arc<AtomicI64> = store.clock.clone();
     assert!(clock.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test]
+async fn a_runner_that_github_deleted_unused_questions_no_job() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    let (name, fence) = store.admit().await.remove(0);
+    store.make(&name, &fence, 7).await;
+    store.ledger.observe(Observation::Remove, &name, "an operator wants it gone").await.expect("removing");
+    store.ledger.observe_deregistered(Observation::Absent, &name, "removed", Deregistration::Deleted).await.expect("gone");
+    assert_eq!(store.state(1).await, "queued");
+    assert_eq!(store.admit().await.len(), 1, "demand makes another at once");
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_runner_lost_over_its_job_is_looked_up_at_github() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    let (name, fence) = store.admit().await.remove(0);
+    store.make(&name, &fence, 7).await;
+    store.apply(&in_progress(1, "acme", &name, 7)).await;
+    store.ledger.observe(Observation::Release, &name, "evicted").await.expect("released");
+    let mut failed = completed(1, "acme", Some((&name, 7)));
+    failed.conclusion = Some("failure".into());
+    store.apply(&failed).await;
+    let doubts = store.due_after(60_000).await.registrations;
+    assert_eq!(doubts.iter().map(|doubt| (doubt.name.as_str(), doubt.github_id)).collect::<Vec<_>>(), [(name.as_str(), Some(7))]);
+    store.ledger.settle_doubt(&doubts[0]).await.expect("settled");
+    assert!(store.due_after(3_600_000).await.is_empty());
+    store.assert_sound().await;
 }

@@ -18,8 +18,8 @@ use crate::pages::Page;
 use crate::scope::Scope;
 use crate::words::tidy;
 
-/// The only group of a repository. GitHub lists none there, and its own example registers at 1.
-const REPOSITORY_GROUP: u64 = 1;
+/// The id of the group that is always there; a repository has no other. GitHub lists none there, and its own example registers at 1.
+const DEFAULT_GROUP: u64 = 1;
 
 /// The ids found so far; small: one entry an organization, mostly.
 #[derive(Default)]
@@ -71,13 +71,14 @@ impl Page for RunnerGroups {
 impl Client {
     /// The id of the runner group `name` at `scope`, without regard to case; `default` is the group that GitHub marks so, whatever its name. Cached.
     ///
-    /// A repository has no groups: the answer is 1, and GitHub is not asked.
+    /// A repository has no groups: the answer is 1, and GitHub is not asked. Where the groups of an organization are not to be seen (a plan or
+    /// a server without them, a token without the right to read them), `default` is 1 as well: GitHub gives that id to the group that is always there.
     ///
     /// # Errors
     /// [`Error::NoSuchGroup`], or as any call.
     pub async fn runner_group_id(&self, scope: &Scope, name: &str) -> Result<u64, Error> {
         if let Scope::Repository { .. } = scope {
-            return Ok(REPOSITORY_GROUP);
+            return Ok(DEFAULT_GROUP);
         }
         let key = (scope.clone(), name.to_lowercase());
         if let Some(id) = self.groups().get(&key) {
@@ -86,15 +87,18 @@ impl Client {
         let wants_default = key.1 == "default";
         let mut found = None;
         let what = format!("runner groups of {scope}");
-        self.each::<RunnerGroups>("runner-groups", &what, scope, "runner-groups", &[], |group| {
+        let listed = self.each::<RunnerGroups>("runner-groups", &what, scope, "runner-groups", &[], |group| {
             let is_it = if wants_default { group.default } else { group.name == name };
             if is_it || (found.is_none() && group.name.to_lowercase() == key.1) {
                 found = Some(group.id);
             }
             // A name of other case is taken only when no page has the very name.
             if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .await?;
+        });
+        match listed.await {
+            Err(Error::NotFound { .. } | Error::Forbidden { .. }) if wants_default => return Ok(DEFAULT_GROUP),
+            listed => listed?,
+        }
         let id = found.ok_or_else(|| Error::NoSuchGroup { scope: tidy(&scope.to_string()), group: name.to_owned() })?;
         self.groups().put(key, id);
         Ok(id)

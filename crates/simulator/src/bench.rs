@@ -44,7 +44,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         other => bail!("--backend {other:?}: use process or kubernetes"),
     };
     println!("machine      {}", machine());
-    println!("setting      {} organizations, {} workers, backend {}, Redis with AOF, GitHub simulated, all on this machine", args.orgs, args.workers, args.backend);
+    println!(
+        "setting      {} organizations, {} workers, backend {}, Redis with AOF, GitHub simulated, all on this machine",
+        args.orgs, args.workers, args.backend
+    );
     let mut stack = Stack::start(&Options { orgs: args.orgs, workers: args.workers, backend, ..Options::default() }).await?;
     let result = measure(&mut stack, &args).await;
     stack.stop().await;
@@ -78,8 +81,18 @@ async fn measure(stack: &mut Stack, args: &Args) -> anyhow::Result<()> {
         to_start.extend(span("started"));
     }
     let (request, start) = (Percentiles::of(to_request), Percentiles::of(to_start));
-    println!("\nidle system, one job at a time, {} jobs (asked: p50 {JIT_P50_MS} ms, p99 {JIT_P99_MS} ms to the JIT request, a pod created on the way)", request.count);
-    println!("  webhook to JIT request   p50 {:>3} ms {}   p99 {:>3} ms {}   most {} ms", request.p50, ratio(request.p50, JIT_P50_MS), request.p99, ratio(request.p99, JIT_P99_MS), request.max);
+    println!(
+        "\nidle system, one job at a time, {} jobs (asked: p50 {JIT_P50_MS} ms, p99 {JIT_P99_MS} ms to the JIT request, a pod created on the way)",
+        request.count
+    );
+    println!(
+        "  webhook to JIT request   p50 {:>3} ms {}   p99 {:>3} ms {}   most {} ms",
+        request.p50,
+        ratio(request.p50, JIT_P50_MS),
+        request.p99,
+        ratio(request.p99, JIT_P99_MS),
+        request.max
+    );
     println!("  webhook to job start     p50 {:>3} ms         p99 {:>3} ms         most {} ms", start.p50, start.p99, start.max);
 
     // Idle for a while: what was only needed under load is given back.

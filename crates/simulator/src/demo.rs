@@ -57,19 +57,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let env = [("MAX_RUNNERS_PER_ORG", MAX_PER_ORG), ("MAX_TOTAL_RUNNERS", MAX_TOTAL)].map(|(name, value)| (name.to_owned(), value.to_string()));
     // A morning is short here, and so is everybody's patience with a runner that GitHub gives nothing to do.
     let patience = [("IDLE_CHECK", "5s"), ("SURPLUS_GRACE", "5s")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let options = Options { orgs: args.orgs, workers: args.workers, backend, seed: args.seed, env: env.into_iter().chain(patience).collect(), ..Options::default() };
+    let options =
+        Options { orgs: args.orgs, workers: args.workers, backend, seed: args.seed, env: env.into_iter().chain(patience).collect(), ..Options::default() };
     let stack = tokio::select! { stack = Stack::start(&options) => stack?, () = stop.asked() => return Ok(()) };
     let outcome = tokio::select! { outcome = morning(&stack, &args) => outcome, () = stop.asked() => Ok(false) };
-    if args.keep && outcome.is_ok() {
+    if args.keep && !matches!(outcome, Ok(false)) {
         explain(&stack, &args);
         stop.asked().await;
     }
     println!("\nStopping …");
     tokio::select! { () = stack.stop() => {}, () = stop.asked() => {} }
-    match outcome {
-        Ok(true) | Err(_) => outcome.map(|_| ()),
-        Ok(false) => Ok(()),
+    if !outcome? {
+        bail!("interrupted before its end");
     }
+    Ok(())
 }
 
 /// Ctrl-C and SIGTERM.
@@ -148,7 +149,11 @@ impl View {
             ledger["organizations"].as_object().map_or(0, serde_json::Map::len),
         );
         let mut out = std::io::stdout();
-        if self.terminal { write!(out, "\r\x1b[K{line}")? } else { writeln!(out, "{line}")? }
+        if self.terminal {
+            write!(out, "\r\x1b[K{line}")?
+        } else {
+            writeln!(out, "{line}")?
+        }
         out.flush()
     }
 
@@ -168,13 +173,25 @@ async fn print_summary(stack: &Stack, args: &Args) -> anyhow::Result<()> {
     println!("\nWhat GitHub saw");
     println!("  jobs         {sent} sent, {run} run, {lost} lost, {twice} twice");
     println!("  webhooks     {} sent, {} accepted", number(&github, "/webhooks/sent"), number(&github, "/webhooks/accepted"));
-    println!("  runners      {} registered, {} of them never used, {} left", number(&github, "/runners/registered"), number(&github, "/runners/removed_unused"), number(&github, "/leftovers/runners"));
+    println!(
+        "  runners      {} registered, {} of them never used, {} left",
+        number(&github, "/runners/registered"),
+        number(&github, "/runners/removed_unused"),
+        number(&github, "/leftovers/runners")
+    );
     for (name, key) in [("webhook to JIT request", "webhook_to_jit_ms"), ("webhook to job start", "webhook_to_start_ms")] {
-        println!("  {name:<24} p50 {} ms, p99 {} ms (waiting for a limit included)", number(&github, &format!("/latency/{key}/p50")), number(&github, &format!("/latency/{key}/p99")));
+        println!(
+            "  {name:<24} p50 {} ms, p99 {} ms (waiting for a limit included)",
+            number(&github, &format!("/latency/{key}/p50")),
+            number(&github, &format!("/latency/{key}/p99"))
+        );
     }
     println!("What the ledger says");
     println!("  runners      {} live, {} jobs queued", number(&ledger, "/total_running"), number(&ledger, "/total_pending"));
-    println!("  invariants   {}", if doctor["findings"].as_array().is_some_and(Vec::is_empty) { "all hold".to_owned() } else { format!("broken: {}", doctor["findings"]) });
+    println!(
+        "  invariants   {}",
+        if doctor["findings"].as_array().is_some_and(Vec::is_empty) { "all hold".to_owned() } else { format!("broken: {}", doctor["findings"]) }
+    );
     println!("Most at once, by organization (GitHub's count of registered runners)");
     let large = load::org(1);
     let orgs: BTreeMap<String, Value> = serde_json::from_value(github["orgs"].clone())?;
@@ -213,8 +230,14 @@ fn explain(stack: &Stack, args: &Args) {
     println!("  redis-cli -h {host} -p {port} XLEN jit:events");
     println!("  curl {}/metrics", stack.receiver_url);
     println!("  curl {}/orgs/org-0001/status", stack.receiver_url);
-    println!("  curl -X PUT {}/admin/org-limits/org-0002 -H 'X-Admin-Key: {}' -H 'Content-Type: application/json' -d '{{\"limit\": 3}}'", stack.receiver_url, stack.admin_key);
-    println!("  curl -X POST {}/_control/jobs -H 'Content-Type: application/json' -d '{{\"org\":\"org-0002\",\"repo\":\"app-1\",\"labels\":[\"code-linux\"],\"duration_ms\":20000,\"count\":8}}'", stack.github_url);
+    println!(
+        "  curl -X PUT {}/admin/org-limits/org-0002 -H 'X-Admin-Key: {}' -H 'Content-Type: application/json' -d '{{\"limit\": 3}}'",
+        stack.receiver_url, stack.admin_key
+    );
+    println!(
+        "  curl -X POST {}/_control/jobs -H 'Content-Type: application/json' -d '{{\"org\":\"org-0002\",\"repo\":\"app-1\",\"labels\":[\"code-linux\"],\"duration_ms\":20000,\"count\":8}}'",
+        stack.github_url
+    );
     println!("  export REDIS_URL={}; {bin}/jitctl status; {bin}/jitctl why JOB; {bin}/jitctl runners; {bin}/jitctl doctor", stack.redis_url);
     if let Some(namespace) = &stack.namespace {
         println!("  kubectl get pods -n {namespace} -l org=org-0001");

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::github::sessions::{Order, Welcome};
@@ -50,6 +50,8 @@ const CALL: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(120);
 /// Between two tries when the server cannot be reached or wants to be asked later.
 const RETRY: Duration = Duration::from_millis(500);
+/// A server that cannot be reached for so long is taken for gone for good, so that no runner is left of a simulation that was killed.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 /// What a runner that is told to stop spends on saying so.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -107,16 +109,22 @@ impl Server {
         Ok(answer)
     }
 
-    /// Calls until there is an answer other than 5xx. No path is logged: it holds the session.
+    /// Calls until there is an answer other than 5xx, or the server is gone for good, which counts as 410. No path is logged: it holds the session.
     async fn insist(&mut self, method: Method, path: &str, body: &str, patience: Duration) -> (StatusCode, Bytes) {
-        loop {
+        let mut reached = Instant::now();
+        while reached.elapsed() < GONE_AFTER {
             match self.call(method.clone(), path, body.to_owned(), patience).await {
                 Ok((status, body)) if !status.is_server_error() => return (status, body),
-                Ok((status, _)) => tracing::debug!(%status, "the server does not serve"),
+                Ok((status, _)) => {
+                    reached = Instant::now();
+                    tracing::debug!(%status, "the server does not serve");
+                }
+                Err(Lost::TimedOut(_)) => reached = Instant::now(), // it was there, and held the poll for too long
                 Err(error) => tracing::debug!(%error, "the server was not reached"),
             }
             sleep(RETRY).await;
         }
+        (StatusCode::GONE, Bytes::new())
     }
 }
 

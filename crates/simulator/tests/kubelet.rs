@@ -1,4 +1,4 @@
-//! The simulated kubelet on a real API server: `KUBECONFIG=… cargo test -p jit-simulator --test kubelet -- --ignored`.
+//! The simulated kubelet on a real API server (`$KUBECONFIG`; `make test` sets it).
 //!
 //! Each test has a namespace of its own.
 #![allow(clippy::unwrap_used)]
@@ -92,7 +92,6 @@ impl Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an API server without nodes: KUBECONFIG"]
 async fn a_pod_waits_for_its_secret_runs_its_job_and_succeeds() {
     let cluster = cluster("life", Duration::ZERO).await;
     let job = cluster.lab.job(300).await;
@@ -112,7 +111,6 @@ async fn a_pod_waits_for_its_secret_runs_its_job_and_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an API server without nodes: KUBECONFIG"]
 async fn a_deleted_pod_ends_at_once_at_every_stage() {
     let cluster = cluster("deleted", Duration::ZERO).await;
     cluster.pod("waiting", json!({})).await;
@@ -134,7 +132,6 @@ async fn a_deleted_pod_ends_at_once_at_every_stage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an API server without nodes: KUBECONFIG"]
 async fn faults_of_pods() {
     let cluster = cluster("faults", Duration::ZERO).await;
     for (name, fault) in [("stuck", "never_start"), ("nowhere", "unschedulable"), ("no-image", "image_pull_error"), ("killed", "die"), ("evicted", "evict")] {
@@ -155,7 +152,6 @@ async fn faults_of_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an API server without nodes: KUBECONFIG"]
 async fn five_hundred_pods_at_once() {
     let cluster = cluster("many", Duration::ZERO).await;
     cluster.lab.control("jobs", json!({ "org": "org-0001", "labels": ["x"], "count": 500 })).await;

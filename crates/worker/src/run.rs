@@ -57,6 +57,10 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+    // Known to be alive before it holds anything, or others would take it away.
+    if let Err(error) = worker.ledger.heartbeat(&worker.id).await {
+        tracing::warn!(%error, "no heartbeat");
+    }
     tracing::info!(worker.id = worker.id, redis = settings.redis.address(), github = %settings.github.server_url, concurrency = settings.concurrency, "worker started");
     readiness.set(true);
     worker.upkeep.notify_one();

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use jit_core::ledger::{Answer, AnswerStatus, Doubt, LedgerError, Observation, Question, Removal};
+use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal};
 use jit_github::{Deletion, JobStatus, Scope};
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,7 @@ fn log(result: Result<(), LedgerError>, what: &str) {
 /// What GitHub says of a runner's registration.
 enum Registration {
     /// Confirmed to be gone.
-    Gone,
+    Gone(Deregistration),
     /// Not found by its name; a call that is still under way may make it yet.
     NotFound,
     Busy,
@@ -75,7 +75,8 @@ async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>) -
         Err(error) => Err(error),
     };
     match deletion {
-        Ok(Deletion::Deleted | Deletion::NotFound) => Registration::Gone,
+        Ok(Deletion::Deleted) => Registration::Gone(Deregistration::Deleted),
+        Ok(Deletion::NotFound) => Registration::Gone(Deregistration::Absent),
         Ok(Deletion::Busy) => Registration::Busy,
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "GitHub does not say whether a runner is gone; asked again");
@@ -89,8 +90,8 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
     let ask = removal.github_id.is_some() || (removal.uncertain && !removal.deregistered);
     let registration = if ask { deregister(worker, name, &removal.scope, removal.github_id).await } else { Registration::NotFound };
     let confirmed = match registration {
-        Registration::Gone => true,
-        Registration::NotFound => false,
+        Registration::Gone(how) => Some(how),
+        Registration::NotFound => None,
         Registration::Busy => {
             tracing::info!(runner.name = name, "a runner that was to be removed is at work, and lives");
             return worker.ledger.observe(Observation::Busy, name, "").await.map(|_| ());
@@ -106,8 +107,10 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
         }
     };
     let why = "removed";
-    let observed =
-        if confirmed { worker.ledger.observe_deregistered(observation, name, why).await? } else { worker.ledger.observe(observation, name, why).await? };
+    let observed = match confirmed {
+        Some(how) => worker.ledger.observe_deregistered(observation, name, why, how).await?,
+        None => worker.ledger.observe(observation, name, why).await?,
+    };
     tracing::info!(runner.name = name, runner.state = observed.state, "runner removed");
     Ok(())
 }
@@ -140,8 +143,10 @@ async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
 }
 
 async fn look_up(worker: &Worker, doubt: &Doubt) -> Result<(), LedgerError> {
-    if matches!(deregister(worker, &doubt.name, &doubt.scope, None).await, Registration::Gone) {
-        tracing::info!(runner.name = doubt.name, "deleted a registration that was left over");
+    if let Registration::Gone(how) = deregister(worker, &doubt.name, &doubt.scope, doubt.github_id).await {
+        if how == Deregistration::Deleted {
+            tracing::info!(runner.name = doubt.name, "deleted a registration that was left over");
+        }
         worker.ledger.settle_doubt(doubt).await?;
     }
     Ok(())

@@ -9,14 +9,14 @@ use std::{
 };
 
 use futures::{StreamExt, pin_mut};
-use jit_simulator::stack::{Backend, Options, Stack};
+use jit_simulator::stack::{Backend, Options, Stack, load};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
     Api, Client,
     api::ListParams,
     runtime::watcher::{self, Event},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// So long the system may take to settle on a busy machine before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -111,6 +111,16 @@ impl PodCount {
     }
 }
 
+/// Creates short jobs, spread over the organizations.
+pub async fn send(stack: &Stack, jobs: usize, orgs: usize, labels: impl Fn(usize) -> Vec<&'static str>) {
+    for first in (0..jobs).step_by(100) {
+        let wave = (first..jobs.min(first + 100)).map(
+            |n| json!({ "org": load::org(1 + (n * 7) % orgs), "repo": format!("app-{}", n % 3), "labels": labels(n), "duration_ms": 50 + (n * 37) % 400 }),
+        );
+        stack.create_jobs(&Value::from(wave.collect::<Vec<_>>())).await.unwrap();
+    }
+}
+
 /// Waits until so many jobs are over at GitHub and nothing is left: no runner, no pod, no Secret, nothing live or queued in the ledger.
 pub async fn settle(stack: &Stack, jobs: u64) -> Value {
     let began = Instant::now();
@@ -136,7 +146,11 @@ pub async fn settle(stack: &Stack, jobs: u64) -> Value {
 async fn leftovers(stack: &Stack, summary: &Value) -> Vec<String> {
     let mut left = Vec::new();
     let ledger = stack.ledger().await.unwrap_or_default();
-    for (name, count) in [("runners at GitHub", summary["leftovers"]["runners"].as_u64()), ("live in the ledger", ledger["total_running"].as_u64()), ("queued in the ledger", ledger["total_pending"].as_u64())] {
+    for (name, count) in [
+        ("runners at GitHub", summary["leftovers"]["runners"].as_u64()),
+        ("live in the ledger", ledger["total_running"].as_u64()),
+        ("queued in the ledger", ledger["total_pending"].as_u64()),
+    ] {
         if count != Some(0) {
             left.push(format!("{name}: {count:?}"));
         }

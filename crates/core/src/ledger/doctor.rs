@@ -127,7 +127,7 @@ impl Ledger {
                 doctor.check(1, idle == should, || format!("runner {name} is {state} and {}in its class's idle set", if idle { "" } else { "not " }));
             }
             let due: Option<f64> = connection.zscore("runners:deadlines", name).await?;
-            doctor.check(1, due.is_some() || (state == "busy" && info.contains_key("running_job")), || format!("runner {name} is {state} and has no deadline"));
+            doctor.check(1, due.is_some(), || format!("runner {name} is {state} and has no deadline"));
         }
 
         for job in &questions {

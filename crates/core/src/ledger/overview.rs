@@ -1,6 +1,6 @@
 //! What is read of the ledger by people and by metrics. Reads decide nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{AsyncCommands, pipe};
 use serde::Serialize;
@@ -137,6 +137,60 @@ impl Ledger {
             runners.extend(chunk.iter().cloned().zip(infos));
         }
         Ok(runners)
+    }
+
+    /// Ids of all jobs that are not over, in ascending order, that is, by age; with `org` no other organization's queued ones.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn open_jobs(&self, org: Option<&str>) -> Result<BTreeSet<JobId>, LedgerError> {
+        let canonical = match org {
+            Some(org) => Some(self.canonical(org).await?),
+            None => None,
+        };
+        let mut connection = self.pool().get().await?;
+        let orgs: Vec<String> = match canonical {
+            Some(org) => vec![org],
+            None => connection.hvals("orgs:known").await?,
+        };
+        // Jobs that wait, run or are in question are asked about from time to time; queued ones stand in their organization's queue.
+        let mut jobs: Vec<String> = connection.zrange("jobs:questions", 0, -1).await?;
+        for chunk in orgs.chunks(500) {
+            let mut batch = pipe();
+            for org in chunk {
+                batch.zrange(format!("org:{org}:pending"), 0, -1);
+            }
+            let queued: Vec<Vec<String>> = batch.query_async(&mut connection).await?;
+            jobs.extend(queued.into_iter().flatten());
+        }
+        Ok(jobs.iter().filter_map(|job| job.parse().ok()).collect())
+    }
+
+    /// All that is known of each of these jobs, in their order.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn jobs(&self, jobs: &[JobId]) -> Result<Vec<JobInfo>, LedgerError> {
+        let mut connection = self.pool().get().await?;
+        let mut infos = Vec::with_capacity(jobs.len());
+        for chunk in jobs.chunks(500) {
+            let mut batch = pipe();
+            for job in chunk {
+                batch.hgetall(format!("job:{job}:info"));
+            }
+            infos.extend(batch.query_async::<Vec<JobInfo>>(&mut connection).await?);
+        }
+        Ok(infos)
+    }
+
+    /// Workers heard of in the last 30 s.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn workers_alive(&self) -> Result<u64, LedgerError> {
+        let now = self.now().await?;
+        let mut connection = self.pool().get().await?;
+        Ok(connection.zcount("workers:alive", now - 30_000, "+inf").await?)
     }
 
     /// The whole at a glance. Costs two reads an organization and one a live runner.

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Admission, Answer, Doubt, Due, Failure, Ledger, LedgerError, Listed, Observation, Observed, Question, Reconciliation, Registration, Reservation, scripts,
+    Admission, Answer, Deregistration, Doubt, Due, Failure, Ledger, LedgerError, Listed, Observation, Observed, Question, Reconciliation, Registration,
+    Reservation, scripts,
 };
 use crate::{config::LimitsSettings, event::JobEvent};
 
@@ -156,8 +157,8 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn observe_deregistered(&self, what: Observation, runner: &str, why: &str) -> Result<Observed, LedgerError> {
-        self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why, "deregistered": true })).await
+    pub async fn observe_deregistered(&self, what: Observation, runner: &str, why: &str, gone: Deregistration) -> Result<Observed, LedgerError> {
+        self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why, "deregistered": gone })).await
     }
 
     /// Up to `n` of each kind of work whose time has come, leased for `lease`.

@@ -102,6 +102,16 @@ pub enum Observation {
     Absent,
 }
 
+/// What GitHub confirmed of a registration that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deregistration {
+    /// It was deleted on our word, so the runner never had a job: GitHub deletes none that works, and removes those that have worked.
+    Deleted,
+    /// It was not there any more; the runner may have had its job.
+    Absent,
+}
+
 /// The state of a runner after an observation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Observed {
@@ -149,6 +159,9 @@ pub struct Doubt {
     pub name: String,
     /// Where it would be registered.
     pub scope: String,
+    /// GitHub's id, where it is known: then one look settles the doubt.
+    #[serde(default, deserialize_with = "id_text")]
+    pub github_id: Option<u64>,
 }
 
 /// Work whose time has come.

@@ -25,7 +25,8 @@ pub fn busy_morning(jobs: usize, orgs: usize, seconds: u64, seed: u64) -> Vec<Wa
     for number in 0..jobs {
         let owner = if number % 3 == 0 { 1 + random.usize(0..2.min(orgs)) } else { 1 + random.usize(0..orgs) };
         let wave = if number % 6 == 0 { planned.len() / 4 } else { random.usize(0..planned.len()) };
-        planned[wave].push(json!({ "org": org(owner), "repo": format!("app-{}", random.u8(1..4)), "labels": ["code-linux"], "duration_ms": random.u64(300..1500) }));
+        planned[wave]
+            .push(json!({ "org": org(owner), "repo": format!("app-{}", random.u8(1..4)), "labels": ["code-linux"], "duration_ms": random.u64(300..1500) }));
     }
     planned.into_iter().enumerate().map(|(index, jobs)| Wave { at_ms: index as u64 * 250, jobs }).collect()
 }

@@ -163,7 +163,10 @@ impl Stack {
             let data = self.dir.path().join("redis");
             std::fs::create_dir_all(&data)?;
             let args = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"];
-            let redis = Managed::new("redis", Path::new("redis-server"), self.dir.path())?.args(&args).args(&["--dir", &data.display().to_string()]).ready_on_port(port);
+            let redis = Managed::new("redis", Path::new("redis-server"), self.dir.path())?
+                .args(&args)
+                .args(&["--dir", &data.display().to_string()])
+                .ready_on_port(port);
             self.parts.push(redis);
             self.redis_url = format!("redis://127.0.0.1:{port}/0");
             let (http, part) = (self.http.clone(), self.part("redis")?);
@@ -182,7 +185,21 @@ impl Stack {
         managed::write_secret(&token_file, token)?;
         let (orgs, seed) = (options.orgs.to_string(), options.seed.to_string());
         let paths = [&secret_file, &token_file, &port_file].map(|path| path.display().to_string());
-        let args = ["github", "--listen", "127.0.0.1:0", "--webhook-url", "http://127.0.0.1:9/webhook", "--webhook-secret-file", &paths[0], "--token-file", &paths[1], "--orgs", &orgs, "--seed", &seed];
+        let args = [
+            "github",
+            "--listen",
+            "127.0.0.1:0",
+            "--webhook-url",
+            "http://127.0.0.1:9/webhook",
+            "--webhook-secret-file",
+            &paths[0],
+            "--token-file",
+            &paths[1],
+            "--orgs",
+            &orgs,
+            "--seed",
+            &seed,
+        ];
         let github = self.program("github", "jit-simulator", &args)?.args(&options.github_args.iter().map(String::as_str).collect::<Vec<_>>());
         self.parts.push(github);
         let part = self.part("github")?;
@@ -247,7 +264,8 @@ impl Stack {
     /// # Errors
     /// When it cannot be run or answers no JSON.
     pub async fn jitctl(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let output = tokio::process::Command::new(self.bin.join("jitctl")).args(["--redis-url", &self.redis_url, "--output", "json"]).args(args).output().await?;
+        let output =
+            tokio::process::Command::new(self.bin.join("jitctl")).args(["--redis-url", &self.redis_url, "--output", "json"]).args(args).output().await?;
         serde_json::from_slice(&output.stdout).with_context(|| format!("jitctl {args:?}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 

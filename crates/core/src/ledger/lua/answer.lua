@@ -15,17 +15,16 @@ if rev ~= args.rev then
   ask(job, now)
   return cjson.encode({ state = state })
 end
+heard(job)
 local runner = believed(args.runner, org, args.runner_id) and args.runner or nil
 if args.status ~= 'missing' then call('HDEL', key, 'missing') end
 
-if args.status == 'queued' then
+if (args.status == 'queued' or args.status == 'waiting') and not call('HGET', key, 'class') then
+  call('ZREM', 'jobs:questions', job) -- a job of other runners' labels that one of ours had taken: theirs again
+  call('DEL', key)
+elseif args.status == 'queued' then
   call('ZREM', 'jobs:questions', job)
-  if not call('HGET', key, 'class') then -- a job of other runners' labels that one of ours had taken: theirs again
-    call('DEL', key)
-  elseif state ~= 'queued' then
-    if state == 'in_progress' then call('HDEL', key, 'runner') end
-    queue(job)
-  end
+  if state ~= 'queued' then queue(job) end
 elseif args.status == 'waiting' then
   wait(job)
 elseif args.status == 'in_progress' then

@@ -37,6 +37,11 @@ local function learn(org)
       if spelt ~= org and string.lower(spelt) == string.lower(org) then
         call('HSET', key, org, call('HGET', key, spelt))
         call('HDEL', key, spelt)
+        local until_ms = key == 'orgs:paused' and call('ZSCORE', 'backoffs', 'pause:' .. spelt)
+        if until_ms then
+          call('ZREM', 'backoffs', 'pause:' .. spelt)
+          call('ZADD', 'backoffs', until_ms, 'pause:' .. org)
+        end
       end
     end
   end
@@ -121,14 +126,23 @@ local function wake()
 end
 
 -- Holds a subject back for `delay`, doubled with each failure in a row, up to `cap` (both ms). The reason is for people.
--- What fails while its subject backs off already was under way before: the same failure, not one more.
+-- What fails while its subject backs off already was under way before: the same failure, not one more; and it cuts nothing short.
 local function back_off(subject, delay, cap, reason)
+  local class = string.match(subject, '^class:(.*)$')
+  if class and call('EXISTS', 'class:' .. class .. ':info') == 0 then return 0 end -- it has neither job nor runner any more
   local key = subject .. ':backoff'
-  local failures = call('HINCRBY', key, 'failures', backing_off(subject) and 0 or 1)
+  local held_until = tonumber(call('ZSCORE', 'backoffs', subject))
+  local failures = call('HINCRBY', key, 'failures', held_until and 0 or 1)
   local wait = math.max(delay, math.min(delay * 2 ^ math.min(failures - 1, 20), cap))
+  if held_until and held_until >= now + wait then return held_until - now end
   call('HSET', key, 'reason', reason, 'since', now, 'until', now + wait)
   call('ZADD', 'backoffs', now + wait, subject)
   call('PEXPIRE', key, wait + 3600000)
   refresh_subject(subject)
   return wait
+end
+
+-- What works again has not failed in a row any more; a back-off that is in force stays, with its reason.
+local function succeeded(subject)
+  call('HDEL', subject .. ':backoff', 'failures')
 end

@@ -9,13 +9,17 @@ local removals, questions, registrations = {}, {}, {}
 
 local function overdue(name, state)
   local key = 'runner:' .. name .. ':info'
-  local started_at, created_at, class, detail = fields(key, 'started_at', 'created_at', 'class', 'detail')
+  local started_at, class, detail, job = fields(key, 'started_at', 'class', 'detail', 'running_job')
   if state == 'reserved' then return 'making it did not finish in time' end
   if state == 'created' and not started_at then
     back_off('class:' .. class, setting('start_backoff'), setting('start_backoff') * 16, 'its last runner did not start' .. (detail and ': ' .. detail or ' in time'))
     return 'it did not start in time' .. (detail and ': ' .. detail or '')
   end
-  if state == 'busy' then return 'it did not end after its job' end
+  if state == 'busy' then
+    if not job or job_state(job) ~= 'in_progress' then return 'it did not end after its job' end
+    deadline(name, now + setting('question_interval')) -- at work still, as far as is known; its job is asked about
+    return nil
+  end
   -- Idle. First ask about the oldest jobs of its class, which may be over without a word; only then replace it.
   local idle_until = tonumber(started_at) + setting('idle_timeout')
   if now < idle_until then
@@ -56,7 +60,7 @@ end
 
 for _, name in ipairs(call('ZRANGEBYSCORE', 'registrations:uncertain', '-inf', now, 'LIMIT', 0, args.n)) do
   local key = 'runner:' .. name .. ':info'
-  local scope = call('HGET', key, 'scope')
+  local scope, github_id = fields(key, 'scope', 'github_id')
   local try = call('HINCRBY', key, 'lookups', 1)
   if not scope then
     call('DEL', key)
@@ -67,7 +71,7 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'registrations:uncertain', '-inf', n
     else
       call('ZADD', 'registrations:uncertain', now + setting('uncertain_first') * (try == 1 and 2 or 12), name)
     end
-    registrations[#registrations + 1] = { name = name, scope = scope }
+    registrations[#registrations + 1] = { name = name, scope = scope, github_id = github_id or nil }
   end
 end
 

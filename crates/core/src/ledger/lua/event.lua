@@ -2,21 +2,26 @@
 --
 -- args: kind, job, org, repo, ours, class, scope, group, profile, labels, attempt, accepted_at, runner, runner_id, conclusion
 
-local org = learn(args.org)
+local org = known(args.org)
 local job, kind = args.job, args.kind
-local state, attempt = fields('job:' .. job .. ':info', 'state', 'attempt')
+local state, attempt, class = fields('job:' .. job .. ':info', 'state', 'attempt', 'class')
 local runner = believed(args.runner, org, args.runner_id) and args.runner or nil
 
--- A completed job comes back only as a later attempt of itself.
-if state == 'completed' and (kind == 'queued' or kind == 'waiting') and attempt and args.attempt and tonumber(args.attempt) > tonumber(attempt) then
-  call('DEL', 'job:' .. job .. ':info')
-  state = false
-end
+-- Of an earlier attempt: late. Of a later one: a job that is over comes back.
+local attempts = attempt and args.attempt and tonumber(args.attempt) - tonumber(attempt) or 0
+if attempts < 0 then return cjson.encode({ state = state }) end
+local again = state == 'completed' and attempts > 0
 
-if not state then
+if not state or again then
   -- The jobs of other runners' labels pass through an enterprise's webhook too: they leave no trace unless a runner of ours took one.
-  if not args.ours and not runner then return cjson.encode({ state = 'ignored' }) end
-  remember_job(job, org, args)
+  if not args.ours and not (runner and (kind == 'in_progress' or kind == 'completed')) then return cjson.encode({ state = state or 'ignored' }) end
+  if again then call('DEL', 'job:' .. job .. ':info') end
+  state = false
+  remember_job(job, learn(org), args)
+elseif state ~= 'completed' and args.ours and not class then
+  remember_job(job, learn(org), args) -- taken for other runners' business until now
+elseif attempts > 0 then
+  call('HSET', 'job:' .. job .. ':info', 'attempt', args.attempt)
 end
 if state == 'completed' then
   if kind == 'completed' and runner then ending(runner, job) end
@@ -44,7 +49,7 @@ elseif kind == 'in_progress' then
 elseif kind == 'completed' then
   complete(job, args.runner, args.conclusion)
   if runner then ending(runner, job) end
-  -- It went before this word came: GitHub has removed its registration, there is nothing to look up.
-  if args.runner and call('HGET', 'runner:' .. args.runner .. ':info', 'org') == org then call('ZREM', 'registrations:uncertain', args.runner) end
+  -- It went before this word came. It ran its job to the end, so GitHub has removed its registration: there is nothing to look up.
+  if args.runner and args.conclusion == 'success' and meant(args.runner, org, args.runner_id) then call('ZREM', 'registrations:uncertain', args.runner) end
 end
 return cjson.encode({ state = job_state(job) or 'ignored' })

@@ -5,8 +5,8 @@
 --       subject (class | org | profile | global, or none), delay, cap (ms)
 
 local key = 'runner:' .. args.runner .. ':info'
-local fence, class, org, profile = fields(key, 'fence', 'class', 'org', 'profile')
-if fence ~= args.fence then return cjson.encode({ stale = true }) end
+local state, fence, class, org, profile = fields(key, 'state', 'fence', 'class', 'org', 'profile')
+if fence ~= args.fence or state == 'gone' then return cjson.encode({ stale = true }) end
 if args.uncertain then call('HSET', key, 'uncertain', 1) end
 if args.unregistered then call('HSET', key, 'deregistered', 1) end
 local wait = 0
@@ -14,7 +14,7 @@ if args.subject then
   local subjects = { class = 'class:' .. class, org = 'org:' .. org, profile = 'profile:' .. profile, global = 'global' }
   wait = back_off(subjects[args.subject], args.delay, args.cap, args.why)
 end
-if args.made then
+if args.made or state ~= 'reserved' then -- what was seen to exist is removed in the one way
   begin_removal(args.runner, args.why)
 else
   free(args.runner, args.why)

@@ -2,11 +2,6 @@
 
 local FIELDS = { 'repo', 'class', 'scope', 'group', 'profile', 'labels', 'attempt' }
 
--- Every word about a job counts up its revision: an answer to a question asked before that word is stale.
-local function heard(job)
-  return call('HINCRBY', 'job:' .. job .. ':info', 'rev', 1)
-end
-
 local function job_state(job)
   return call('HGET', 'job:' .. job .. ':info', 'state')
 end
@@ -46,6 +41,7 @@ end
 local function wait(job)
   unqueue(job)
   call('HSET', 'job:' .. job .. ':info', 'state', 'waiting', 'reason', 'GitHub holds it for an approval')
+  call('HDEL', 'job:' .. job .. ':info', 'runner', 'started_at')
   call('ZADD', 'jobs:questions', now + setting('question_interval'), job)
 end
 

@@ -1,6 +1,7 @@
 -- started, note, release, busy, remove, absent: what was seen of a runner, or is wanted of it.
 --
--- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone)
+-- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
+--       before it had any job, or `absent`)
 
 local key = 'runner:' .. args.runner .. ':info'
 local state = call('HGET', key, 'state')
@@ -8,9 +9,9 @@ if not state or state == 'gone' then return cjson.encode({ state = state or 'unk
 
 local changed = true
 if args.deregistered then call('HSET', key, 'deregistered', 1) end
+if args.deregistered == 'deleted' then call('HSET', key, 'unused', 1) end
 if args.what == 'started' then
-  changed = call('HSETNX', key, 'started_at', now) == 1
-  if changed and state == 'created' then deadline(args.runner, now + setting('idle_check')) end
+  changed = started(args.runner)
 elseif args.what == 'note' then
   call('HSET', key, 'detail', args.why)
 elseif args.what == 'release' then
@@ -24,7 +25,9 @@ elseif args.what == 'remove' then
   changed = begin_removal(args.runner, args.why)
 elseif args.what == 'absent' then -- no such pod, says a consistent read; a create that is still in flight may make it yet
   local hold_until = tonumber(call('HGET', key, 'hold_until'))
-  if state == 'removing' and hold_until and hold_until > now then
+  if state == 'reserved' then
+    changed = false
+  elseif state == 'removing' and hold_until and hold_until > now then
     deadline(args.runner, hold_until)
     changed = false
   else

@@ -23,9 +23,10 @@ elseif args.step == 'created' then
   call('HSET', key, 'created_at', now)
   if state == 'reserved' then
     call('HSET', key, 'state', 'created')
-    deadline(args.runner, now + setting('start_timeout'))
+    local started_at = call('HGET', key, 'started_at') -- its watch can be faster than its maker
+    deadline(args.runner, now + setting(started_at and 'idle_check' or 'start_timeout'))
   end
-  local org, class, profile = fields(key, 'org', 'class', 'profile')
-  call('UNLINK', 'class:' .. class .. ':backoff', 'org:' .. org .. ':backoff', 'profile:' .. profile .. ':backoff', 'global:backoff')
+  local org, profile = fields(key, 'org', 'profile')
+  for _, subject in ipairs({ 'org:' .. org, 'profile:' .. profile, 'global' }) do succeeded(subject) end -- its class has when it starts
 end
 return cjson.encode({ stale = false })

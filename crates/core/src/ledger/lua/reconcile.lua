@@ -19,8 +19,8 @@ for _, seen in ipairs(args.runners or {}) do
       free(name, 'ended')
       released = released + 1
       stop[#stop + 1] = name
-    elseif seen.running and state == 'created' and call('HSETNX', key, 'started_at', now) == 1 then
-      deadline(name, now + setting('idle_check'))
+    elseif seen.running and state == 'created' then
+      started(name)
     end
   elseif seen.ended or not seen.spec then
     if not seen.terminating then stop[#stop + 1] = name end
@@ -36,6 +36,7 @@ for _, seen in ipairs(args.runners or {}) do
     ensure_class(seen.class, spec)
     call('SADD', 'class:' .. seen.class .. ':idle', name)
     deadline(name, now + setting('idle_check'))
+    mirror(org)
     refresh_class(seen.class)
     adopted = adopted + 1
   end

@@ -17,9 +17,16 @@ local function ask(job, at)
   call('ZADD', 'jobs:questions', 'LT', at, job)
 end
 
+-- Whatever is learned of a job gives it a new revision: an answer to a question asked before that is stale.
+-- Revisions are never used again, so that not even the answer about an earlier attempt fits.
+local function heard(job)
+  call('HSET', 'job:' .. job .. ':info', 'rev', call('HINCRBY', 'ledger:meta', 'heard', 1))
+end
+
 -- Takes a job out of demand until GitHub has said what became of it.
 local function put_in_question(job, reason)
   local key = 'job:' .. job .. ':info'
+  heard(job)
   local org, class = fields(key, 'org', 'class')
   call('HSET', key, 'state', 'in_question', 'reason', reason)
   call('ZREM', 'org:' .. org .. ':pending', job)
@@ -30,11 +37,12 @@ end
 -- What a runner that went leaves open: if it was registered and never seen busy, the job that asked for it (or, if that one is
 -- settled, the oldest of its class) may have run on it; if it was busy, its job may have ended without a word.
 local function question_after(name)
-  local class, job, running, github_id = fields('runner:' .. name .. ':info', 'class', 'job', 'running_job', 'github_id')
+  local class, job, running, github_id, unused = fields('runner:' .. name .. ':info', 'class', 'job', 'running_job', 'github_id', 'unused')
   if running then
     if call('HGET', 'job:' .. running .. ':info', 'state') == 'in_progress' then ask(running, now + setting('question_delay')) end
-  elseif github_id then
-    if call('HGET', 'job:' .. job .. ':info', 'state') ~= 'queued' then
+  elseif github_id and not unused then
+    local state, its_class = fields('job:' .. job .. ':info', 'state', 'class')
+    if state ~= 'queued' or its_class ~= class then
       job = call('ZRANGE', 'class:' .. class .. ':queued', 0, 0)[1]
     end
     if job then put_in_question(job, 'runner ' .. name .. ' went without having been seen busy') end
@@ -43,9 +51,11 @@ end
 
 -- Looks a registration up at GitHub in a minute, and deletes it, where it may be left over.
 local function doubt_registration(name)
-  local running, github_id, uncertain, deregistered = fields('runner:' .. name .. ':info', 'running_job', 'github_id', 'uncertain', 'deregistered')
-  if deregistered or not (github_id or uncertain) then return end
-  if running and call('HGET', 'job:' .. running .. ':info', 'state') == 'completed' then return end -- GitHub removes it itself after its job
+  local running, github_id, uncertain, deregistered, claimed_at =
+    fields('runner:' .. name .. ':info', 'running_job', 'github_id', 'uncertain', 'deregistered', 'claimed_at')
+  if deregistered or not (github_id or uncertain or claimed_at) then return end -- whoever had taken it up may have asked GitHub
+  -- GitHub removes it itself after its job; one that was lost over its job stays there, and the job has failed.
+  if running and call('HGET', 'job:' .. running .. ':info', 'conclusion') == 'success' then return end
   call('ZADD', 'registrations:uncertain', now + setting('uncertain_first'), name)
 end
 
@@ -89,12 +99,26 @@ local function begin_removal(name, why)
   return true
 end
 
--- The runner that an event names, if it is ours, live and believable: of this organization, with this GitHub id where one is known.
-local function believed(name, org, github_id)
-  if not name or call('SISMEMBER', 'runners:live', name) == 0 then return false end
+-- Whether an event means the runner that it names: of this organization, with this GitHub id where one is known.
+local function meant(name, org, github_id)
   local its_org, scope, its_id = fields('runner:' .. name .. ':info', 'org', 'scope', 'github_id')
-  if its_org ~= org and string.sub(scope, 1, 12) ~= 'enterprises/' then return false end
+  if not its_org or (its_org ~= org and string.sub(scope, 1, 12) ~= 'enterprises/') then return false end
   return not (its_id and github_id and its_id ~= github_id)
+end
+
+-- The runner that an event names, if it is ours, live and meant.
+local function believed(name, org, github_id)
+  return name and call('SISMEMBER', 'runners:live', name) == 1 and meant(name, org, github_id)
+end
+
+-- Its program runs: it is idle from now on, and its class is one that starts. False where that was known.
+local function started(name)
+  local key = 'runner:' .. name .. ':info'
+  if call('HSETNX', key, 'started_at', now) == 0 then return false end
+  local state, class = fields(key, 'state', 'class')
+  if state == 'created' then deadline(name, now + setting('idle_check')) end
+  succeeded('class:' .. class)
+  return true
 end
 
 -- GitHub says that the runner works on `job` (or, without one, merely that it works).
@@ -103,10 +127,11 @@ local function busy(name, job)
   local class, running = fields(key, 'class', 'running_job')
   if running then return end
   call('HSET', key, 'state', 'busy', 'busy_at', now)
+  succeeded('class:' .. class)
   call('SREM', 'class:' .. class .. ':idle', name)
   if job then
     call('HSET', key, 'running_job', job)
-    call('ZREM', 'runners:deadlines', name)
+    deadline(name, now + setting('question_interval')) -- its job may be over, or another's, without a word to this runner
   else
     deadline(name, now + setting('busy_recheck'))
   end

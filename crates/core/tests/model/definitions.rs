@@ -1,0 +1,85 @@
+//! What the design defines in terms of jobs and runners: queues, idle sets, unmet demand, room, who is ready, and in which order.
+
+use super::{ClassId, Held, JobNumber, JobState, Model, Name, Org, Runner, Stage, fold};
+
+impl Model {
+    /// A class's queued jobs with their times, oldest first; equal times by their ids as text, as Redis has it.
+    pub fn queued(&self, class: &str) -> Vec<(i64, String)> {
+        let mut queued: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.state == JobState::Queued && job.class.as_deref() == Some(class))
+            .map(|(id, job)| (job.queued_at.unwrap(), id.to_string()))
+            .collect();
+        queued.sort();
+        queued
+    }
+
+    /// A class's runners that are reserved, starting or idle.
+    pub fn idle(&self, class: &str) -> Vec<(&Name, &Runner)> {
+        self.runners.iter().filter(|(_, runner)| runner.class == class && matches!(runner.stage, Stage::Reserved | Stage::Created)).collect()
+    }
+
+    /// Classes that have a job or an idle runner.
+    pub fn present(&self) -> Vec<ClassId> {
+        self.classes.keys().filter(|class| !self.queued(class).is_empty() || !self.idle(class).is_empty()).cloned().collect()
+    }
+
+    /// A class's oldest job without a runner, where the class lacks any and does not back off.
+    pub fn first_unmet(&self, class: &str) -> Option<(i64, JobNumber)> {
+        let held = [Held::Class(class.into()), Held::Profile(self.classes[class].profile.clone())];
+        if held.iter().any(|held| self.backoffs.contains_key(held)) {
+            return None;
+        }
+        self.queued(class).get(self.idle(class).len()).map(|(at, job)| (*at, job.parse().unwrap()))
+    }
+
+    /// An organization's classes in need, the one that waits longest first.
+    pub fn in_need(&self, org: &str) -> Vec<(i64, ClassId)> {
+        let of_org = self.classes.iter().filter(|(_, class)| fold(&class.org) == org);
+        let mut classes: Vec<_> = of_org.filter_map(|(id, _)| Some((self.first_unmet(id)?.0, id.clone()))).collect();
+        classes.sort();
+        classes
+    }
+
+    pub fn running(&self, org: &str) -> u64 {
+        self.runners.values().filter(|runner| runner.stage != Stage::Gone && fold(&self.classes[&runner.class].org) == org).count() as u64
+    }
+
+    pub fn limit(&self, org: &str) -> u64 {
+        self.limits.get(org).copied().unwrap_or(self.settings.max_per_org)
+    }
+
+    /// Ready: unmet demand that is not backing off, room, no pause.
+    pub fn is_ready(&self, org: &str) -> bool {
+        self.running(org) < self.limit(org)
+            && !self.paused.contains_key(org)
+            && !self.backoffs.contains_key(&Held::Org(org.into()))
+            && !self.in_need(org).is_empty()
+    }
+
+    /// Organizations that may be served, lowest score first.
+    pub fn ready(&self) -> Vec<(f64, Org)> {
+        let mut ready: Vec<_> = self.known.keys().filter(|org| self.is_ready(org)).map(|org| (self.score(org), org.clone())).collect();
+        ready.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| self.known[&a.1].cmp(&self.known[&b.1])));
+        ready
+    }
+
+    fn score(&self, org: &str) -> f64 {
+        let (maximum, running) = (self.settings.max_total, self.running(org));
+        self.served.get(org).copied().unwrap_or(0) as f64 + (maximum * running) as f64 / self.limit(org).min(maximum) as f64
+    }
+
+    /// After every change: notes since when classes have had too many runners, and forgets the back-offs of those with neither job nor runner.
+    pub fn settle(&mut self) {
+        let surplus: Vec<ClassId> = self.classes.keys().filter(|class| self.idle(class).len() > self.queued(class).len()).cloned().collect();
+        self.surplus_since.retain(|class, _| surplus.contains(class));
+        for class in surplus {
+            self.surplus_since.entry(class).or_insert(self.now);
+        }
+        let present = self.present();
+        let stays = |held: &Held| !matches!(held, Held::Class(class) if !present.contains(class));
+        self.backoffs.retain(|held, _| stays(held));
+        self.failures.retain(|held, _| stays(held));
+    }
+}

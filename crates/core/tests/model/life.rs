@@ -1,0 +1,283 @@
+//! A runner's life: its steps, what is seen of it, the one way to remove it, and what it leaves open.
+
+use std::time::Duration;
+
+use jit_core::ledger::{Deregistration, Failure, Observation, Registration, Subject};
+
+use super::{Held, JobNumber, JobState, Model, Name, Stage};
+
+/// What the worker was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Claim,
+    Registered(u64),
+    Created,
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap()
+}
+
+impl Model {
+    fn holds(&self, name: &str, fence: &str) -> bool {
+        self.runners.get(name).is_some_and(|runner| runner.stage != Stage::Gone && runner.fence.as_deref() == Some(fence))
+    }
+
+    /// A step of making a runner; false where the runner is not the caller's (any more).
+    pub fn provision(&mut self, step: Step, name: &str, fence: &str, timeout: Duration) -> bool {
+        if !self.holds(name, fence) {
+            return false;
+        }
+        let (now, timeout) = (self.now, millis(timeout));
+        let (start_timeout, idle_check) = (self.after("start_timeout"), self.after("idle_check"));
+        let runner = self.runner(name);
+        match step {
+            Step::Claim => {
+                if runner.claimed || runner.stage != Stage::Reserved {
+                    return false;
+                }
+                (runner.claimed, runner.step_timeout, runner.deadline) = (true, timeout, Some(now + timeout + 60_000));
+            }
+            Step::Registered(id) => {
+                (runner.github_id, runner.uncertain, runner.step_timeout) = (Some(id), false, timeout);
+                if runner.stage == Stage::Reserved {
+                    runner.deadline = Some(now + timeout + 60_000);
+                }
+            }
+            Step::Created => {
+                runner.created_at = Some(now);
+                if runner.stage == Stage::Reserved {
+                    runner.stage = Stage::Created;
+                    runner.deadline = Some(if runner.started_at.is_some() { idle_check } else { start_timeout });
+                }
+                let class = &self.classes[&self.runners[name].class];
+                for held in [Held::Org(super::fold(&class.org)), Held::Profile(class.profile.clone()), Held::Global] {
+                    self.failures.remove(&held);
+                }
+            }
+        }
+        true
+    }
+
+    /// A step did not work; false where the runner is not the caller's (any more).
+    pub fn fail(&mut self, name: &str, fence: &str, failure: &Failure) -> bool {
+        if !self.holds(name, fence) {
+            return false;
+        }
+        let runner = self.runner(name);
+        runner.uncertain |= failure.registration == Registration::Uncertain;
+        runner.deregistered |= failure.registration == Registration::None;
+        let class = runner.class.clone();
+        if let Some((subject, delay, cap)) = failure.back_off {
+            let held = match subject {
+                Subject::Class => Held::Class(class),
+                Subject::Org => Held::Org(super::fold(&self.classes[&class].org)),
+                Subject::Profile => Held::Profile(self.classes[&class].profile.clone()),
+                Subject::Global => Held::Global,
+            };
+            self.back_off(held, millis(delay), millis(cap));
+        }
+        // A slot is free at once only where there is certainly nothing.
+        if failure.made || self.runners[name].stage != Stage::Reserved {
+            self.begin_removal(name)
+        } else {
+            self.free(name)
+        }
+        true
+    }
+
+    /// Doubles with each failure in a row; what fails while it backs off is no further one, and cuts nothing short.
+    fn back_off(&mut self, held: Held, delay: i64, cap: i64) {
+        if matches!(&held, Held::Class(class) if !self.present().contains(class)) {
+            return;
+        }
+        let until = self.backoffs.get(&held).copied();
+        let failures = self.failures.entry(held.clone()).or_insert(0);
+        *failures += u32::from(until.is_none());
+        let doubled = (1..*failures).fold(delay, |wait, _| (wait * 2).min(cap.max(delay)));
+        let until = until.unwrap_or(0).max(self.now + doubled);
+        self.backoffs.insert(held, until);
+        self.settle();
+    }
+
+    /// What was seen of a runner, or is wanted of it: its stage afterwards, and whether that was news.
+    pub fn observe(&mut self, what: Observation, name: &str, gone: Option<Deregistration>) -> (&'static str, bool) {
+        let Some(stage) = self.runners.get(name).map(|runner| runner.stage) else { return ("unknown", false) };
+        if stage == Stage::Gone {
+            return ("gone", false);
+        }
+        let runner = self.runner(name);
+        runner.deregistered |= gone.is_some();
+        runner.unused |= gone == Some(Deregistration::Deleted);
+        let mut news = true;
+        match what {
+            Observation::Started => news = self.started(name),
+            Observation::Note => {}
+            Observation::Release => self.free(name),
+            Observation::Busy => {
+                self.runner(name).stage = Stage::Busy;
+                self.busy(name, None);
+                self.runner(name).deadline = Some(self.after("busy_recheck"));
+            }
+            Observation::Remove => {
+                news = stage != Stage::Removing;
+                self.begin_removal(name);
+            }
+            Observation::Absent => {
+                let hold = self.runners[name].hold_until.filter(|hold| stage == Stage::Removing && *hold > self.now);
+                match (stage, hold) {
+                    (Stage::Reserved, _) => news = false, // its pod may be on its way
+                    (_, Some(hold)) => {
+                        self.runner(name).deadline = Some(hold);
+                        news = false;
+                    }
+                    _ => self.free(name),
+                }
+            }
+        }
+        self.settle();
+        (self.runners[name].stage.as_str(), news)
+    }
+
+    /// Its program runs: false where that was known.
+    pub fn started(&mut self, name: &str) -> bool {
+        let (now, idle_check) = (self.now, self.after("idle_check"));
+        let runner = self.runner(name);
+        if runner.started_at.is_some() {
+            return false;
+        }
+        runner.started_at = Some(now);
+        if runner.stage == Stage::Created {
+            runner.deadline = Some(idle_check);
+        }
+        let class = runner.class.clone();
+        self.failures.remove(&Held::Class(class));
+        true
+    }
+
+    /// GitHub says that it works, on `job` where it says so. A runner runs one job in its life.
+    pub fn busy(&mut self, name: &str, job: Option<JobNumber>) {
+        let (now, deadline) = (self.now, self.after(if job.is_some() { "question_interval" } else { "busy_recheck" }));
+        let runner = self.runner(name);
+        if runner.runs.is_some() {
+            return;
+        }
+        (runner.stage, runner.busy_at, runner.runs, runner.deadline) = (Stage::Busy, Some(now), job, Some(deadline));
+        let class = runner.class.clone();
+        self.failures.remove(&Held::Class(class));
+        self.settle();
+    }
+
+    /// Its job is over: it should end by itself.
+    pub fn ending(&mut self, name: &str, job: JobNumber) {
+        self.busy(name, Some(job));
+        let deadline = self.after("end_timeout");
+        let runner = self.runner(name);
+        if runner.runs == Some(job) && runner.stage == Stage::Busy {
+            runner.deadline = Some(deadline);
+        }
+    }
+
+    /// It leaves its idle set and keeps its slot; whoever still makes it has lost it.
+    pub fn begin_removal(&mut self, name: &str) {
+        let now = self.now;
+        let runner = self.runner(name);
+        if matches!(runner.stage, Stage::Removing | Stage::Gone) {
+            return;
+        }
+        runner.fence = None;
+        if runner.stage == Stage::Reserved && !runner.claimed {
+            return self.free(name); // nobody has made anything of it
+        }
+        if runner.stage == Stage::Reserved {
+            runner.hold_until = Some(now + 2 * runner.step_timeout);
+        }
+        (runner.stage, runner.deadline) = (Stage::Removing, Some(now));
+        self.settle();
+    }
+
+    /// Its pod has ended, is gone, or never was.
+    pub fn free(&mut self, name: &str) {
+        let (now, first) = (self.now, self.after("uncertain_first"));
+        let runner = self.runner(name);
+        (runner.stage, runner.gone_at, runner.deadline) = (Stage::Gone, Some(now), None);
+        let (class, asked_by, runs, registered, unused) = (runner.class.clone(), runner.asked_by, runner.runs, runner.github_id.is_some(), runner.unused);
+        let state_of_run = runs.and_then(|job| self.jobs.get(&job)).map(|job| job.state);
+
+        if let (Some(job), Some(JobState::InProgress)) = (runs, state_of_run) {
+            self.ask(job, self.after("question_delay"));
+        }
+        if runs.is_none() && registered && !unused {
+            let queued = self.queued(&class);
+            let own = queued.iter().find(|(_, job)| *job == asked_by.to_string());
+            if let Some((_, job)) = own.or(queued.first()) {
+                self.put_in_question(job.parse().unwrap());
+            }
+        }
+        let over = runs.and_then(|job| self.jobs.get(&job)).is_some_and(|job| job.succeeded);
+        let runner = self.runner(name);
+        let may_be_registered = registered || runner.uncertain || runner.claimed;
+        if may_be_registered && !runner.deregistered && !over {
+            runner.look_up_at = Some(first);
+        }
+        self.settle();
+    }
+
+    fn put_in_question(&mut self, job: JobNumber) {
+        self.hear(job);
+        self.job(job).state = JobState::InQuestion;
+        self.ask(job, self.after("question_delay"));
+    }
+
+    /// The work whose time has come: runners to remove, jobs to ask about, registrations to look up.
+    pub fn due(&mut self, lease: i64) -> (Vec<Name>, Vec<JobNumber>, Vec<Name>) {
+        let now = self.now;
+        let mut late: Vec<_> = self.runners.iter().filter_map(|(name, runner)| Some((runner.deadline.filter(|at| *at <= now)?, name.clone()))).collect();
+        late.sort();
+        for (_, name) in &late {
+            self.overdue(name);
+        }
+        let removals: Vec<Name> = late.into_iter().map(|(_, name)| name).filter(|name| self.runners[name].stage == Stage::Removing).collect();
+        for name in &removals {
+            self.runner(name).deadline = Some(now + lease);
+        }
+        let questions: Vec<JobNumber> = self.jobs.iter().filter(|(_, job)| job.ask_at.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        for job in &questions {
+            self.job(*job).ask_at = Some(now + lease);
+        }
+        let doubts: Vec<Name> = self.runners.iter().filter(|(_, runner)| runner.look_up_at.is_some_and(|at| at <= now)).map(|(name, _)| name.clone()).collect();
+        let first = self.time("uncertain_first");
+        for name in &doubts {
+            let runner = self.runner(name);
+            runner.looked_up += 1;
+            runner.look_up_at = match runner.looked_up {
+                1 => Some(now + 2 * first), // at 1, 3 and 15 minutes
+                2 => Some(now + 12 * first),
+                _ => None,
+            };
+        }
+        (removals, questions, doubts)
+    }
+
+    fn overdue(&mut self, name: &str) {
+        let runner = self.runners[name].clone();
+        let (idle_timeout, start_backoff) = (self.time("idle_timeout"), self.time("start_backoff"));
+        match (runner.stage, runner.started_at, runner.runs) {
+            (Stage::Created, Some(started_at), _) if self.now < started_at + idle_timeout => {
+                // Its class's oldest jobs may be over without a word.
+                for (_, job) in self.queued(&runner.class).into_iter().take(self.idle(&runner.class).len()) {
+                    self.ask(job.parse().unwrap(), self.now);
+                }
+                self.runner(name).deadline = Some(started_at + idle_timeout);
+            }
+            (Stage::Created, None, _) => {
+                self.back_off(Held::Class(runner.class.clone()), start_backoff, 16 * start_backoff);
+                self.begin_removal(name);
+            }
+            (Stage::Busy, _, Some(job)) if self.jobs.get(&job).is_some_and(|job| job.state == JobState::InProgress) => {
+                self.runner(name).deadline = Some(self.after("question_interval"));
+            }
+            _ => self.begin_removal(name),
+        }
+    }
+}

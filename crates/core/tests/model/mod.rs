@@ -1,0 +1,403 @@
+//! The ledger as the design tells it, on plain collections: what the property test holds the Lua against.
+//!
+//! State is kept once, in a job and in a runner; whatever can be derived (queues, idle sets, unmet demand, who is ready) is derived in
+//! [`definitions`] each time it is asked for. Logins are compared without regard to case, so they are kept in lower case here.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jit_core::{
+    class::Class,
+    config::LimitsSettings,
+    event::{Action, JobEvent},
+    ledger::{Answer, AnswerStatus},
+};
+
+pub mod definitions;
+pub mod drive;
+pub mod keyspace;
+pub mod life;
+pub mod operate;
+pub mod steps;
+
+/// A login in lower case.
+pub type Org = String;
+pub type JobNumber = u64;
+pub type Name = String;
+pub type ClassId = String;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    Waiting,
+    Queued,
+    InQuestion,
+    InProgress,
+    Completed,
+}
+
+impl JobState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Queued => "queued",
+            Self::InQuestion => "in_question",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub state: JobState,
+    pub org: Org,
+    /// None where the job is other runners' business, and one of ours took it.
+    pub class: Option<ClassId>,
+    pub attempt: Option<u32>,
+    /// When it first became demand.
+    pub queued_at: Option<i64>,
+    pub runner: Option<Name>,
+    /// It ended in success, so that GitHub has removed its runner.
+    pub succeeded: bool,
+    /// When GitHub is asked about it.
+    pub ask_at: Option<i64>,
+    /// How often in a row GitHub did not know it.
+    pub missing: u32,
+    /// The last thing that was learned of it. A question asked before that is stale.
+    pub word: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Reserved,
+    Created,
+    Busy,
+    Removing,
+    Gone,
+}
+
+impl Stage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Created => "created",
+            Self::Busy => "busy",
+            Self::Removing => "removing",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Runner {
+    pub stage: Stage,
+    pub class: ClassId,
+    /// The job that asked for it.
+    pub asked_by: JobNumber,
+    /// The job that it runs or ran.
+    pub runs: Option<JobNumber>,
+    /// What its maker has to show; nobody may make it any more where there is none.
+    pub fence: Option<String>,
+    pub claimed: bool,
+    pub github_id: Option<u64>,
+    pub uncertain: bool,
+    pub deregistered: bool,
+    /// GitHub deleted it before it had any job.
+    pub unused: bool,
+    pub step_timeout: i64,
+    pub reserved_at: i64,
+    pub created_at: Option<i64>,
+    pub started_at: Option<i64>,
+    pub busy_at: Option<i64>,
+    pub gone_at: Option<i64>,
+    /// A create may be in flight until then.
+    pub hold_until: Option<i64>,
+    /// When it must have moved on.
+    pub deadline: Option<i64>,
+    /// When its registration is looked up at GitHub, and how often that was done.
+    pub look_up_at: Option<i64>,
+    pub looked_up: u32,
+}
+
+/// What backs off.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Held {
+    Class(ClassId),
+    Org(Org),
+    Profile(String),
+    Global,
+}
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub now: i64,
+    pub settings: LimitsSettings,
+    /// A reconcile has run since the data came up.
+    pub open: bool,
+    /// Each login as GitHub wrote it first.
+    pub known: BTreeMap<Org, String>,
+    pub limits: BTreeMap<Org, u64>,
+    /// Until when, where it ends by itself.
+    pub paused: BTreeMap<Org, Option<i64>>,
+    pub backoffs: BTreeMap<Held, i64>,
+    pub failures: BTreeMap<Held, u32>,
+    /// Number of the admission at which each was last served.
+    pub served: BTreeMap<Org, u64>,
+    pub admissions: u64,
+    pub jobs: BTreeMap<JobNumber, Job>,
+    pub runners: BTreeMap<Name, Runner>,
+    /// Descriptions of all classes ever heard of.
+    pub classes: BTreeMap<ClassId, Class>,
+    pub surplus_since: BTreeMap<ClassId, i64>,
+    pub words: u64,
+}
+
+pub fn fold(org: &str) -> Org {
+    org.to_lowercase()
+}
+
+impl Model {
+    pub fn new(now: i64, settings: LimitsSettings) -> Self {
+        Self {
+            now,
+            settings,
+            open: false,
+            known: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            backoffs: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            served: BTreeMap::new(),
+            admissions: 0,
+            jobs: BTreeMap::new(),
+            runners: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            surplus_since: BTreeMap::new(),
+            words: 0,
+        }
+    }
+
+    pub fn after(&self, time: &str) -> i64 {
+        self.now + self.time(time)
+    }
+
+    pub fn time(&self, time: &str) -> i64 {
+        i64::try_from(self.settings.times[time].as_millis()).unwrap()
+    }
+
+    pub fn job(&mut self, job: JobNumber) -> &mut Job {
+        self.jobs.get_mut(&job).unwrap()
+    }
+
+    pub fn runner(&mut self, name: &str) -> &mut Runner {
+        self.runners.get_mut(name).unwrap()
+    }
+
+    /// The runner that GitHub names, if it is ours, live, of this organization, and of this id where one is known.
+    pub fn believed(&self, name: Option<&String>, org: &str, github_id: Option<u64>) -> Option<Name> {
+        let name = name.filter(|name| self.is_named(name, org, github_id))?;
+        (self.runners[name].stage != Stage::Gone).then(|| name.clone())
+    }
+
+    fn is_named(&self, name: &str, org: &str, github_id: Option<u64>) -> bool {
+        let Some(runner) = self.runners.get(name) else { return false };
+        let class = &self.classes[&runner.class];
+        let same_id = runner.github_id.is_none() || github_id.is_none() || runner.github_id == github_id;
+        same_id && (fold(&class.org) == org || class.scope.starts_with("enterprises/"))
+    }
+
+    fn hear(&mut self, job: JobNumber) {
+        self.words += 1;
+        self.job(job).word = self.words;
+    }
+
+    /// Asks about a job at `at`, or earlier where that is planned.
+    fn ask(&mut self, job: JobNumber, at: i64) {
+        let ask_at = &mut self.job(job).ask_at;
+        *ask_at = Some(ask_at.map_or(at, |planned| planned.min(at)));
+    }
+
+    /// One event. The job's state afterwards.
+    pub fn event(&mut self, event: &JobEvent, accepted_at: i64) -> &'static str {
+        let (id, org) = (event.job.get(), fold(&event.org));
+        let runner = self.believed(event.runner.as_ref(), &org, event.runner_id);
+        let before = self.jobs.get(&id).map(|job| job.state);
+        let attempts = (self.jobs.get(&id).and_then(|job| job.attempt), event.attempt);
+        let (earlier, later) = match attempts {
+            (Some(known), Some(told)) => (told < known, told > known),
+            _ => (false, false),
+        };
+        if let (true, Some(state)) = (earlier, before) {
+            return state.as_str(); // late: another attempt has begun since
+        }
+        let first_word = before.is_none() || (before == Some(JobState::Completed) && later);
+        let class = event.class.as_ref().map(|class| self.learn_class(class));
+        let others = self.jobs.get(&id).is_some_and(|job| job.class.is_none() && job.state != JobState::Completed);
+        if first_word {
+            let ran_here = runner.is_some() && matches!(event.action, Action::InProgress | Action::Completed);
+            if event.class.is_none() && !ran_here {
+                return before.map_or("ignored", JobState::as_str);
+            }
+            self.known.entry(org.clone()).or_insert_with(|| event.org.clone());
+            let job = Job {
+                state: JobState::Waiting,
+                org: org.clone(),
+                class,
+                attempt: event.attempt,
+                queued_at: None,
+                runner: None,
+                succeeded: false,
+                ask_at: None,
+                missing: 0,
+                word: 0,
+            };
+            self.jobs.insert(id, job);
+        } else if let (true, Some(class)) = (others, class) {
+            self.known.entry(org.clone()).or_insert_with(|| event.org.clone());
+            let job = self.job(id); // taken for other runners' business until now
+            (job.org, job.class, job.attempt) = (org.clone(), Some(class), event.attempt.or(job.attempt));
+        } else if later {
+            self.job(id).attempt = event.attempt;
+        }
+        let state = before.filter(|_| !first_word);
+        if state == Some(JobState::Completed) {
+            if let (Action::Completed, Some(runner)) = (event.action, runner) {
+                self.ending(&runner, id);
+            }
+            return "completed";
+        }
+        self.hear(id);
+        match (event.action, state) {
+            (Action::Queued, None | Some(JobState::Waiting)) => self.queue(id, accepted_at),
+            (Action::Queued, Some(JobState::InQuestion)) => self.ask(id, self.now),
+            (Action::Waiting, None) => self.wait(id),
+            (Action::Waiting, Some(JobState::Queued)) => {
+                self.job(id).state = JobState::InQuestion;
+                self.ask(id, self.now);
+            }
+            (Action::InProgress, _) => {
+                if state != Some(JobState::InProgress) {
+                    self.start(id, event.runner.as_ref());
+                }
+                if let Some(runner) = runner {
+                    self.busy(&runner, Some(id));
+                }
+            }
+            (Action::Completed, _) => {
+                self.complete(id, event.runner.as_ref(), event.conclusion.as_deref());
+                if let Some(runner) = runner {
+                    self.ending(&runner, id);
+                }
+                // It went before this word came, and had run to the end: GitHub has removed its registration.
+                let ran = event.runner.as_ref().filter(|_| event.conclusion.as_deref() == Some("success"));
+                if let Some(name) = ran.filter(|name| self.is_named(name, &org, event.runner_id)) {
+                    self.runner(name).look_up_at = None;
+                }
+            }
+            _ => {}
+        }
+        self.settle();
+        self.jobs[&id].state.as_str()
+    }
+
+    /// GitHub's answer about a job; `fresh` if nothing was learned of it since it was asked.
+    pub fn answer(&mut self, id: JobNumber, fresh: bool, answer: &Answer) -> &'static str {
+        let Some(job) = self.jobs.get(&id) else { return "ignored" };
+        let (state, org, ours) = (job.state, job.org.clone(), job.class.is_some());
+        if state == JobState::Completed {
+            return "completed";
+        }
+        if !fresh {
+            self.ask(id, self.now);
+            return state.as_str();
+        }
+        self.hear(id);
+        let runner = self.believed(answer.runner.as_ref(), &org, answer.runner_id);
+        if answer.status != AnswerStatus::Missing {
+            self.job(id).missing = 0;
+        }
+        match answer.status {
+            // A job of other runners' labels that one of ours had taken: theirs again.
+            AnswerStatus::Queued | AnswerStatus::Waiting if !ours => {
+                self.jobs.remove(&id);
+            }
+            AnswerStatus::Queued => {
+                self.job(id).ask_at = None;
+                if state != JobState::Queued {
+                    self.queue(id, self.now);
+                }
+            }
+            AnswerStatus::Waiting => self.wait(id),
+            AnswerStatus::InProgress => {
+                if state != JobState::InProgress {
+                    self.start(id, answer.runner.as_ref());
+                }
+                if let Some(runner) = &runner {
+                    self.busy(runner, Some(id));
+                }
+                let gone = answer.runner.as_ref().and_then(|name| self.runners.get(name)).is_some_and(|runner| runner.stage == Stage::Gone);
+                self.job(id).ask_at = Some(self.after(if gone { "uncertain_first" } else { "question_interval" }));
+            }
+            AnswerStatus::Completed => {
+                self.complete(id, answer.runner.as_ref(), answer.conclusion.as_deref());
+                if let Some(runner) = runner {
+                    self.ending(&runner, id);
+                }
+            }
+            AnswerStatus::Missing => {
+                self.job(id).missing += 1;
+                let missing = self.job(id).missing;
+                if missing >= 3 {
+                    self.complete(id, None, None);
+                } else {
+                    self.job(id).ask_at = Some(self.now + self.time("uncertain_first") * i64::from(missing));
+                }
+            }
+        }
+        self.settle();
+        self.jobs.get(&id).map_or("ignored", |job| job.state.as_str())
+    }
+
+    fn queue(&mut self, id: JobNumber, accepted_at: i64) {
+        let job = self.job(id);
+        job.state = JobState::Queued;
+        job.queued_at = job.queued_at.or(Some(accepted_at));
+        job.runner = None;
+        self.settle();
+    }
+
+    fn wait(&mut self, id: JobNumber) {
+        let ask_at = self.after("question_interval");
+        let job = self.job(id);
+        (job.state, job.ask_at, job.runner) = (JobState::Waiting, Some(ask_at), None);
+        self.settle();
+    }
+
+    fn start(&mut self, id: JobNumber, runner: Option<&Name>) {
+        let ask_at = self.after("question_interval");
+        let job = self.job(id);
+        (job.state, job.ask_at) = (JobState::InProgress, Some(ask_at));
+        job.runner = runner.cloned().or(job.runner.take());
+        self.settle();
+    }
+
+    fn complete(&mut self, id: JobNumber, runner: Option<&Name>, conclusion: Option<&str>) {
+        let job = self.job(id);
+        job.succeeded = conclusion == Some("success");
+        (job.state, job.ask_at, job.missing) = (JobState::Completed, None, 0);
+        job.runner = runner.cloned().or(job.runner.take());
+        self.settle();
+    }
+
+    pub fn learn_class(&mut self, class: &Class) -> ClassId {
+        let id = class.id();
+        self.classes.entry(id.clone()).or_insert_with(|| class.clone());
+        id
+    }
+
+    /// Names of the runners that count.
+    pub fn live(&self) -> BTreeSet<Name> {
+        self.runners.iter().filter(|(_, runner)| runner.stage != Stage::Gone).map(|(name, _)| name.clone()).collect()
+    }
+}

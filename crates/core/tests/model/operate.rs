@@ -1,0 +1,222 @@
+//! Admission, what operators decide, and the comparison with what really runs.
+
+use jit_core::{config::LimitsSettings, ledger::Listed};
+
+use super::{ClassId, Held, JobNumber, Model, Name, Org, Runner, Stage, fold};
+
+/// What an admission should have done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// The job that asked for each runner, in order.
+    pub reserved: Vec<JobNumber>,
+    pub reaped: u32,
+    pub gate_closed: bool,
+}
+
+/// What a reconcile should have done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    pub released: u32,
+    pub adopted: u32,
+    pub opened: bool,
+    pub stop: Vec<Name>,
+}
+
+impl Model {
+    /// Ends the back-offs and pauses whose time has come.
+    fn wake(&mut self) {
+        let now = self.now;
+        self.backoffs.retain(|_, until| *until > now);
+        self.paused.retain(|_, until| until.is_none_or(|until| until > now));
+    }
+
+    /// Serves the neediest until there is no room; `names` gives the ledger's names and fences, since they are arbitrary.
+    pub fn admit(&mut self, most: usize, names: impl IntoIterator<Item = (Name, String)>) -> Admitted {
+        self.wake();
+        let mut admitted = Admitted { gate_closed: !self.open, ..Admitted::default() };
+        if admitted.gate_closed {
+            return admitted;
+        }
+        let mut names = names.into_iter();
+        let mut full = false;
+        while admitted.reserved.len() < most && !self.backoffs.contains_key(&Held::Global) {
+            let Some((_, org)) = self.ready().into_iter().next() else { break };
+            full = self.live().len() as u64 >= self.settings.max_total;
+            if full {
+                break;
+            }
+            let class = self.in_need(&org).remove(0).1;
+            let (_, job) = self.first_unmet(&class).unwrap();
+            let (name, fence) = names.next().unwrap_or_else(|| (format!("nobody-{job}"), String::new()));
+            self.admissions += 1;
+            self.served.insert(org, self.admissions);
+            let deadline = self.after("reserve_timeout");
+            self.runners.insert(name, Runner { fence: Some(fence), deadline: Some(deadline), ..self.new_runner(Stage::Reserved, class, job) });
+            self.settle();
+            admitted.reserved.push(job);
+        }
+        admitted.reaped = self.reap(full);
+        admitted
+    }
+
+    fn new_runner(&self, stage: Stage, class: ClassId, asked_by: JobNumber) -> Runner {
+        Runner {
+            stage,
+            class,
+            asked_by,
+            runs: None,
+            fence: None,
+            claimed: false,
+            github_id: None,
+            uncertain: false,
+            deregistered: false,
+            unused: false,
+            step_timeout: 0,
+            reserved_at: self.now,
+            created_at: None,
+            started_at: None,
+            busy_at: None,
+            gone_at: None,
+            hold_until: None,
+            deadline: None,
+            look_up_at: None,
+            looked_up: 0,
+        }
+    }
+
+    /// Surplus goes after a grace time, and at once where its organization or the whole is full and others wait.
+    fn reap(&mut self, full: bool) -> u32 {
+        let mut reaped = 0;
+        let mut surplus: Vec<(i64, ClassId)> = self.surplus_since.iter().map(|(class, since)| (*since, class.clone())).collect();
+        surplus.sort();
+        for (since, class) in surplus {
+            let org = fold(&self.classes[&class].org);
+            let org_full = self.running(&org) >= self.limit(&org) && !self.in_need(&org).is_empty();
+            if since + self.time("surplus_grace") > self.now && !full && !org_full {
+                continue;
+            }
+            let mut idle: Vec<_> =
+                self.idle(&class).iter().map(|(name, runner)| (runner.stage == Stage::Reserved, runner.reserved_at, (*name).clone())).collect();
+            idle.sort();
+            let excess = idle.len() - self.queued(&class).len();
+            // Reserved ones first, then the youngest.
+            for (.., name) in idle.into_iter().rev().take(excess) {
+                self.begin_removal(&name);
+                reaped += 1;
+            }
+        }
+        reaped
+    }
+
+    /// Sets limits; what each was before.
+    pub fn set_limits(&mut self, limits: &[(String, Option<u64>)], replace: bool) -> Vec<u64> {
+        let previous = limits.iter().map(|(org, _)| self.limit(&fold(org))).collect();
+        if replace {
+            self.limits.clear();
+        }
+        for (org, limit) in limits {
+            match limit {
+                Some(limit) => self.limits.insert(fold(org), *limit),
+                None => self.limits.remove(&fold(org)),
+            };
+        }
+        previous
+    }
+
+    pub fn pause(&mut self, org: &str, until: Option<i64>) {
+        self.paused.insert(fold(org), until);
+    }
+
+    pub fn resume(&mut self, org: &str) {
+        self.paused.remove(&fold(org));
+    }
+
+    pub fn configure(&mut self, settings: &LimitsSettings) {
+        self.settings = settings.clone();
+    }
+
+    /// Compares with a list that began at `began`, and opens the gate.
+    pub fn reconcile(&mut self, began: i64, listed: &[Listed]) -> Reconciled {
+        let mut result = Reconciled { opened: !self.open, ..Reconciled::default() };
+        for seen in listed {
+            let stage = self.runners.get(&seen.name).map(|runner| runner.stage);
+            match stage {
+                // Released already: what is left of it ends, but not what may have been listed before its release.
+                Some(Stage::Gone) => {
+                    let before = self.runners[&seen.name].gone_at.unwrap() < began;
+                    if (seen.ended || before) && !seen.terminating {
+                        result.stop.push(seen.name.clone());
+                    }
+                }
+                Some(_) if seen.ended => {
+                    self.free(&seen.name);
+                    result.released += 1;
+                    result.stop.push(seen.name.clone());
+                }
+                Some(Stage::Created) if seen.running => {
+                    self.started(&seen.name);
+                }
+                Some(_) => {}
+                None if seen.terminating => {}
+                None if seen.ended || seen.spec.is_none() => result.stop.push(seen.name.clone()),
+                None => {
+                    self.adopt(seen);
+                    result.adopted += 1;
+                }
+            }
+        }
+        // What was recorded as created (or busy, where that was never recorded) before the list began, and is not in it, is gone.
+        for name in self.live() {
+            let runner = &self.runners[&name];
+            let known_to_exist = runner.created_at.or(runner.busy_at.filter(|_| runner.stage == Stage::Busy));
+            let absent = !listed.iter().any(|seen| seen.name == name);
+            if absent && runner.stage != Stage::Reserved && known_to_exist.is_some_and(|at| at < began) {
+                self.free(&name);
+                result.released += 1;
+            }
+        }
+        self.open = true;
+        result
+    }
+
+    fn adopt(&mut self, seen: &Listed) {
+        let (spec, class) = (seen.spec.as_ref().unwrap(), seen.class.clone().unwrap());
+        self.known.entry(fold(&spec.org)).or_insert_with(|| spec.org.clone());
+        let now = self.now;
+        let runner = Runner {
+            created_at: Some(now),
+            started_at: Some(now),
+            uncertain: true,
+            deadline: Some(self.after("idle_check")),
+            ..self.new_runner(Stage::Created, class, spec.job.get())
+        };
+        self.runners.insert(seen.name.clone(), runner);
+        self.settle();
+    }
+
+    /// The design's promises about one admission, held against the states before and after it.
+    pub fn check_admission(&self, after: &Self, done: &Admitted, more: bool) -> Result<(), String> {
+        let orgs = after.known.keys();
+        let new = |org: &Org| after.running(org) > self.running(org);
+        let fair = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
+        let (live, reserved) = (after.live().len() as u64, done.reserved.len());
+        fair(reserved == 0 || live <= after.settings.max_total, format!("{live} runners in all"))?;
+        fair(reserved == 0 || after.open, "admitted with the gate closed".into())?;
+        fair(reserved == 0 || !after.backoffs.contains_key(&Held::Global), "admitted while everything backs off".into())?;
+        for org in orgs {
+            let (running, limit) = (after.running(org), after.limit(org));
+            fair(!new(org) || running <= limit, format!("{org} has {running} runners of {limit}"))?;
+            fair(!new(org) || !after.paused.contains_key(org), format!("{org} is paused"))?;
+            fair(!new(org) || !after.backoffs.contains_key(&Held::Org(org.clone())), format!("{org} backs off"))?;
+            let starves = after.is_ready(org) && live < after.settings.max_total && after.open && !after.backoffs.contains_key(&Held::Global);
+            fair(more || done.reaped > 0 || !starves, format!("{org} could be served and is not"))?;
+        }
+        for class in after.present() {
+            let (idle, queued, before) = (after.idle(&class).len(), after.queued(&class).len(), self.idle(&class).len());
+            fair(idle <= before || idle <= queued, format!("class {class} has {idle} idle runners for {queued} jobs"))?;
+            let held = [Held::Class(class.clone()), Held::Profile(after.classes[&class].profile.clone())];
+            fair(idle <= before || !held.iter().any(|held| after.backoffs.contains_key(held)), format!("class {class} backs off"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! Jobs and runners as the API shows them: the ledger's fields, with times as people write them and numbers as numbers.
+
+use std::collections::BTreeMap;
+
+use jit_core::event::JobId;
+use serde_json::{Map, Value, json};
+
+/// A time of the ledger's, ms since 1970, in RFC 3339.
+#[must_use]
+pub fn time(ms: i64) -> Option<String> {
+    jiff::Timestamp::from_millisecond(ms).ok().map(|time| time.to_string())
+}
+
+/// A job.
+#[must_use]
+pub fn job(id: JobId, info: &BTreeMap<String, String>) -> Map<String, Value> {
+    let mut shown = Map::new();
+    shown.insert("job_id".into(), json!(id.get()));
+    text(&mut shown, info, &[("organization", "org"), ("repository", "repo"), ("state", "state"), ("reason", "reason"), ("class", "class")]);
+    text(&mut shown, info, &[("group", "group"), ("profile", "profile"), ("runner", "runner"), ("conclusion", "conclusion")]);
+    labels(&mut shown, info);
+    number(&mut shown, info, "attempt");
+    times(&mut shown, info, &["queued_at", "started_at", "completed_at"]);
+    shown
+}
+
+/// A runner.
+#[must_use]
+pub fn runner(name: &str, info: &BTreeMap<String, String>) -> Map<String, Value> {
+    let mut shown = Map::new();
+    shown.insert("name".into(), json!(name));
+    text(&mut shown, info, &[("organization", "org"), ("detail", "detail"), ("reason", "why"), ("class", "class"), ("group", "group"), ("profile", "profile")]);
+    shown.insert("state".into(), json!(runner_state(info)));
+    labels(&mut shown, info);
+    // Ids stand as text in the ledger, where no number holds 63 bits.
+    for (field, key) in [("asked_for_by_job", "job"), ("runs_job", "running_job"), ("github_id", "github_id")] {
+        if let Some(id) = info.get(key).and_then(|text| text.parse::<u64>().ok()) {
+            shown.insert(field.into(), json!(id));
+        }
+    }
+    times(&mut shown, info, &["reserved_at", "claimed_at", "registered_at", "created_at", "started_at", "busy_at", "removing_at", "gone_at"]);
+    shown
+}
+
+/// A runner's state as people tell it: the ledger's, and idle for one that has started and waits for work.
+#[must_use]
+pub fn runner_state(info: &BTreeMap<String, String>) -> &str {
+    match info.get("state").map_or("unknown", String::as_str) {
+        "created" if info.contains_key("started_at") => "idle",
+        state => state,
+    }
+}
+
+fn text(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>, fields: &[(&str, &str)]) {
+    for (field, key) in fields {
+        if let Some(text) = info.get(*key) {
+            shown.insert((*field).into(), json!(text));
+        }
+    }
+}
+
+fn number(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>, field: &str) {
+    if let Some(number) = info.get(field).and_then(|text| text.parse::<u64>().ok()) {
+        shown.insert(field.into(), json!(number));
+    }
+}
+
+fn labels(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>) {
+    if let Some(labels) = info.get("labels").and_then(|text| serde_json::from_str::<Vec<String>>(text).ok()) {
+        shown.insert("labels".into(), json!(labels));
+    }
+}
+
+fn times(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>, fields: &[&str]) {
+    for field in fields {
+        // Lua writes large numbers as it likes, so also with a fraction.
+        if let Some(time) = info.get(*field).and_then(|text| text.parse::<f64>().ok()).and_then(|ms| time(ms as i64)) {
+            shown.insert((*field).into(), json!(time));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_people_write_them_and_ids_are_numbers() {
+        let info = [("job", "9223372036854775807"), ("state", "created"), ("started_at", "1800000000000"), ("labels", "[\"linux\"]"), ("fence", "3")];
+        let info: BTreeMap<String, String> = info.map(|(name, value)| (name.into(), value.into())).into();
+        let shown = Value::Object(runner("r", &info));
+        assert_eq!(
+            shown,
+            json!({ "name": "r", "state": "idle", "asked_for_by_job": 9_223_372_036_854_775_807_u64, "started_at": "2027-01-15T08:00:00Z", "labels": ["linux"] })
+        );
+    }
+}

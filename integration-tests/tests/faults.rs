@@ -1,0 +1,66 @@
+//! What goes wrong around the system: GitHub, runners, Redis. The system settles by itself, and nothing is lost.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use jit_simulator::stack::Stack;
+use serde_json::json;
+
+mod common;
+use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, send, settle};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn github_that_fails_in_every_way_costs_time_and_no_job() {
+    let stack = Stack::start(&kubernetes(6, 2, &[("MAX_RUNNERS_PER_ORG", "3")])).await.unwrap();
+    let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
+    let jit = "generate_jitconfig";
+    let faults = json!([
+        { "fault": "rest_status", "endpoint": "list_groups", "status": 404, "count": 1 },
+        { "fault": "rest_cut", "endpoint": jit, "probability": 0.2, "count": 3 },
+        { "fault": "rest_garbage", "endpoint": jit, "probability": 0.2, "count": 2 },
+        { "fault": "rest_status", "endpoint": jit, "status": 503, "probability": 0.2, "count": 3 },
+        { "fault": "rest_status", "endpoint": jit, "status": 429, "retry_after": 1, "probability": 0.2, "count": 2 },
+        { "fault": "rest_status", "endpoint": jit, "status": 409, "probability": 0.2, "count": 2 },
+        { "fault": "rest_slow", "endpoint": jit, "delay_ms": 7000, "probability": 0.1, "count": 1 },
+        { "fault": "rest_status", "endpoint": "delete_runner", "status": 500, "count": 2 },
+        { "fault": "rest_status", "endpoint": "list_runners", "status": 502, "count": 2 },
+        { "fault": "rest_status", "endpoint": "get_job", "status": 500, "count": 2 },
+    ]);
+    stack.post(&format!("{}/_control/faults", stack.github_url), &faults).await.unwrap();
+    send(&stack, 60, 6, |_| vec!["code-linux"]).await;
+    let summary = settle(&stack, 60).await;
+    assert_all_ran_once(&summary, 60);
+    pods.assert_within(3, 200);
+    assert_sound(&stack).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_that_dies_frees_its_slot_and_leaves_nothing() {
+    let stack = Stack::start(&kubernetes(2, 2, &[("MAX_RUNNERS_PER_ORG", "2")])).await.unwrap();
+    let faults = json!([{ "fault": "runner_dies", "count": 3 }, { "fault": "runner_never_connects", "count": 1 }]);
+    stack.post(&format!("{}/_control/faults", stack.github_url), &faults).await.unwrap();
+    send(&stack, 12, 2, |_| vec!["code-linux"]).await;
+    let summary = settle(&stack, 12).await;
+    // A job whose runner dies fails at GitHub, as it does there; none is run twice, and every other one succeeds.
+    assert_eq!(number(&summary, "/jobs/failure"), 3, "{summary:#}");
+    assert_eq!(number(&summary, "/jobs/success"), 9, "{summary:#}");
+    assert_eq!(number(&summary, "/jobs/run_twice"), 0, "{summary:#}");
+    assert_sound(&stack).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_is_killed_and_comes_back_loses_no_accepted_job() {
+    let mut stack = Stack::start(&kubernetes(6, 2, &[("MAX_RUNNERS_PER_ORG", "2"), ("MAX_TOTAL_RUNNERS", "8")])).await.unwrap();
+    let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
+    send(&stack, 60, 6, |_| vec!["code-linux"]).await;
+    // The append-only file is written every second: what was answered before that second is what this is about.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    stack.part("redis").unwrap().kill().await;
+    stack.restart("redis").await.unwrap();
+    let summary = settle(&stack, 60).await;
+    assert_all_ran_once(&summary, 60);
+    pods.assert_within(2, 8);
+    assert_sound(&stack).await;
+    stack.stop().await;
+}
