@@ -8,7 +8,7 @@ use jit_simulator::stack::Stack;
 use serde_json::json;
 
 mod common;
-use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, send, settle};
+use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, send, settle, until};
 
 /// Size of the two large runs; `E2E_ORGS=200 E2E_JOBS=2000` is what the project is judged by.
 fn size() -> (usize, usize) {
@@ -139,12 +139,4 @@ async fn a_stopped_worker_drains_and_leaves_no_reservation() {
     let summary = settle(&stack, 40).await;
     assert_all_ran_once(&summary, 40);
     stack.stop().await;
-}
-
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !condition().await {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what}: not after a minute");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

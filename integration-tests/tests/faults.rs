@@ -4,9 +4,10 @@
 
 use jit_simulator::stack::Stack;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 mod common;
-use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, send, settle};
+use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, send, settle, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn github_that_fails_in_every_way_costs_time_and_no_job() {
@@ -61,6 +62,23 @@ async fn redis_that_is_killed_and_comes_back_loses_no_accepted_job() {
     let summary = settle(&stack, 60).await;
     assert_all_ran_once(&summary, 60);
     pods.assert_within(2, 8);
+    assert_sound(&stack).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_is_emptied_learns_the_running_pods_before_it_admits() {
+    let stack = Stack::start(&kubernetes(2, 2, &[("MAX_RUNNERS_PER_ORG", "2")])).await.unwrap();
+    let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
+    stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 6000, "count": 2 })).await.unwrap();
+    until("both jobs run", async || number(&stack.summary().await.unwrap(), "/leftovers/in_progress") == 2).await;
+    let mut redis = tokio::net::TcpStream::connect(stack.redis_url.trim_start_matches("redis://").trim_end_matches("/0")).await.unwrap();
+    redis.write_all(b"FLUSHALL\r\n").await.unwrap();
+    // At the limit of the organization, whose two runners nobody remembers.
+    stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 10, "count": 3 })).await.unwrap();
+    let summary = settle(&stack, 5).await;
+    assert_all_ran_once(&summary, 5);
+    pods.assert_within(2, 200);
     assert_sound(&stack).await;
     stack.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jit_core::event::JobId;
+use jit_core::{event::JobId, ledger::shown_state};
 use serde_json::{Map, Value, json};
 
 /// A time of the ledger's, ms since 1970, in RFC 3339.
@@ -30,7 +30,7 @@ pub fn runner(name: &str, info: &BTreeMap<String, String>) -> Map<String, Value>
     let mut shown = Map::new();
     shown.insert("name".into(), json!(name));
     text(&mut shown, info, &[("organization", "org"), ("detail", "detail"), ("reason", "why"), ("class", "class"), ("group", "group"), ("profile", "profile")]);
-    shown.insert("state".into(), json!(runner_state(info)));
+    shown.insert("state".into(), json!(shown_state(info)));
     labels(&mut shown, info);
     // Ids stand as text in the ledger, where no number holds 63 bits.
     for (field, key) in [("asked_for_by_job", "job"), ("runs_job", "running_job"), ("github_id", "github_id")] {
@@ -40,15 +40,6 @@ pub fn runner(name: &str, info: &BTreeMap<String, String>) -> Map<String, Value>
     }
     times(&mut shown, info, &["reserved_at", "claimed_at", "registered_at", "created_at", "started_at", "busy_at", "removing_at", "gone_at"]);
     shown
-}
-
-/// A runner's state as people tell it: the ledger's, and idle for one that has started and waits for work.
-#[must_use]
-pub fn runner_state(info: &BTreeMap<String, String>) -> &str {
-    match info.get("state").map_or("unknown", String::as_str) {
-        "created" if info.contains_key("started_at") => "idle",
-        state => state,
-    }
 }
 
 fn text(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>, fields: &[(&str, &str)]) {

@@ -83,7 +83,7 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
 }
 
 async fn bury(worker: &Worker, entry: &Entry, reason: &str) {
-    tracing::error!(entry = entry.id, reason, "an event cannot be applied and goes to the dead letters; see `jitctl`");
+    tracing::error!(entry = entry.id, reason, "an event cannot be applied and goes to the dead letters (XRANGE jit:dead - +)");
     worker.metrics.buried.inc();
     if let Err(error) = stream::bury(worker.ledger.pool(), stream::EVENTS, entry, reason).await {
         tracing::warn!(%error, entry = entry.id, "it could not be moved; it will come again");

@@ -11,7 +11,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jit_core::{config::RedisSettings, ledger::Ledger};
+use jit_core::{
+    config::{LimitsSettings, RedisSettings},
+    ledger::Ledger,
+};
 use tokio::sync::Notify;
 
 pub mod admission;
@@ -40,6 +43,8 @@ pub struct Worker {
     pub id: String,
     /// The ledger.
     pub ledger: Ledger,
+    /// Limits and deadlines, for a ledger that has lost them.
+    pub limits: LimitsSettings,
     /// Where Redis is, for readers with connections of their own.
     pub redis: RedisSettings,
     /// GitHub.

@@ -183,10 +183,9 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
         return fail("pod", pod_failure(&error)).await;
     }
 
-    let registered = register(worker, patience, &spec).await;
-    let runner = match registered {
+    let runner = match register(worker, patience, &spec).await {
         Ok(runner) => runner,
-        Err(error) => return fail("registration", registration_failure(&error)).await,
+        Err((error, asked)) => return fail("registration", registration_failure(&error, asked)).await,
     };
     match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await? {
         Claim::Ours(()) => {}
@@ -207,16 +206,19 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
     Ok(())
 }
 
-async fn register(worker: &Worker, patience: &Patience, spec: &RunnerSpec) -> Result<JitRunner, jit_github::Error> {
-    let scope: Scope = spec.scope.parse().map_err(|error| jit_github::Error::Invalid { what: format!("scope {:?}", spec.scope), said: format!("{error}") })?;
-    let group = worker.github.runner_group_id(&scope, &spec.group).await?;
+/// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
+async fn register(worker: &Worker, patience: &Patience, spec: &RunnerSpec) -> Result<JitRunner, (jit_github::Error, bool)> {
+    let not_asked = |error| (error, false);
+    let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {:?}", spec.scope), said: error.to_string() };
+    let scope: Scope = spec.scope.parse().map_err(invalid).map_err(not_asked)?;
+    let group = worker.github.runner_group_id(&scope, &spec.group).await.map_err(not_asked)?;
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
     let result = worker.github.generate_jit_config(&scope, &request, patience.get()).await;
     if let Some(remaining) = worker.github.rate_limit_remaining() {
         worker.metrics.github_remaining.set(i64::try_from(remaining).unwrap_or(i64::MAX));
     }
     patience.learn(matches!(result, Err(jit_github::Error::TimedOut { .. })));
-    result
+    result.map_err(|error| (error, true))
 }
 
 /// We woke up late: what we made is not wanted any more. It is removed as everything is, at GitHub first; one that works already, lives.
@@ -252,17 +254,17 @@ fn pod_failure(error: &BackendError) -> Failure {
     Failure { made, registration: Registration::None, back_off, why: format!("its pod could not be created: {error}") }
 }
 
-fn registration_failure(error: &jit_github::Error) -> Failure {
+fn registration_failure(error: &jit_github::Error, asked: bool) -> Failure {
     let (subject, first, most) = match error.backs_off() {
         BackOff::Class => (Subject::Class, secs(30), secs(1800)),
         BackOff::Organization => (Subject::Org, secs(60), secs(1800)),
         BackOff::Credential => (Subject::Global, secs(30), secs(300)),
-        BackOff::All => (Subject::Global, secs(2), secs(60)),
+        BackOff::All => (Subject::Global, secs(2), secs(30)),
     };
     let first = error.retry_after().map_or(first, |said| said.max(secs(1)));
     // A name that is taken is one of ours whose answer was lost: another name will do.
     let back_off = (!matches!(error, jit_github::Error::NameTaken { .. })).then_some((subject, first, most.max(first)));
-    let registration = if error.uncertain() { Registration::Uncertain } else { Registration::None };
+    let registration = if asked && error.uncertain() { Registration::Uncertain } else { Registration::None };
     Failure { made: true, registration, back_off, why: format!("GitHub: {error}") }
 }
 
@@ -309,9 +311,11 @@ mod tests {
     #[test]
     fn what_may_have_happened_is_looked_up() {
         let what = || "POST".to_owned();
-        let lost = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) });
+        let lost = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, true);
         assert_eq!((lost.registration, lost.made), (Registration::Uncertain, true));
-        let refused = registration_failure(&jit_github::Error::Invalid { what: what(), said: "no".into() });
+        let group = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, false);
+        assert_eq!(group.registration, Registration::None, "only its group was asked for");
+        let refused = registration_failure(&jit_github::Error::Invalid { what: what(), said: "no".into() }, true);
         assert_eq!(refused.registration, Registration::None);
         assert!(matches!(refused.back_off, Some((Subject::Class, ..))));
         assert!(!pod_failure(&BackendError::Quota("exceeded quota".into())).made);

@@ -35,6 +35,7 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
 /// When the backend or the ledger does not answer; nothing is half done that the next one does not finish.
 pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     let started = tokio::time::Instant::now();
+    worker.ledger.ensure_configured(&worker.limits).await?;
     let began = worker.ledger.now().await?;
     let runners: Vec<Listed> = worker.backend.list().await?.into_iter().map(listed).collect();
     let result = worker.ledger.reconcile(began, &runners).await?;

@@ -38,6 +38,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let worker = Arc::new(Worker {
         id: process::identity(),
         ledger,
+        limits: settings.limits.clone(),
         redis: settings.redis.clone(),
         github,
         github_timeout: settings.github_timeout,

@@ -96,7 +96,8 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
             tracing::info!(runner.name = name, "a runner that was to be removed is at work, and lives");
             return worker.ledger.observe(Observation::Busy, name, "").await.map(|_| ());
         }
-        Registration::Unknown => return Ok(()), // its lease ends, and it comes again; its pod is not touched
+        // Its pod is not touched.
+        Registration::Unknown => return worker.ledger.observe(Observation::Postpone, name, "").await.map(|_| ()),
     };
     let observation = match worker.backend.stop(name).await {
         Ok(Stopped::Ending) => Observation::Note, // its slot is freed when it is gone

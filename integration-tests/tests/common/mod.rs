@@ -178,3 +178,12 @@ pub fn assert_all_ran_once(summary: &Value, jobs: u64) {
     assert_eq!(number(summary, "/jobs/run"), jobs, "lost: {summary:#}");
     assert_eq!(number(summary, "/jobs/run_twice"), 0, "twice: {summary:#}");
 }
+
+/// Waits for a condition.
+pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !condition().await {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}: not after a minute");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

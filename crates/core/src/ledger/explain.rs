@@ -65,9 +65,9 @@ impl Ledger {
             (format!("profile:{profile}"), format!("profile {profile}")),
             (format!("class:{class}"), format!("its class (labels {})", text("labels"))),
         ];
+        let open = self.gate_is_open().await?;
         let mut connection = self.pool().get().await?;
-        let (epoch, paused, maximum, rank, idle, live): (Option<String>, Option<String>, Option<u64>, Option<u64>, Vec<String>, u64) = pipe()
-            .hget("ledger:meta", "epoch")
+        let (paused, maximum, rank, idle, live): (Option<String>, Option<u64>, Option<u64>, Vec<String>, u64) = pipe()
             .hget("orgs:paused", &org)
             .hget("ledger:meta", "max_total")
             .zrank(format!("class:{class}:queued"), job.to_string())
@@ -75,7 +75,7 @@ impl Ledger {
             .scard("runners:live")
             .query_async(&mut connection)
             .await?;
-        if epoch.is_none() {
+        if !open {
             return Ok(explained("nothing is admitted until the running pods have been counted (the data in Redis is new or restored)".into(), None, None));
         }
         // A runner of its class that is on its way comes before everything that holds back the next one.

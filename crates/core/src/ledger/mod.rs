@@ -65,7 +65,7 @@ mod types;
 
 pub use doctor::{Finding, Report};
 pub use explain::Explanation;
-pub use overview::{JobInfo, OrgStatus, Overview, RunnerInfo};
+pub use overview::{JobInfo, OrgStatus, Overview, RunnerInfo, shown_state};
 pub use transitions::{ADMIT_BATCH, Claim};
 pub use types::*;
 

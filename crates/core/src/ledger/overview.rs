@@ -59,6 +59,15 @@ pub type JobInfo = BTreeMap<String, String>;
 /// All that is known of a runner: the fields of `runner:{name}:info`.
 pub type RunnerInfo = BTreeMap<String, String>;
 
+/// A runner's state as people are shown it: one that is created and has started is `idle`.
+#[must_use]
+pub fn shown_state(info: &RunnerInfo) -> &str {
+    match info.get("state").map_or("", String::as_str) {
+        "created" if info.contains_key("started_at") => "idle",
+        state => state,
+    }
+}
+
 impl Ledger {
     /// A login as GitHub writes it, or as given where it is unknown.
     ///
@@ -183,6 +192,18 @@ impl Ledger {
         Ok(infos)
     }
 
+    /// Whether runners are admitted: the real ones have been counted since the data in this Redis came up.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn gate_is_open(&self) -> Result<bool, LedgerError> {
+        let mut connection = self.pool().get().await?;
+        let ((epoch, known), server): ((Option<String>, Option<String>), String) =
+            pipe().hmget("ledger:meta", &["epoch", "run_id"]).cmd("INFO").arg("server").query_async(&mut connection).await?;
+        let run_id = server.lines().find_map(|line| line.trim().strip_prefix("run_id:"));
+        Ok(epoch.is_some() && known.as_deref() == run_id)
+    }
+
     /// Workers heard of in the last 30 s.
     ///
     /// # Errors
@@ -220,7 +241,6 @@ impl Ledger {
         let meta: HashMap<String, String> = connection.hgetall("ledger:meta").await?;
         let number = |name: &str| meta.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         (overview.max_total, overview.max_per_org) = (number("max_total"), number("max_per_org"));
-        overview.admitting = meta.contains_key("epoch");
         let (live, questions, events, provision, ticks, dead, workers): (u64, u64, u64, u64, u64, u64, u64) = pipe()
             .scard("runners:live")
             .zcard("jobs:questions")
@@ -236,10 +256,9 @@ impl Ledger {
         overview.backlog = [events, provision, ticks, dead];
         overview.workers = workers;
         drop(connection);
+        overview.admitting = self.gate_is_open().await?;
         for info in self.runners().await?.into_values() {
-            let state = info.get("state").cloned().unwrap_or_default();
-            let state = if state == "created" && info.contains_key("started_at") { "idle".to_owned() } else { state };
-            *overview.runners.entry(state).or_default() += 1;
+            *overview.runners.entry(shown_state(&info).to_owned()).or_default() += 1;
         }
         Ok(overview)
     }

@@ -98,6 +98,8 @@ pub enum Observation {
     Busy,
     /// It is to be removed.
     Remove,
+    /// Its removal has to wait: GitHub does not say whether it works.
+    Postpone,
     /// A consistent read found no pod of this name.
     Absent,
 }

@@ -123,6 +123,15 @@ impl Model {
                 news = stage != Stage::Removing;
                 self.begin_removal(name);
             }
+            Observation::Postpone => {
+                news = stage == Stage::Removing;
+                if news {
+                    let runner = self.runner(name);
+                    runner.removal_tries += 1;
+                    let seconds = (1..=runner.removal_tries).fold(1, |wait, _| (wait * 2).min(32));
+                    self.runner(name).deadline = Some(self.now + seconds * 1000);
+                }
+            }
             Observation::Absent => {
                 let hold = self.runners[name].hold_until.filter(|hold| stage == Stage::Removing && *hold > self.now);
                 match (stage, hold) {

@@ -14,11 +14,13 @@ use jit_core::{
     ledger::{Answer, AnswerStatus},
 };
 
+pub mod both;
 pub mod definitions;
 pub mod drive;
 pub mod keyspace;
 pub mod life;
 pub mod operate;
+pub mod rest;
 pub mod steps;
 
 /// A login in lower case.
@@ -103,6 +105,8 @@ pub struct Runner {
     pub github_id: Option<u64>,
     pub uncertain: bool,
     pub deregistered: bool,
+    /// How often its removal was put off.
+    pub removal_tries: u32,
     /// GitHub deleted it before it had any job.
     pub unused: bool,
     pub step_timeout: i64,

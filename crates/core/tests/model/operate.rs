@@ -71,6 +71,7 @@ impl Model {
             uncertain: false,
             deregistered: false,
             unused: false,
+            removal_tries: 0,
             step_timeout: 0,
             reserved_at: self.now,
             created_at: None,

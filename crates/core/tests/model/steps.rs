@@ -70,6 +70,7 @@ pub enum Step {
         foreign: bool,
         attempt: Option<u32>,
         accepted_ago: i64,
+        succeeds: bool,
     },
     Admit,
     /// A job is queued, and a runner for whichever job comes first gets as far as to wait for work.
@@ -111,6 +112,7 @@ pub enum Step {
         status: AnswerStatus,
         runner: Option<Who>,
         id: GithubId,
+        succeeds: bool,
     },
     Settle {
         doubt: u8,
@@ -195,8 +197,8 @@ fn rarely() -> impl Strategy<Value = bool> {
 fn event(action: Action, runner: impl Strategy<Value = Option<Who>>) -> impl Strategy<Value = Step> {
     let attempt = prop_oneof![10 => Just(Some(1)), 2 => Just(Some(2)), 1 => Just(None)];
     let accepted = select(vec![0_i64, 0, 1, 700, 90_000]);
-    (job(), runner, github_id(), 0..3_u8, rarely(), rarely(), attempt, accepted).prop_map(
-        move |(job, runner, id, case, elsewhere, foreign, attempt, accepted_ago)| Step::Event {
+    (job(), runner, github_id(), 0..3_u8, (rarely(), rarely()), attempt, accepted, any::<bool>()).prop_map(
+        move |(job, runner, id, case, (elsewhere, foreign), attempt, accepted_ago, succeeds)| Step::Event {
             job,
             action,
             runner,
@@ -206,6 +208,7 @@ fn event(action: Action, runner: impl Strategy<Value = Option<Who>>) -> impl Str
             foreign: foreign != (job == FOREIGN),
             attempt,
             accepted_ago,
+            succeeds,
         },
     )
 }
@@ -252,6 +255,7 @@ fn observing() -> impl Strategy<Value = Step> {
         Observation::Release,
         Observation::Busy,
         Observation::Remove,
+        Observation::Postpone,
         Observation::Absent,
     ]);
     let gone = select(vec![None, None, Some(Deregistration::Deleted), Some(Deregistration::Absent)]);
@@ -269,7 +273,8 @@ fn asking() -> impl Strategy<Value = Step> {
     ]);
     prop_oneof![
         5 => select(TIMES.to_vec()).prop_map(|after| Step::Due { after }),
-        5 => (0..6_u8, status, runner(), github_id()).prop_map(|(question, status, runner, id)| Step::Answer { question, status, runner, id }),
+        5 => (0..6_u8, status, runner(), github_id(), any::<bool>())
+            .prop_map(|(question, status, runner, id, succeeds)| Step::Answer { question, status, runner, id, succeeds }),
         1 => any::<u8>().prop_map(|doubt| Step::Settle { doubt }),
     ]
 }

@@ -1,6 +1,7 @@
 //! A real Redis for each test binary, and a store of its own for each test.
 
 #![allow(dead_code, clippy::unwrap_used)]
+#![allow(clippy::zombie_processes, reason = "the shell lives as long as this process")]
 
 use std::{
     collections::BTreeMap,

@@ -9,7 +9,7 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use jit_core::event::JobId;
+use jit_core::{event::JobId, ledger::shown_state};
 use serde_json::{Value, json};
 
 use crate::{admin::limits::parameter, app::App, errors::ApiError, names::OrgKey, render};
@@ -81,7 +81,7 @@ pub async fn runners(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> 
     let wanted = Wanted::read(&app, query.as_deref(), &RUNNER_STATES).await?;
     let after = wanted.cursor.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     let live = app.ledger.runners().await?;
-    let fitting = live.range::<String, _>((after, Bound::Unbounded)).filter(|(_, info)| wanted.takes(info.get("org"), render::runner_state(info)));
+    let fitting = live.range::<String, _>((after, Bound::Unbounded)).filter(|(_, info)| wanted.takes(info.get("org"), shown_state(info)));
     let page = fitting.take(wanted.limit + 1).map(|(name, info)| (name.clone(), render::runner(name, info))).collect();
     Ok(answer("runners", page, wanted.limit))
 }

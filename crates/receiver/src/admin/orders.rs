@@ -68,7 +68,7 @@ pub async fn remove_runner(State(app): State<Arc<App>>, name: Result<Path<String
         _ => (StatusCode::ACCEPTED, language.removal_asked()),
     };
     if observed.changed {
-        tick(&app, "cleanup").await;
+        tick(&app, "dispatch").await;
         tracing::info!(runner.name = name, runner.state = observed.state, "an operator wants a runner gone");
     }
     Ok((status, Json(json!({ "name": name, "state": observed.state, "message": message }))).into_response())

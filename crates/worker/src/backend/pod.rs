@@ -20,7 +20,7 @@ use super::RunnerSpec;
 use super::profile::{Mode, Profile};
 
 /// Label that every runner's pod and Secret carries, as a selector.
-pub const SELECTOR: &str = "app=jit-runner";
+pub const SELECTOR: &str = "app=jit-runner,app.kubernetes.io/managed-by=jit-runner-manager";
 /// What the names of our annotations begin with.
 pub const ANNOTATION: &str = "jit-runner-manager/";
 /// Name of the container that runs the runner.

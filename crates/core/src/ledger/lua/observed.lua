@@ -1,4 +1,4 @@
--- started, note, release, busy, remove, absent: what was seen of a runner, or is wanted of it.
+-- started, note, release, busy, remove, postpone, absent: what was seen of a runner, or is wanted of it.
 --
 -- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
 --       before it had any job, or `absent`)
@@ -23,6 +23,9 @@ elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and li
   deadline(args.runner, now + setting('busy_recheck'))
 elseif args.what == 'remove' then
   changed = begin_removal(args.runner, args.why)
+elseif args.what == 'postpone' then -- GitHub does not say: again after 2, 4, … 32 s
+  changed = state == 'removing'
+  if changed then deadline(args.runner, now + 1000 * 2 ^ math.min(call('HINCRBY', key, 'removal_tries', 1), 5)) end
 elseif args.what == 'absent' then -- no such pod, says a consistent read; a create that is still in flight may make it yet
   local hold_until = tonumber(call('HGET', key, 'hold_until'))
   if state == 'reserved' then

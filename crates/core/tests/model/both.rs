@@ -1,0 +1,197 @@
+//! Each transition on both: what the ledger and the model answer is compared, and then everything that they hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jit_core::{
+    config::LimitsSettings,
+    event::JobEvent,
+    ledger::{ADMIT_BATCH, Answer, Claim, Deregistration, Due, Failure, Listed, Observation, Question},
+};
+use redis::aio::MultiplexedConnection;
+
+use super::{
+    JobNumber, Model, Name,
+    drive::{Checked, World, agree, text},
+    keyspace, life,
+};
+
+impl World<'_> {
+    pub(super) async fn bring_up(&mut self, name: &str) -> Checked {
+        let fence = self.fence_of(name, false);
+        self.provision(life::Step::Claim, name, &fence).await?;
+        self.provision(life::Step::Registered(self.next_id), name, &fence).await?;
+        self.provision(life::Step::Created, name, &fence).await?;
+        self.observe(Observation::Started, name, None).await
+    }
+
+    pub(super) async fn event(&mut self, event: &JobEvent, accepted_at: i64) -> Checked {
+        self.log.push(format!("{event:?}, accepted at {accepted_at}"));
+        let state = self.ledger().apply(event, Some(accepted_at)).await.map_err(text)?;
+        agree("the job's state", &state.as_str(), &self.model.event(event, accepted_at))?;
+        self.check().await
+    }
+
+    pub(super) async fn admit(&mut self) -> Checked<bool> {
+        self.log.push("admit".into());
+        let before = self.model.clone();
+        let admission = self.ledger().admit().await.map_err(text)?;
+        // What was rung for has to be known before the model can follow; the comparison comes after it.
+        let (_, rung) = keyspace::dump(&mut self.stores.redis).await.map_err(text)?;
+        self.log.push(format!("  {admission:?} {rung:?}"));
+        let expected = self.model.admit(ADMIT_BATCH as usize, rung.iter().cloned());
+        let jobs: Vec<JobNumber> = rung.iter().map(|(name, _)| name.split('-').nth(2).and_then(|job| job.parse().ok()).unwrap_or(0)).collect();
+        agree("reserved for", &jobs, &expected.reserved)?;
+        agree("admitted", &(admission.admitted, admission.reaped, admission.gate_closed), &(jobs.len() as u32, expected.reaped, expected.gate_closed))?;
+        before.check_admission(&self.model, &expected, admission.more)?;
+        for (name, _) in rung {
+            let known = self.ever.insert(name.clone(), self.spec_of(&name));
+            if known.is_some() || !self.reserved.insert(name.clone()) {
+                return Err(format!("{name} is used again"));
+            }
+        }
+        self.check().await?;
+        Ok(admission.more || admission.reaped > 0)
+    }
+
+    pub(super) async fn provision(&mut self, step: life::Step, name: &str, fence: &str) -> Checked {
+        self.log.push(format!("{step:?} {name} with fence {fence}"));
+        let ledger = self.ledger();
+        let told = match step {
+            life::Step::Claim => match ledger.claim(name, fence, TIMEOUT, "worker").await.map_err(text)? {
+                Claim::Ours(reservation) => {
+                    agree("the reservation's job", &Some(reservation.job.get()), &self.model.runners.get(name).map(|runner| runner.asked_by))?;
+                    Claim::Ours(())
+                }
+                Claim::Stale => Claim::Stale,
+            },
+            life::Step::Registered(id) => {
+                self.next_id += 1;
+                ledger.registered(name, fence, id, TIMEOUT).await.map_err(text)?
+            }
+            life::Step::Created => ledger.created(name, fence).await.map_err(text)?,
+        };
+        let ours = self.model.provision(step, name, fence, TIMEOUT);
+        self.claimed(told, ours).await
+    }
+
+    pub(super) async fn claimed(&mut self, told: Claim<()>, ours: bool) -> Checked {
+        agree("the claim", &told, &if ours { Claim::Ours(()) } else { Claim::Stale })?;
+        if ours { self.check().await } else { self.check_unchanged().await }
+    }
+
+    pub(super) async fn fail(&mut self, name: &str, fence: &str, failure: &Failure) -> Checked {
+        self.log.push(format!("fail {name} with fence {fence}: {failure:?}"));
+        let told = self.ledger().fail(name, fence, failure).await.map_err(text)?;
+        let ours = self.model.fail(name, fence, failure);
+        self.claimed(told, ours).await
+    }
+
+    pub(super) async fn observe(&mut self, what: Observation, name: &str, gone: Option<Deregistration>) -> Checked {
+        self.log.push(format!("observe {what:?} of {name}, registration gone: {gone:?}"));
+        let ledger = self.ledger();
+        let told = match gone {
+            Some(gone) => ledger.observe_deregistered(what, name, "seen", gone).await,
+            None => ledger.observe(what, name, "seen").await,
+        };
+        let told = told.map_err(text)?;
+        agree("the runner's state", &(told.state.as_str(), told.changed), &self.model.observe(what, name, gone))?;
+        self.check().await
+    }
+
+    pub(super) async fn due(&mut self) -> Checked<jit_core::ledger::Due> {
+        self.log.push("due".into());
+        let due = self.ledger().due(64, LEASE).await.map_err(text)?;
+        self.log.push(format!("  {due:?}"));
+        let (removals, questions, doubts) = self.model.due(LEASE.as_millis() as i64);
+        let told: BTreeMap<_, _> =
+            due.removals.iter().map(|removal| (removal.name.clone(), (removal.github_id, removal.deregistered, removal.uncertain))).collect();
+        let of = |name: &Name| {
+            let runner = &self.model.runners[name];
+            (name.clone(), (runner.github_id, runner.deregistered, runner.uncertain || runner.claimed))
+        };
+        agree("removals", &told, &removals.iter().map(of).collect())?;
+        agree("questions", &due.questions.iter().map(|question| question.job.get()).collect::<BTreeSet<_>>(), &questions.into_iter().collect())?;
+        agree("lookups", &due.registrations.iter().map(|doubt| doubt.name.clone()).collect::<BTreeSet<_>>(), &doubts.into_iter().collect())?;
+        self.asked.extend(due.questions.iter().map(|question| (question.clone(), self.model.jobs[&question.job.get()].word)));
+        self.doubts.extend(due.registrations.iter().cloned());
+        self.check().await?;
+        Ok(due)
+    }
+
+    pub(super) async fn answer(&mut self, question: &Question, word: u64, answer: &Answer) -> Checked {
+        self.log.push(format!("{question:?} asked at word {word}: {answer:?}"));
+        let state = self.ledger().answer(question, answer).await.map_err(text)?;
+        let fresh = self.model.jobs.get(&question.job.get()).is_some_and(|job| job.word == word);
+        agree("the answered job's state", &state.as_str(), &self.model.answer(question.job.get(), fresh, answer))?;
+        self.check().await
+    }
+
+    pub(super) async fn settle_doubt(&mut self, doubt: u8) -> Checked {
+        let Some(doubt) = self.doubts.get(usize::from(doubt) % self.doubts.len().max(1)).cloned() else { return Ok(()) };
+        self.log.push(format!("settled: {doubt:?}"));
+        self.ledger().settle_doubt(&doubt).await.map_err(text)?;
+        if let Some(runner) = self.model.runners.get_mut(&doubt.name) {
+            runner.look_up_at = None;
+        }
+        self.check().await
+    }
+
+    pub(super) async fn set_limits(&mut self, limits: Vec<(String, Option<u64>)>, replace: bool) -> Checked {
+        self.log.push(format!("limits {limits:?}, replace {replace}"));
+        let previous = self.ledger().set_limits(&limits, replace).await.map_err(text)?;
+        agree("limits before", &previous, &self.model.set_limits(&limits, replace))?;
+        self.check().await
+    }
+
+    pub(super) async fn configure(&mut self, settings: LimitsSettings) -> Checked {
+        self.log.push(format!("configure {} in all, {} each", settings.max_total, settings.max_per_org));
+        self.ledger().configure(&settings).await.map_err(text)?;
+        self.model.configure(&settings);
+        self.check().await
+    }
+
+    pub(super) async fn reconcile(&mut self, ago: i64, listed: Vec<Listed>) -> Checked {
+        let began = self.model.now - ago;
+        self.log.push(format!("reconcile from {began}: {listed:?}"));
+        let told = self.ledger().reconcile(began, &listed).await.map_err(text)?;
+        self.log.push(format!("  {told:?}"));
+        let expected = self.model.reconcile(began, &listed);
+        agree("reconciled", &(told.released, told.adopted, told.opened, &told.stop), &(expected.released, expected.adopted, expected.opened, &expected.stop))?;
+        agree("mirrors that were wrong", &told.corrected, &0)?;
+        self.check().await
+    }
+
+    /// Redis comes up empty; a worker tells it the configuration. The runners are still there.
+    pub(super) async fn flush(&mut self) -> Checked {
+        self.log.push("FLUSHDB".into());
+        redis::cmd("FLUSHDB").exec_async(&mut self.stores.redis).await.map_err(text)?;
+        self.pass(1000); // an epoch is a second
+        self.asked.clear();
+        let classes = std::mem::take(&mut self.model.classes);
+        self.model = Model { classes, ..Model::new(self.model.now, self.model.settings.clone()) };
+        self.configure(self.model.settings.clone()).await
+    }
+
+    /// Redis comes up with the data of the last copy, as another process.
+    pub(super) async fn roll_back(&mut self) -> Checked {
+        let Some(saved) = self.saved.clone() else { return Ok(()) };
+        self.log.push("rolled back".into());
+        redis::cmd("FLUSHDB").exec_async(&mut self.stores.redis).await.map_err(text)?;
+        copy(&mut self.stores.backup, self.stores.databases.0).await?;
+        redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").exec_async(&mut self.stores.redis).await.map_err(text)?;
+        self.asked.clear();
+        let classes = std::mem::take(&mut self.model.classes);
+        self.model = Model { now: self.model.now, open: false, classes, ..saved };
+        self.check().await
+    }
+}
+
+async fn copy(from: &mut MultiplexedConnection, to: u32) -> Checked {
+    let script = redis::Script::new(
+        "redis.call('SELECT', ARGV[1]) redis.call('FLUSHDB') redis.call('SELECT', ARGV[2])
+         for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('COPY', key, key, 'DB', ARGV[1]) end",
+    );
+    let here: String = redis::cmd("CLIENT").arg("INFO").query_async(from).await.map_err(text)?;
+    let here = here.split_whitespace().find_map(|field| field.strip_prefix("db=")).unwrap_or("0").to_owned();
+    script.arg(to).arg(here).invoke_async::<()>(from).await.map_err(text)
+}
