@@ -3,12 +3,12 @@
 //! The pool checks a connection before it lends it out, so it survives `CLIENT KILL` and a restart, at the price of a second round trip;
 //! the publishing connection has no such check, so a webhook costs one round trip.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::{Manager, Pool, Runtime};
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisResult, aio::ConnectionManager, aio::ConnectionManagerConfig, aio::MultiplexedConnection};
 
-use crate::config::RedisSettings;
+use crate::{config::RedisSettings, ledger::LedgerError};
 
 /// A connection has to come up within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,6 +54,30 @@ pub fn publisher(settings: &RedisSettings) -> RedisResult<ConnectionManager> {
         .set_number_of_retries(1)
         .set_max_delay(Duration::from_millis(500));
     ConnectionManager::new_lazy_with_config(Client::open(info(settings)?)?, config)
+}
+
+/// What about this Redis endangers the data, a sentence each: an eviction policy, no append-only file, what the Python system left.
+/// A server that does not let its configuration be read is not asked further.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn dangers(pool: &Pool) -> Result<Vec<String>, LedgerError> {
+    let mut connection = pool.get().await?;
+    let mut dangers = Vec::new();
+    let celery: bool = redis::AsyncCommands::exists(&mut connection, &["_kombu.binding.celery"]).await?;
+    if celery {
+        dangers.push("this Redis holds the queues of a Celery system: give this one a Redis or a database of its own".to_owned());
+    }
+    let setting: RedisResult<HashMap<String, String>> = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut connection).await;
+    let Ok(mut settings) = setting else { return Ok(dangers) };
+    settings.extend(redis::cmd("CONFIG").arg("GET").arg("appendonly").query_async::<HashMap<String, String>>(&mut connection).await?);
+    if let Some(policy) = settings.get("maxmemory-policy").filter(|policy| *policy != "noeviction") {
+        dangers.push(format!("maxmemory-policy is {policy}: Redis may throw away jobs when it is full; set it to noeviction"));
+    }
+    if settings.get("appendonly").is_some_and(|on| on != "yes") {
+        dangers.push("appendonly is off: a restart of Redis loses accepted jobs; set it to yes".to_owned());
+    }
+    Ok(dangers)
 }
 
 /// A connection for one blocking reader, whose answers may take `block` longer than others.

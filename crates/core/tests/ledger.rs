@@ -282,3 +282,34 @@ async fn a_runner_lost_over_its_job_is_looked_up_at_github() {
     assert!(store.due_after(3_600_000).await.is_empty());
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_store_of_the_python_system_is_told_apart_and_nothing_is_lost() {
+    let store = Store::open().await;
+    let mut connection = store.ledger.pool().get().await.expect("a connection");
+    let _: i64 = redis::cmd("RPUSH").arg("org:acme:pending").arg("job").query_async(&mut connection).await.expect("a list");
+    let error = store.ledger.apply(&queued(1, "acme"), None).await.expect_err("refused");
+    assert!(error.is_transient(), "the event stays in its stream: {error}");
+    assert!(error.to_string().contains("Python system"), "{error}");
+    let dangers = jit_core::redis::dangers(store.ledger.pool()).await.expect("dangers");
+    assert!(dangers.iter().any(|danger| danger.contains("appendonly")), "{dangers:?}");
+}
+
+#[tokio::test]
+async fn of_several_beats_one_speaks() {
+    let store = Store::open().await;
+    let mut connection = store.ledger.pool().get().await.expect("a connection");
+    let minute = std::time::Duration::from_secs(60);
+    let mut emitted = Vec::new();
+    for _ in 0..3 {
+        emitted.push(jit_core::stream::emit_tick(&mut connection, "dispatch", minute).await.expect("asked"));
+    }
+    assert_eq!(emitted, [true, false, false]);
+    assert!(jit_core::stream::emit_tick(&mut connection, "sync", minute).await.expect("asked"), "another kind is another tick");
+    assert!(store.ledger.take_tick("dispatch", "w1", minute).await.expect("taken"));
+    assert!(!store.ledger.take_tick("dispatch", "w2", minute).await.expect("asked"), "one of this kind is being worked on");
+    store.ledger.end_tick("dispatch", "w2").await.expect("not its own");
+    assert!(!store.ledger.take_tick("dispatch", "w2", minute).await.expect("asked"));
+    store.ledger.end_tick("dispatch", "w1").await.expect("ended");
+    assert!(store.ledger.take_tick("dispatch", "w2", minute).await.expect("taken"));
+}

@@ -72,7 +72,7 @@ impl Client {
     /// The id of the runner group `name` at `scope`, without regard to case; `default` is the group that GitHub marks so, whatever its name. Cached.
     ///
     /// A repository has no groups: the answer is 1, and GitHub is not asked. Where the groups of an organization are not to be seen (a plan or
-    /// a server without them, a token without the right to read them), `default` is 1 as well: GitHub gives that id to the group that is always there.
+    /// a server without them, a token without the right to read them) or none is marked so, `default` is 1 as well: GitHub gives that id to the group that is always there.
     ///
     /// # Errors
     /// [`Error::NoSuchGroup`], or as any call.
@@ -99,7 +99,8 @@ impl Client {
             Err(Error::NotFound { .. } | Error::Forbidden { .. }) if wants_default => return Ok(DEFAULT_GROUP),
             listed => listed?,
         }
-        let id = found.ok_or_else(|| Error::NoSuchGroup { scope: tidy(&scope.to_string()), group: name.to_owned() })?;
+        let id =
+            found.or(wants_default.then_some(DEFAULT_GROUP)).ok_or_else(|| Error::NoSuchGroup { scope: tidy(&scope.to_string()), group: name.to_owned() })?;
         self.groups().put(key, id);
         Ok(id)
     }

@@ -42,7 +42,7 @@ pub struct Runner {
     /// Whether it runs a job.
     pub busy: bool,
     /// Names of its labels.
-    #[serde(deserialize_with = "label_names")]
+    #[serde(default, deserialize_with = "label_names")]
     pub labels: Vec<String>,
 }
 

@@ -298,7 +298,7 @@ async fn runners_are_listed_and_removed_the_one_way() {
     let remove = async |name: String| receiver.admin(Method::DELETE, &format!("/admin/runners/{name}"), "").await;
     let gone = remove(name(0)).await.ok();
     assert_eq!((&gone["name"], &gone["state"]), (&names[0], &json!("gone")));
-    assert_eq!(receiver.ticks().await, ["cleanup"]);
+    assert_eq!(receiver.ticks().await, ["dispatch"]);
     let fence: String = receiver.redis(&["HGET", &format!("runner:{}:info", name(1)), "fence"]).await;
     receiver.ledger().claim(&name(1), &fence, std::time::Duration::from_secs(20), "w").await.expect("claimed");
     receiver.ledger().observe(Observation::Started, &name(1), "").await.expect("seen");

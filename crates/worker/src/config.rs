@@ -151,6 +151,7 @@ impl Args {
             problems.add(format!("LISTEN_ADDRESS={:?}, PORT={:?}: not an IP address and a port", self.listen_address, self.port));
             SocketAddr::from(([127, 0, 0, 1], 0))
         });
+        refuse_what_is_to_come(&mut problems, |name| std::env::var(name).ok());
         let settings = Settings {
             backend: self.backend(&mut problems),
             redis: self.redis.resolve(&mut problems),
@@ -196,9 +197,35 @@ impl Args {
     }
 }
 
+/// Variables of the contract that this release does not know yet: refused, since what is ignored in silence is found at night.
+fn refuse_what_is_to_come(problems: &mut Problems, variable: impl Fn(&str) -> Option<String>) {
+    let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    for (name, instead) in [
+        ("GITHUB_APP_ID", "give a token in GITHUB_PAT"),
+        ("GITHUB_CREDENTIALS_FILE", "give one token in GITHUB_PAT"),
+        ("RUNNER_PROFILES_FILE", "the RUNNER_* variables describe the one profile"),
+    ] {
+        if set(name).is_some() {
+            problems.add(format!("{name} is not supported by this release: {instead}"));
+        }
+    }
+    if let Some(kind) = set("RUNNER_WORKLOAD").filter(|kind| kind != "pod") {
+        problems.add(format!("RUNNER_WORKLOAD={kind:?} is not supported by this release: leave it at pod"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_supported_yet_is_refused_and_not_ignored() {
+        let mut problems = Problems::default();
+        refuse_what_is_to_come(&mut problems, |name| Some(if name == "RUNNER_WORKLOAD" { "pod" } else { "x" }.into()));
+        let text = problems.finish(()).expect_err("problems").to_string();
+        assert!(["GITHUB_APP_ID", "GITHUB_CREDENTIALS_FILE", "RUNNER_PROFILES_FILE"].iter().all(|name| text.contains(name)), "{text}");
+        assert!(!text.contains("RUNNER_WORKLOAD"), "{text}");
+    }
 
     #[test]
     fn everything_wrong_is_told_at_once() {

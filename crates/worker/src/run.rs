@@ -58,6 +58,9 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+    for danger in connect::dangers(worker.ledger.pool()).await.unwrap_or_default() {
+        tracing::warn!(redis = settings.redis.address(), danger, "Redis is not set up to keep what it is given");
+    }
     // Known to be alive before it holds anything, or others would take it away.
     if let Err(error) = worker.ledger.heartbeat(&worker.id).await {
         tracing::warn!(%error, "no heartbeat");

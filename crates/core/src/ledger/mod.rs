@@ -98,7 +98,7 @@ impl From<redis::RedisError> for LedgerError {
                 Self::Refused(error.to_string())
             }
             // An error inside a script carries the code of the command that failed in it.
-            Some(_) if ["OOM ", "READONLY ", "MISCONF "].iter().any(|word| error.to_string().contains(word)) => Self::Refused(error.to_string()),
+            Some(_) if ["OOM ", "READONLY ", "MISCONF ", "LEGACY "].iter().any(|word| error.to_string().contains(word)) => Self::Refused(error.to_string()),
             Some(_) => Self::Rejected(error.to_string()),
             None => Self::Unavailable(error.to_string()),
         }

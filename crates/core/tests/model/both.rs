@@ -1,6 +1,9 @@
 //! Each transition on both: what the ledger and the model answer is compared, and then everything that they hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jit_core::{
     config::LimitsSettings,
@@ -14,6 +17,11 @@ use super::{
     drive::{Checked, World, agree, text},
     keyspace, life,
 };
+
+/// Time-out of each step of making a runner.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// So long work that is due is leased.
+const LEASE: Duration = Duration::from_secs(90);
 
 impl World<'_> {
     pub(super) async fn bring_up(&mut self, name: &str) -> Checked {
@@ -44,8 +52,7 @@ impl World<'_> {
         agree("admitted", &(admission.admitted, admission.reaped, admission.gate_closed), &(jobs.len() as u32, expected.reaped, expected.gate_closed))?;
         before.check_admission(&self.model, &expected, admission.more)?;
         for (name, _) in rung {
-            let known = self.ever.insert(name.clone(), self.spec_of(&name));
-            if known.is_some() || !self.reserved.insert(name.clone()) {
+            if self.ever.insert(name.clone(), self.spec_of(&name)).is_some() {
                 return Err(format!("{name} is used again"));
             }
         }
@@ -98,7 +105,7 @@ impl World<'_> {
         self.check().await
     }
 
-    pub(super) async fn due(&mut self) -> Checked<jit_core::ledger::Due> {
+    pub(super) async fn due(&mut self) -> Checked<Due> {
         self.log.push("due".into());
         let due = self.ledger().due(64, LEASE).await.map_err(text)?;
         self.log.push(format!("  {due:?}"));
@@ -111,7 +118,8 @@ impl World<'_> {
         };
         agree("removals", &told, &removals.iter().map(of).collect())?;
         agree("questions", &due.questions.iter().map(|question| question.job.get()).collect::<BTreeSet<_>>(), &questions.into_iter().collect())?;
-        agree("lookups", &due.registrations.iter().map(|doubt| doubt.name.clone()).collect::<BTreeSet<_>>(), &doubts.into_iter().collect())?;
+        let told: BTreeMap<_, _> = due.registrations.iter().map(|doubt| (doubt.name.clone(), doubt.github_id)).collect();
+        agree("lookups", &told, &doubts.into_iter().map(|name| (name.clone(), self.model.runners[&name].github_id)).collect())?;
         self.asked.extend(due.questions.iter().map(|question| (question.clone(), self.model.jobs[&question.job.get()].word)));
         self.doubts.extend(due.registrations.iter().cloned());
         self.check().await?;
@@ -170,6 +178,12 @@ impl World<'_> {
         let classes = std::mem::take(&mut self.model.classes);
         self.model = Model { classes, ..Model::new(self.model.now, self.model.settings.clone()) };
         self.configure(self.model.settings.clone()).await
+    }
+
+    pub(super) async fn save(&mut self) -> Checked {
+        self.log.push("save".into());
+        self.saved = Some(self.model.clone());
+        copy(&mut self.stores.redis, self.stores.databases.1).await
     }
 
     /// Redis comes up with the data of the last copy, as another process.

@@ -1,7 +1,7 @@
 //! Drives the ledger and the model through the same steps, and compares what they say and what they hold after each.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Debug,
     sync::{
         Arc,
@@ -14,12 +14,12 @@ use jit_core::{
     class::Class,
     config::LimitsSettings,
     event::{Action, JobEvent, JobId},
-    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Failure, Ledger, Listed, ListedSpec, Observation, Question},
+    ledger::{Answer, AnswerStatus, Failure, Ledger, Listed, ListedSpec, Question},
 };
 use redis::aio::MultiplexedConnection;
 
 use super::{
-    JobNumber, JobState, Model, Name, Stage, fold,
+    JobNumber, Model, Name, Stage, fold,
     keyspace::{self, Dump},
     life,
     steps::{CLASSES, Case, FOREIGN, GithubId, JOBS, ORGS, Seen, Spelt, Step, Who},
@@ -27,10 +27,6 @@ use super::{
 
 pub type Checked<T = ()> = Result<T, String>;
 
-/// Time-out of each step of making a runner.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
-/// So long work that is due is leased.
-pub(super) const LEASE: Duration = Duration::from_secs(90);
 /// The real doctor is asked every so many transitions; the comparison of keyspaces implies its findings.
 const DOCTOR_EVERY: u32 = 8;
 
@@ -50,10 +46,8 @@ pub struct World<'a> {
     pub(super) model: Model,
     pub(super) saved: Option<Model>,
     pub(super) held: Dump,
-    pub(super) rung: Vec<(Name, String)>,
     /// Every runner that there ever was, whatever the ledger has lost since.
     pub(super) ever: BTreeMap<Name, ListedSpec>,
-    pub(super) reserved: BTreeSet<Name>,
     /// Questions that were handed out, with the last word that the model had of the job.
     pub(super) asked: Vec<(Question, u64)>,
     pub(super) doubts: Vec<jit_core::ledger::Doubt>,
@@ -107,9 +101,7 @@ impl<'a> World<'a> {
             model,
             saved: None,
             held: Dump::new(),
-            rung: Vec::new(),
             ever: BTreeMap::new(),
-            reserved: BTreeSet::new(),
             asked: Vec::new(),
             doubts: Vec::new(),
             next_id: 100,
@@ -136,7 +128,7 @@ impl<'a> World<'a> {
     pub(super) async fn check(&mut self) -> Checked {
         let (dump, rung) = keyspace::dump(&mut self.stores.redis).await.map_err(text)?;
         self.held = dump;
-        self.rung.extend(rung);
+        agree("runners rung for without an admission", &rung, &Vec::new())?;
         let differences = keyspace::differences(&keyspace::observed(&self.held), &self.model.keyspace());
         if !differences.is_empty() {
             return Err(differences.join("\n"));
@@ -278,11 +270,7 @@ impl<'a> World<'a> {
                 self.model.open = false;
                 self.check().await
             }
-            Step::Save => {
-                self.log.push("save".into());
-                self.saved = Some(self.model.clone());
-                copy(&mut self.stores.redis, self.stores.databases.1).await
-            }
+            Step::Save => self.save().await,
             Step::RollBack => self.roll_back().await,
         }
     }

@@ -31,7 +31,13 @@ end
 
 -- Learns a login from GitHub's own spelling; what operators had set under another spelling moves to it.
 local function learn(org)
-  if call('HSETNX', 'orgs:known', string.lower(org), org) == 0 then return known(org) end
+  local login = call('HGET', 'orgs:known', string.lower(org))
+  if login then return login end
+  -- The Python system kept a list under this key: nothing of ours may be mixed with what it left.
+  if call('TYPE', 'org:' .. org .. ':pending').ok == 'list' then
+    error('LEGACY this Redis holds data of the Python system (org:' .. org .. ':pending is a list): use another Redis or database, or flush this one', 0)
+  end
+  call('HSET', 'orgs:known', string.lower(org), org)
   for _, key in ipairs({ 'org_limits', 'orgs:paused' }) do
     for _, spelt in ipairs(call('HKEYS', key)) do
       if spelt ~= org and string.lower(spelt) == string.lower(org) then
