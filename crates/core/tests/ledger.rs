@@ -313,3 +313,24 @@ async fn of_several_beats_one_speaks() {
     store.ledger.end_tick("dispatch", "w1").await.expect("ended");
     assert!(store.ledger.take_tick("dispatch", "w2", minute).await.expect("taken"));
 }
+
+#[tokio::test]
+async fn the_next_job_gets_the_slot_that_a_runner_has_freed() {
+    let store = Store::with_limits(|limits| limits.max_per_org = 2).await;
+    for job in 1..=3 {
+        store.apply(&queued(job, "acme")).await;
+    }
+    let reserved = store.admit().await;
+    assert_eq!(reserved.len(), 2);
+    for (id, (name, fence)) in (7..).zip(&reserved) {
+        store.make(name, fence, id).await;
+    }
+    let name = &reserved[0].0;
+    store.apply(&in_progress(1, "acme", name, 7)).await;
+    store.apply(&completed(1, "acme", Some((name, 7)))).await;
+    store.ledger.observe(Observation::Release, name, "ended").await.expect("released");
+    let next = store.admit().await;
+    assert_eq!(next.len(), 1);
+    assert!(next[0].0.starts_with("jit-runner-3-"), "{next:?}");
+    store.assert_sound().await;
+}

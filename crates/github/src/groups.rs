@@ -96,7 +96,7 @@ impl Client {
             if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         match listed.await {
-            Err(Error::NotFound { .. } | Error::Forbidden { .. }) if wants_default => return Ok(DEFAULT_GROUP),
+            Err(Error::NotFound { .. } | Error::Forbidden { .. }) if wants_default => {}
             listed => listed?,
         }
         let id =

@@ -156,3 +156,18 @@ async fn ids_are_asked_once_until_github_refuses_them() {
     assert_eq!(client.runner_group_id(&acme(), "default").await.unwrap(), 20);
     generate(20).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_default_group_is_1_where_groups_are_not_to_be_seen() {
+    for hidden in [Reply::json(404, &json!({"message": "Not Found"})), Reply::json(403, &json!({"message": "Must have admin rights"}))] {
+        let mock = Mock::always(hidden).await;
+        let client = mock.client();
+        for _ in 0..2 {
+            assert_eq!(client.runner_group_id(&acme(), "default").await.unwrap(), 1);
+        }
+        assert_eq!(mock.seen().len(), 1, "asked once");
+        client.runner_group_id(&acme(), "gpu").await.unwrap_err();
+    }
+    let down = Mock::always(Reply::json(502, &json!({"message": "Bad gateway"}))).await;
+    down.client().runner_group_id(&acme(), "default").await.unwrap_err();
+}

@@ -1,6 +1,6 @@
 //! Maintenance: the ticks that beat emits. They are the safety net; events do the same work sooner.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use jit_core::stream::{self, Entry, Reader};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,7 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
                 Ok(living) => {
                     intake::take_over(worker, &living, stop).await;
                     provision::take_over(worker, &living).await;
+                    forget_ticks(worker, &living).await;
                 }
                 Err(error) => tracing::warn!(%error, "cannot tell which workers live"),
             }
@@ -82,6 +83,18 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
     }
     if let Err(error) = worker.ledger.end_tick(kind, &worker.id).await {
         tracing::debug!(%error, tick = kind, "the right to a tick ends by itself");
+    }
+}
+
+/// A tick that a dead worker had taken is not worked on again: others have come since.
+async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
+    let pool = worker.ledger.pool();
+    let forgotten = match stream::claim_from_dead(pool, stream::TICKS, &worker.id, living, 100).await {
+        Ok(entries) => stream::acknowledge(pool, stream::TICKS, &entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, "cannot forget the ticks of dead workers");
     }
 }
 

@@ -179,11 +179,12 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
         result.map(|_| ())
     };
 
-    if let Err(error) = worker.backend.start(&spec).await {
+    // The group's id is known from the second runner of a scope on; the first one need not wait for it.
+    let (started, group) = tokio::join!(worker.backend.start(&spec), group(worker, &spec));
+    if let Err(error) = started {
         return fail("pod", pod_failure(&error)).await;
     }
-
-    let runner = match register(worker, patience, &spec).await {
+    let runner = match register(worker, patience, &spec, group).await {
         Ok(runner) => runner,
         Err((error, asked)) => return fail("registration", registration_failure(&error, asked)).await,
     };
@@ -206,12 +207,21 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
     Ok(())
 }
 
-/// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
-async fn register(worker: &Worker, patience: &Patience, spec: &RunnerSpec) -> Result<JitRunner, (jit_github::Error, bool)> {
-    let not_asked = |error| (error, false);
+async fn group(worker: &Worker, spec: &RunnerSpec) -> Result<(Scope, u64), jit_github::Error> {
     let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {:?}", spec.scope), said: error.to_string() };
-    let scope: Scope = spec.scope.parse().map_err(invalid).map_err(not_asked)?;
-    let group = worker.github.runner_group_id(&scope, &spec.group).await.map_err(not_asked)?;
+    let scope: Scope = spec.scope.parse().map_err(invalid)?;
+    let id = worker.github.runner_group_id(&scope, &spec.group).await?;
+    Ok((scope, id))
+}
+
+/// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
+async fn register(
+    worker: &Worker,
+    patience: &Patience,
+    spec: &RunnerSpec,
+    group: Result<(Scope, u64), jit_github::Error>,
+) -> Result<JitRunner, (jit_github::Error, bool)> {
+    let (scope, group) = group.map_err(|error| (error, false))?;
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
     let result = worker.github.generate_jit_config(&scope, &request, patience.get()).await;
     if let Some(remaining) = worker.github.rate_limit_remaining() {

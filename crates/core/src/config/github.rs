@@ -127,7 +127,7 @@ impl GithubSettings {
             return None;
         }
         let scope = match (&self.scope, organization) {
-            (Scope::Enterprise(slug), _) => format!("enterprises/{slug}"),
+            (Scope::Enterprise(slug), Some(_)) => format!("enterprises/{slug}"),
             (Scope::Organization, Some(org)) => format!("orgs/{org}"),
             (Scope::Repository, _) | (_, None) => format!("repos/{repo}"),
         };
@@ -161,6 +161,13 @@ mod tests {
         let class = settings.classify(None, "octocat/app", &labels).expect("ours");
         assert_eq!((class.org.as_str(), class.scope.as_str()), ("octocat/app", "repos/octocat/app"));
         assert_eq!(settings.classify(Some("Acme"), "Acme/app", &["ubuntu-latest".into()]), None);
+        let enterprise = self::settings(&["--runner-scope", "enterprise", "--github-enterprise", "big"]);
+        assert_eq!(enterprise.classify(Some("Acme"), "Acme/app", &labels).expect("ours").scope, "enterprises/big");
+        assert_eq!(
+            enterprise.classify(None, "octocat/app", &labels).expect("ours").scope,
+            "repos/octocat/app",
+            "an enterprise's runners serve organizations alone"
+        );
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn pass(&mut self, ms: i64) {
-        self.log.push(format!("pass {ms} ms"));
+        if ms > 0 {
+            self.log.push(format!("pass {ms} ms"));
+        }
         self.model.now = self.stores.clock.fetch_add(ms, Ordering::Relaxed) + ms;
     }
 
@@ -196,7 +198,10 @@ impl<'a> World<'a> {
                 self.admit().await?;
                 self.bring_up(&self.pick(Who::Reserved(0), None)).await
             }
-            Step::Admit => self.admit().await.map(|_| ()),
+            Step::Admit { after } => {
+                self.pass(*after);
+                self.admit().await.map(|_| ())
+            }
             Step::BringUp(who) => self.bring_up(&self.pick(*who, None)).await,
             Step::Claim { who, stale } => {
                 let name = self.pick(*who, None);

@@ -72,7 +72,9 @@ pub enum Step {
         accepted_ago: i64,
         succeeds: bool,
     },
-    Admit,
+    Admit {
+        after: i64,
+    },
     /// A job is queued, and a runner for whichever job comes first gets as far as to wait for work.
     Serve {
         job: u8,
@@ -304,8 +306,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => event(Action::Queued, no_runner()),
         2 => event(Action::Waiting, no_runner()),
         5 => event(Action::InProgress, runner()),
-        5 => event(Action::Completed, runner()),
-        8 => Just(Step::Admit),
+        3 => event(Action::Completed, runner()),
+        2 => event(Action::Completed, no_runner()), // cancelled before it began
+        8 => select(vec![0, 0, 0, 61_000, 121_000]).prop_map(|after| Step::Admit { after }),
         4 => job().prop_map(|job| Step::Serve { job }),
         9 => making(),
         5 => observing(),
