@@ -334,3 +334,20 @@ async fn the_next_job_gets_the_slot_that_a_runner_has_freed() {
     assert!(next[0].0.starts_with("jit-runner-3-"), "{next:?}");
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_limit_that_an_operator_lowers_by_hand_holds_at_the_next_admission() {
+    let store = Store::open().await;
+    for job in 1..=3 {
+        store.apply(&queued(job, "acme")).await;
+    }
+    let mut connection = store.ledger.pool().get().await.expect("a connection");
+    for (key, value) in [("org_limits", "1"), ("orgs:known", "acme")] {
+        let _: i64 = redis::cmd("HSET").arg(key).arg("acme").arg(value).query_async(&mut connection).await.expect("set by hand");
+    }
+    assert_eq!(store.admit().await.len(), 1);
+    let _: () = redis::cmd("SET").arg("org:acme:running").arg(0).query_async(&mut connection).await.expect("set by hand");
+    assert_eq!(store.admit().await.len(), 0, "the mirror decides nothing");
+    store.ledger.reconcile(store.time(), &[]).await.expect("reconciled");
+    store.assert_sound().await;
+}
