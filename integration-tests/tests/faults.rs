@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 mod common;
-use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, send, settle, until};
+use common::{PodCount, assert_sound, kubernetes, number, prove, send, settle, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn github_that_fails_in_every_way_costs_time_and_no_job() {
@@ -28,11 +28,7 @@ async fn github_that_fails_in_every_way_costs_time_and_no_job() {
     ]);
     stack.post(&format!("{}/_control/faults", stack.github_url), &faults).await.unwrap();
     send(&stack, 60, 6, |_| vec!["code-linux"]).await;
-    let summary = settle(&stack, 60).await;
-    assert_all_ran_once(&summary, 60);
-    pods.assert_within(3, 200);
-    assert_sound(&stack).await;
-    stack.stop().await;
+    prove(stack, &pods, 60, 3, 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,11 +55,7 @@ async fn redis_that_is_killed_and_comes_back_loses_no_accepted_job() {
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     stack.part("redis").unwrap().kill().await;
     stack.restart("redis").await.unwrap();
-    let summary = settle(&stack, 60).await;
-    assert_all_ran_once(&summary, 60);
-    pods.assert_within(2, 8);
-    assert_sound(&stack).await;
-    stack.stop().await;
+    prove(stack, &pods, 60, 2, 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,9 +68,5 @@ async fn redis_that_is_emptied_learns_the_running_pods_before_it_admits() {
     redis.write_all(b"FLUSHALL\r\n").await.unwrap();
     // At the limit of the organization, whose two runners nobody remembers.
     stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 10, "count": 3 })).await.unwrap();
-    let summary = settle(&stack, 5).await;
-    assert_all_ran_once(&summary, 5);
-    pods.assert_within(2, 200);
-    assert_sound(&stack).await;
-    stack.stop().await;
+    prove(stack, &pods, 5, 2, 200).await;
 }

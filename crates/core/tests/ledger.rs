@@ -351,3 +351,32 @@ async fn a_limit_that_an_operator_lowers_by_hand_holds_at_the_next_admission() {
     store.ledger.reconcile(store.time(), &[]).await.expect("reconciled");
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_limit_lowered_by_hand_holds_at_the_next_admission() {
+    let store = Store::with_limits(|limits| limits.max_total = 100).await;
+    for job in 1..=80 {
+        store.apply(&queued(job, if job <= 40 { "acme" } else { "other" })).await;
+    }
+    store.ledger.set_limits(&[("other".into(), Some(70))], false).await.expect("set");
+    let mut connection = store.ledger.pool().get().await.expect("a connection");
+    let _: i64 = redis::cmd("HSET").arg("org_limits").arg("acme").arg(3).query_async(&mut connection).await.expect("written");
+    let first = store.ledger.admit().await.expect("admitted");
+    let second = store.ledger.admit().await.expect("admitted");
+    assert_eq!((first.admitted + second.admitted, second.more), (43, false));
+    assert_eq!(store.ledger.org_status("acme").await.expect("status").running, 3);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn one_admission_is_a_batch_and_says_that_there_is_more() {
+    let store = Store::with_limits(|limits| (limits.max_total, limits.max_per_org) = (100, 100)).await;
+    for job in 1..=70 {
+        store.apply(&queued(job, "acme")).await;
+    }
+    let first = store.ledger.admit().await.expect("admitted");
+    assert_eq!((first.admitted, first.more), (jit_core::ledger::ADMIT_BATCH, true));
+    let second = store.ledger.admit().await.expect("admitted");
+    assert_eq!((second.admitted, second.more), (6, false));
+    store.assert_sound().await;
+}

@@ -166,6 +166,15 @@ async fn leftovers(stack: &Stack, summary: &Value) -> Vec<String> {
     left
 }
 
+/// Waits for the end and looks at it from every side: each job ran exactly once, no limit was exceeded, the invariants hold, nothing is left.
+pub async fn prove(stack: Stack, pods: &PodCount, jobs: usize, limit: usize, maximum: usize) {
+    let summary = settle(&stack, jobs as u64).await;
+    assert_all_ran_once(&summary, jobs as u64);
+    pods.assert_within(limit, maximum);
+    assert_sound(&stack).await;
+    stack.stop().await;
+}
+
 /// The invariants hold on the live store.
 pub async fn assert_sound(stack: &Stack) {
     let report = stack.jitctl(&["doctor"]).await.unwrap();

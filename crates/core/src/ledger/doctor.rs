@@ -4,10 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use redis::{AsyncCommands, pipe};
+use deadpool_redis::Connection;
+use redis::{AsyncCommands, FromRedisValue, Pipeline, pipe};
 use serde::Serialize;
 
 use super::{Ledger, LedgerError};
+
+/// Items that are asked about in one pipeline: a few ms of Redis's time.
+const CHUNK: usize = 500;
 
 /// One thing that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,6 +46,22 @@ impl Doctor {
             self.findings.push(Finding { invariant, text: text() });
         }
     }
+}
+
+/// One answer for each item, a tuple of what `ask` adds for it; asked for in pipelines, so that a deep queue costs few round trips.
+async fn ask_all<K, T: FromRedisValue>(connection: &mut Connection, items: &[K], ask: impl Fn(&mut Pipeline, &K)) -> Result<Vec<T>, LedgerError> {
+    let mut answers = Vec::with_capacity(items.len());
+    for chunk in items.chunks(CHUNK) {
+        let mut batch = pipe();
+        for item in chunk {
+            ask(&mut batch, item);
+        }
+        let flat: Vec<redis::Value> = batch.query_async(connection).await?;
+        for answer in flat.chunks(flat.len() / chunk.len()) {
+            answers.push(T::from_redis_value(redis::Value::Array(answer.to_vec())).map_err(redis::RedisError::from)?);
+        }
+    }
+    Ok(answers)
 }
 
 impl Ledger {
@@ -117,21 +137,26 @@ impl Ledger {
 
         let runners = self.runners().await?;
         let mut classes: BTreeSet<String> = BTreeSet::new();
-        for (name, info) in &runners {
+        let names: Vec<(&String, &str)> = runners.iter().map(|(name, info)| (name, info.get("class").map_or("", String::as_str))).collect();
+        let places: Vec<(bool, Option<f64>)> = ask_all(&mut connection, &names, |batch, (name, class)| {
+            batch.sismember(format!("class:{class}:idle"), name).zscore("runners:deadlines", name);
+        })
+        .await?;
+        for ((name, info), (idle, due)) in runners.iter().zip(places) {
             let state = info.get("state").map_or("", String::as_str);
             doctor.check(1, matches!(state, "reserved" | "created" | "busy" | "removing"), || format!("runner {name} is live and its state is {state:?}"));
-            if let Some(class) = info.get("class") {
-                classes.insert(class.clone());
-                let idle: bool = connection.sismember(format!("class:{class}:idle"), name).await?;
-                let should = matches!(state, "reserved" | "created");
-                doctor.check(1, idle == should, || format!("runner {name} is {state} and {}in its class's idle set", if idle { "" } else { "not " }));
-            }
-            let due: Option<f64> = connection.zscore("runners:deadlines", name).await?;
+            let should = matches!(state, "reserved" | "created");
+            doctor.check(1, idle == should, || format!("runner {name} is {state} and {}in its class's idle set", if idle { "" } else { "not " }));
             doctor.check(1, due.is_some(), || format!("runner {name} is {state} and has no deadline"));
+            classes.extend(info.get("class").cloned());
         }
 
-        for job in &questions {
-            let state: Option<String> = connection.hget(format!("job:{job}:info"), "state").await?;
+        let questions: Vec<String> = questions.into_iter().collect();
+        let states: Vec<(Option<String>,)> = ask_all(&mut connection, &questions, |batch, job| {
+            batch.hget(format!("job:{job}:info"), "state");
+        })
+        .await?;
+        for (job, (state,)) in questions.iter().zip(states) {
             doctor.check(4, state.is_some(), || format!("job {job} is in question and nothing is known of it"));
             if let Some(state) = state.filter(|state| state != "queued") {
                 let twice = jobs.insert(job.clone(), "in question");
@@ -140,12 +165,21 @@ impl Ledger {
                 });
             }
         }
-        for (job, place) in jobs.iter().filter(|(_, place)| **place == "queued") {
-            let (state, class): (Option<String>, Option<String>) = connection.hmget(format!("job:{job}:info"), &["state", "class"]).await?;
-            let class = class.unwrap_or_default();
-            let queued: Option<f64> = connection.zscore(format!("class:{class}:queued"), job).await?;
-            doctor.check(4, state.as_deref() == Some("queued") && queued.is_some(), || {
-                format!("job {job} is {place} in its organization, its state is {state:?}, in its class's queue: {}", queued.is_some())
+
+        let queued: Vec<&String> = jobs.iter().filter(|(_, place)| **place == "queued").map(|(job, _)| job).collect();
+        let known: Vec<((Option<String>, Option<String>),)> = ask_all(&mut connection, &queued, |batch, job| {
+            batch.hmget(format!("job:{job}:info"), &["state", "class"]);
+        })
+        .await?;
+        let known: Vec<(&String, Option<String>, String)> =
+            queued.iter().zip(known).map(|(job, ((state, class),))| (*job, state, class.unwrap_or_default())).collect();
+        let places: Vec<(Option<f64>,)> = ask_all(&mut connection, &known, |batch, (job, _, class)| {
+            batch.zscore(format!("class:{class}:queued"), job);
+        })
+        .await?;
+        for ((job, state, class), (place,)) in known.into_iter().zip(places) {
+            doctor.check(4, state.as_deref() == Some("queued") && place.is_some(), || {
+                format!("job {job} is queued in its organization, its state is {state:?}, in its class's queue: {}", place.is_some())
             });
             classes.insert(class);
         }
@@ -160,7 +194,7 @@ impl Ledger {
     async fn check_class(
         &self,
         doctor: &mut Doctor,
-        connection: &mut deadpool_redis::Connection,
+        connection: &mut Connection,
         class: &str,
         backoffs: &HashMap<String, f64>,
         live: &BTreeSet<String>,
