@@ -1,6 +1,6 @@
 //! Runners as processes of this host: for the demo, and for a single host whose jobs are trusted.
 //!
-//! [`Backend::start`] writes a record into a directory that the host's workers share ([`super::registry`]); [`Backend::deliver`] starts
+//! [`Backend::start`] writes a record into a directory that the host's workers share (`registry.rs`); [`Backend::deliver`] starts
 //! the runner. What holds:
 //!
 //! * A runner outlives its worker, however that ends. It leads a process group of its own; the worker holds nothing that it needs.
