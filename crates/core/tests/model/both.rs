@@ -8,7 +8,7 @@ use std::{
 use jit_core::{
     config::LimitsSettings,
     event::JobEvent,
-    ledger::{ADMIT_BATCH, Answer, Claim, Deregistration, Due, Failure, Listed, Observation, Question},
+    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Due, Failure, Listed, Observation, Question},
 };
 use redis::aio::MultiplexedConnection;
 
@@ -132,6 +132,21 @@ impl World<'_> {
         let fresh = self.model.jobs.get(&question.job.get()).is_some_and(|job| job.word == word);
         agree("the answered job's state", &state.as_str(), &self.model.answer(question.job.get(), fresh, answer))?;
         self.check().await
+    }
+
+    pub(super) async fn upkeep(&mut self, status: AnswerStatus, what: Observation) -> Checked {
+        let due = self.due().await?;
+        for removal in &due.removals {
+            self.observe(what, &removal.name, None).await?;
+        }
+        let asked: Vec<_> = self.asked.iter().rev().take(due.questions.len()).cloned().collect();
+        for (question, word) in asked {
+            let Some(job) = self.model.jobs.get(&question.job.get()) else { continue };
+            let ran = matches!(status, AnswerStatus::InProgress | AnswerStatus::Completed);
+            let answer = Answer { status, runner: job.runner.clone().filter(|_| ran), runner_id: None, conclusion: ran.then(|| "success".to_owned()) };
+            self.answer(&question, word, &answer).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn settle_doubt(&mut self, doubt: u8) -> Checked {

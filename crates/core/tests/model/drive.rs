@@ -227,6 +227,13 @@ impl<'a> World<'a> {
                 self.pass(*after);
                 self.due().await.map(|_| ())
             }
+            Step::Upkeep { after, times, status, what } => {
+                for _ in 0..*times {
+                    self.pass(*after);
+                    self.upkeep(*status, *what).await?;
+                }
+                Ok(())
+            }
             Step::Answer { question, status, runner, id, succeeds } => {
                 let Some((question, word)) = self.asked.iter().rev().nth(usize::from(*question) % self.asked.len().max(1)).cloned() else { return Ok(()) };
                 let org = self.model.jobs.get(&question.job.get()).map(|job| job.org.clone());

@@ -108,6 +108,13 @@ pub enum Step {
     Due {
         after: i64,
     },
+    /// What a worker does with all that is due: every job in question gets this answer, of every runner to remove this is seen.
+    Upkeep {
+        after: i64,
+        times: u8,
+        status: AnswerStatus,
+        what: Observation,
+    },
     /// One of the questions that were asked so far, the last one first, answered for the first time or again.
     Answer {
         question: u8,
@@ -264,18 +271,17 @@ fn observing() -> impl Strategy<Value = Step> {
     (what, who(), gone).prop_map(|(what, who, gone)| Step::Observe { what, who, gone })
 }
 
+fn status() -> impl Strategy<Value = AnswerStatus> {
+    use AnswerStatus::{Completed, InProgress, Missing, Queued, Waiting};
+    select(vec![Queued, Waiting, InProgress, Completed, Missing, Missing])
+}
+
 fn asking() -> impl Strategy<Value = Step> {
-    let status = select(vec![
-        AnswerStatus::Queued,
-        AnswerStatus::Waiting,
-        AnswerStatus::InProgress,
-        AnswerStatus::Completed,
-        AnswerStatus::Missing,
-        AnswerStatus::Missing,
-    ]);
+    let removal = select(vec![Observation::Busy, Observation::Absent, Observation::Absent, Observation::Postpone]);
     prop_oneof![
-        5 => select(TIMES.to_vec()).prop_map(|after| Step::Due { after }),
-        5 => (0..6_u8, status, runner(), github_id(), any::<bool>())
+        3 => select(TIMES.to_vec()).prop_map(|after| Step::Due { after }),
+        3 => (select(TIMES.to_vec()), 1..5_u8, status(), removal).prop_map(|(after, times, status, what)| Step::Upkeep { after, times, status, what }),
+        4 => (0..6_u8, status(), runner(), github_id(), any::<bool>())
             .prop_map(|(question, status, runner, id, succeeds)| Step::Answer { question, status, runner, id, succeeds }),
         1 => any::<u8>().prop_map(|doubt| Step::Settle { doubt }),
     ]
