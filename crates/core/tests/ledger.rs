@@ -376,3 +376,21 @@ async fn one_admission_is_a_batch_and_says_that_there_is_more() {
     assert_eq!((second.admitted, second.more), (6, false));
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_ledger_that_lost_its_configuration_takes_everything_and_admits_nothing() {
+    let store = Store::open().await;
+    let mut connection = store.ledger.pool().get().await.expect("a connection");
+    let () = redis::cmd("FLUSHDB").query_async(&mut connection).await.expect("emptied");
+    store.ledger.set_limits(&[("acme".into(), Some(5))], false).await.expect("set");
+    store.apply(&queued(1, "acme")).await;
+    store.apply(&completed(2, "acme", None)).await;
+    store.apply(&queued(2, "acme")).await; // late
+    assert_eq!((store.state(1).await.as_str(), store.state(2).await.as_str()), ("queued", "completed"));
+    assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").opened);
+    assert_eq!(store.ledger.admit().await.expect("admitted").admitted, 0);
+    store.assert_sound().await;
+    store.ledger.ensure_configured(&support::default_limits()).await.expect("configured");
+    assert_eq!(store.admit().await.len(), 1);
+    store.assert_sound().await;
+}

@@ -120,7 +120,8 @@ impl Ledger {
             });
             sum += runners.len();
             let limit = limits.get(org).copied().unwrap_or(default_limit);
-            let should = !classes.is_empty() && (runners.len() as u64) < limit && !paused && !backoffs.contains_key(&format!("org:{org}"));
+            let room = (runners.len() as u64) < limit && meta.contains_key("max_total"); // nothing is admitted without a configuration
+            let should = !classes.is_empty() && room && !paused && !backoffs.contains_key(&format!("org:{org}"));
             doctor.check(5, ready.is_some() == should, || {
                 format!(
                     "{org} is {}in orgs:ready and should {}be: {} classes in need, {} of {limit} runners, paused {paused}",

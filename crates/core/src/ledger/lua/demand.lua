@@ -66,11 +66,10 @@ end
 -- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, no back-off and no pause.
 -- Score: the number of the admission at which it was last served, plus its share of its own limit scaled to the maximum.
 local function refresh_org(org)
-  local running, limit = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org)
-  if running < limit and call('EXISTS', 'org:' .. org .. ':classes') == 1
+  local running, limit, maximum = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org), setting('max_total')
+  if running < limit and maximum > 0 and call('EXISTS', 'org:' .. org .. ':classes') == 1
       and call('HEXISTS', 'orgs:paused', org) == 0 and not backing_off('org:' .. org) then
     local served = tonumber(call('HGET', 'orgs:served', org)) or 0
-    local maximum = setting('max_total')
     call('ZADD', 'orgs:ready', served + maximum * running / math.min(limit, maximum), org)
   else
     call('ZREM', 'orgs:ready', org)

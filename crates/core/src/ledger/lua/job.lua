@@ -62,7 +62,8 @@ local function complete(job, runner, conclusion)
   call('HSET', key, 'state', 'completed', 'completed_at', now, 'conclusion', conclusion or 'unknown')
   if runner then call('HSET', key, 'runner', runner) end
   call('HDEL', key, 'reason', 'missing', 'rev', 'scope', 'group', 'labels')
-  call('PEXPIRE', key, setting('tombstone_ttl'))
+  local ttl = setting('tombstone_ttl')
+  call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS) -- a ledger that lost its configuration forgets no end either
 end
 
 -- A runner whose job is over should end by itself; if it has not by its deadline, it is removed.
