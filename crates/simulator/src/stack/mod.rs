@@ -32,6 +32,9 @@ pub enum Backend {
     Kubernetes,
 }
 
+/// So often a part is looked at before its silence is an error.
+const LOOKS: u32 = 5;
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -274,7 +277,17 @@ impl Stack {
     /// # Errors
     /// When there is no answer, or none of a success.
     pub async fn get(&self, url: &str) -> anyhow::Result<Value> {
-        Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
+        let mut tries = 1;
+        let answer = loop {
+            match self.http.get(url).send().await {
+                // A kept connection that the other side has just closed, or a machine with too much to do: looking again harms nothing.
+                Err(error) if tries < LOOKS => tracing::debug!(%error, url, tries, "no answer; looking again"),
+                answer => break answer?,
+            }
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        Ok(answer.error_for_status()?.json().await?)
     }
 
     /// POST, JSON both ways.
