@@ -394,3 +394,26 @@ async fn a_ledger_that_lost_its_configuration_takes_everything_and_admits_nothin
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn of_surplus_runners_reserved_ones_go_first_and_then_the_youngest() {
+    let store = Store::open().await;
+    let mut names = Vec::new();
+    for job in 1..=4 {
+        store.apply(&queued(job, "acme")).await;
+        let (name, fence) = store.admit().await.remove(0);
+        if job != 2 {
+            store.make(&name, &fence, 70 + job).await;
+        }
+        names.push(name);
+        store.pass(1000);
+    }
+    for gone in [1, 3, 2] {
+        store.apply(&completed(gone as u64 + 1, "acme", None)).await;
+        store.pass(120_000);
+        assert_eq!(store.ledger.admit().await.expect("admit").reaped, 1);
+        assert!(["gone", "removing"].contains(&store.runner_state(&names[gone]).await.as_str()), "{gone}");
+    }
+    assert_eq!(store.runner_state(&names[0]).await, "created");
+    store.assert_sound().await;
+}

@@ -25,6 +25,26 @@ const CALLS = [
   ['get', '/orgs/{org}/actions/runner-groups'],
   ['get', '/enterprises/{enterprise}/actions/runner-groups'],
   ['get', '/repos/{owner}/{repo}/actions/jobs/{job_id}'],
+  // As a GitHub App.
+  ['get', '/app/installations'],
+  ['post', '/app/installations/{installation_id}/access_tokens'],
+  ['get', '/orgs/{org}/installation'],
+  ['get', '/users/{username}/installation'],
+  ['get', '/installation/repositories'],
+  // Webhooks that came to nothing.
+  ['get', '/app/hook/config'],
+  ['get', '/app/hook/deliveries'],
+  ['post', '/app/hook/deliveries/{delivery_id}/attempts'],
+  ...['/orgs/{org}', '/repos/{owner}/{repo}'].flatMap((scope) => [
+    ['get', `${scope}/hooks`],
+    ['get', `${scope}/hooks/{hook_id}/deliveries`],
+    ['post', `${scope}/hooks/{hook_id}/deliveries/{delivery_id}/attempts`],
+  ]),
+  // Jobs that nobody told of.
+  ['get', '/organizations'],
+  ['get', '/orgs/{org}/repos'],
+  ['get', '/repos/{owner}/{repo}/actions/runs'],
+  ['get', '/repos/{owner}/{repo}/actions/runs/{run_id}/jobs'],
 ];
 
 const here = dirname(fileURLToPath(import.meta.url));
