@@ -24,6 +24,14 @@ pub enum Error {
         /// The name that was looked for.
         group: String,
     },
+    /// No credential serves this owner: nothing was sent.
+    #[error("no credential serves {owner}: name it among the owners of one in {source_of_credentials}")]
+    NotServed {
+        /// Login of an organization or user, or slug of an enterprise.
+        owner: String,
+        /// Where the credentials are configured.
+        source_of_credentials: String,
+    },
     /// 409 to a JIT config: a runner of this name is registered. As names are never used again, an earlier call whose answer was lost made it.
     #[error("{what}: a runner of this name exists: {said}")]
     NameTaken {
@@ -163,7 +171,7 @@ impl Error {
     pub fn backs_off(&self) -> BackOff {
         match self {
             Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::NameTaken { .. } => BackOff::Class,
-            Self::Forbidden { .. } | Self::NotFound { .. } | Self::Refused { .. } => BackOff::Organization,
+            Self::NotServed { .. } | Self::Forbidden { .. } | Self::NotFound { .. } | Self::Refused { .. } => BackOff::Organization,
             Self::Unauthorized { .. } | Self::PrimaryLimit { .. } => BackOff::Credential,
             Self::SecondaryLimit { .. }
             | Self::Unreachable { .. }

@@ -1,6 +1,6 @@
 //! A small typed client of GitHub's REST API: the calls that a manager of just-in-time runners makes, and no others.
 //!
-//! It knows one server and one credential, sends each call once, and says what came of it. It does not retry and does not wait: the
+//! A [`Client`] knows one server and one credential, sends each call once, and says what came of it. It does not retry and does not wait: the
 //! ledger decides what is tried again, and when. For that, [`Error`] is a closed list whose every variant answers three questions:
 //!
 //! * [`backs_off`](Error::backs_off): does it concern the class, the organization, the credential or the whole server?
@@ -10,7 +10,9 @@
 //!
 //! Tokens and JIT configs are [`SecretString`](secrecy::SecretString)s, sent to the API's origin only, and in no error, log or `Debug`.
 //!
-//! Where to look: `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `transport` one request, `answer`, `rate`, `words`
+//! Several credentials, each with the owners that it serves, are [`Credentials`].
+//!
+//! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `transport` one request, `answer`, `rate`, `words`
 //! and `error` what a refusal means, `types` what is sent and received. With the feature `openapi-validation`, `openapi` holds requests and
 //! answers against GitHub's own description; the tests of this crate and of the simulator use it.
 
@@ -18,6 +20,7 @@
 
 mod answer;
 mod client;
+mod credentials;
 mod error;
 mod groups;
 mod options;
@@ -32,6 +35,7 @@ mod words;
 pub mod openapi;
 
 pub use client::Client;
+pub use credentials::{Credential, Credentials, EVERYBODY};
 pub use error::{BackOff, Error};
 pub use options::{BuildError, ClientOptions, OnResponse, Token};
 pub use scope::{Scope, ScopeError, api_url_for};

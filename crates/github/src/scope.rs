@@ -30,6 +30,14 @@ pub enum Scope {
 pub struct ScopeError(String);
 
 impl Scope {
+    /// Whose credential it takes: login of the organization or of the repository's owner, or slug of the enterprise.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        match self {
+            Self::Organization(owner) | Self::Repository { owner, .. } | Self::Enterprise(owner) => owner,
+        }
+    }
+
     /// The path segments under the API's root, not yet encoded.
     pub(crate) fn segments(&self) -> Vec<&str> {
         match self {

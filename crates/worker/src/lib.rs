@@ -47,8 +47,8 @@ pub struct Worker {
     pub limits: LimitsSettings,
     /// Where Redis is, for readers with connections of their own.
     pub redis: RedisSettings,
-    /// GitHub.
-    pub github: jit_github::Client,
+    /// GitHub, as whoever serves an owner.
+    pub github: jit_github::Credentials,
     /// Time-out of a call of GitHub.
     pub github_timeout: Duration,
     /// Where runners run.

@@ -17,6 +17,13 @@ pub struct Call {
     pub status: u16,
 }
 
+/// Labels of what belongs to a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CredentialLabel {
+    /// The credential's name; `default` where there is one alone.
+    pub credential: String,
+}
+
 /// Labels of a failure to make a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Step {
@@ -30,7 +37,7 @@ pub struct Metrics {
     /// Calls of GitHub.
     pub github_requests: Family<Call, Counter>,
     /// Calls that GitHub still allows in this hour, as it last said.
-    pub github_remaining: Gauge,
+    pub github_remaining: Family<CredentialLabel, Gauge>,
     /// Runners made.
     pub created: Counter,
     /// Runners that could not be made.
@@ -58,7 +65,7 @@ impl Metrics {
         let buckets = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0];
         let metrics = Self {
             github_requests: Family::default(),
-            github_remaining: Gauge::default(),
+            github_remaining: Family::default(),
             created: Counter::default(),
             failed: Family::default(),
             released: Counter::default(),

@@ -22,14 +22,14 @@ use jit_core::{
     ledger::{Claim, Failure, LedgerError, Observation, Registration, Reservation, Subject},
     stream::{self, Entry, Reader},
 };
-use jit_github::{BackOff, Deletion, JitRequest, JitRunner, Scope};
+use jit_github::{BackOff, Credential, Deletion, JitRequest, JitRunner, Scope};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     BLOCK, Worker,
     backend::{BackendError, RunnerSpec},
-    metrics::Step,
+    metrics::{CredentialLabel, Step},
     retry::{Pause, persist},
 };
 
@@ -180,11 +180,11 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
     };
 
     // The group's id is known from the second runner of a scope on; the first one need not wait for it.
-    let (started, group) = tokio::join!(worker.backend.start(&spec), group(worker, &spec));
+    let (started, place) = tokio::join!(worker.backend.start(&spec), place(worker, &spec));
     if let Err(error) = started {
         return fail("pod", pod_failure(&error)).await;
     }
-    let runner = match register(worker, patience, &spec, group).await {
+    let runner = match register(worker, patience, &spec, place).await {
         Ok(runner) => runner,
         Err((error, asked)) => return fail("registration", registration_failure(&error, asked)).await,
     };
@@ -207,11 +207,19 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
     Ok(())
 }
 
-async fn group(worker: &Worker, spec: &RunnerSpec) -> Result<(Scope, u64), jit_github::Error> {
+/// Where a runner is to be registered, and as whom.
+struct Place {
+    credential: Credential,
+    scope: Scope,
+    group: u64,
+}
+
+async fn place(worker: &Worker, spec: &RunnerSpec) -> Result<Place, jit_github::Error> {
     let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {:?}", spec.scope), said: error.to_string() };
     let scope: Scope = spec.scope.parse().map_err(invalid)?;
-    let id = worker.github.runner_group_id(&scope, &spec.group).await?;
-    Ok((scope, id))
+    let credential = worker.github.of(&scope)?;
+    let group = credential.client.runner_group_id(&scope, &spec.group).await?;
+    Ok(Place { credential, scope, group })
 }
 
 /// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
@@ -219,13 +227,14 @@ async fn register(
     worker: &Worker,
     patience: &Patience,
     spec: &RunnerSpec,
-    group: Result<(Scope, u64), jit_github::Error>,
+    place: Result<Place, jit_github::Error>,
 ) -> Result<JitRunner, (jit_github::Error, bool)> {
-    let (scope, group) = group.map_err(|error| (error, false))?;
+    let Place { credential, scope, group } = place.map_err(|error| (error, false))?;
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
-    let result = worker.github.generate_jit_config(&scope, &request, patience.get()).await;
-    if let Some(remaining) = worker.github.rate_limit_remaining() {
-        worker.metrics.github_remaining.set(i64::try_from(remaining).unwrap_or(i64::MAX));
+    let result = credential.client.generate_jit_config(&scope, &request, patience.get()).await;
+    if let Some(remaining) = credential.client.rate_limit_remaining() {
+        let label = CredentialLabel { credential: credential.name.to_string() };
+        worker.metrics.github_remaining.get_or_create(&label).set(i64::try_from(remaining).unwrap_or(i64::MAX));
     }
     patience.learn(matches!(result, Err(jit_github::Error::TimedOut { .. })));
     result.map_err(|error| (error, true))
@@ -235,7 +244,11 @@ async fn register(
 async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(), LedgerError> {
     tracing::info!(runner.name = spec.name, "this runner was given up meanwhile; removing what was made");
     let Ok(scope) = spec.scope.parse::<Scope>() else { return Ok(()) };
-    match worker.github.delete_runner(&scope, github_id).await {
+    let deletion = match worker.github.of(&scope) {
+        Ok(credential) => credential.client.delete_runner(&scope, github_id).await,
+        Err(error) => Err(error),
+    };
+    match deletion {
         Ok(Deletion::Deleted | Deletion::NotFound) => {}
         Ok(Deletion::Busy) => return Ok(()),
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jit_core::{ledger::Ledger, probe, process, redis as connect, telemetry};
-use jit_github::ClientOptions;
+use jit_github::{Client, ClientOptions, Credential, Credentials, EVERYBODY};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,9 @@ use crate::{
     upkeep,
 };
 
+/// Name of the credential that the environment alone describes.
+const DEFAULT_CREDENTIAL: &str = "default";
+
 /// Runs a worker until it is told to stop, and drains it.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     tokio::task::yield_now().await;
 
     let ledger = Ledger::new(connect::pool(&settings.redis)?);
-    let github = github_client(&settings, &metrics)?;
+    let github = credentials(&settings, &metrics)?;
     let Some(backend) = connect_backend(&settings.backend, &stop).await? else { return Ok(()) };
     let worker = Arc::new(Worker {
         id: process::identity(),
@@ -105,7 +108,7 @@ fn spawn<F: Future<Output = ()> + Send + 'static>(
     tokio::spawn(task(worker.clone(), stop.clone()))
 }
 
-fn github_client(settings: &Settings, metrics: &Metrics) -> anyhow::Result<jit_github::Client> {
+fn credentials(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Credentials> {
     let (token, requests) = (settings.token.clone(), metrics.github_requests.clone());
     let mut options = ClientOptions::new(settings.api_url.clone(), Arc::new(move || token.get()));
     options.timeout = settings.github_timeout;
@@ -113,7 +116,8 @@ fn github_client(settings: &Settings, metrics: &Metrics) -> anyhow::Result<jit_g
     options.on_response = Some(Arc::new(move |endpoint, status| {
         requests.get_or_create(&Call { endpoint: endpoint.to_owned(), status }).inc();
     }));
-    Ok(jit_github::Client::new(options)?)
+    let credential = Credential::new(DEFAULT_CREDENTIAL, &[EVERYBODY.into()], Client::new(options)?);
+    Ok(Credentials::new("GITHUB_CREDENTIALS_FILE", vec![credential]))
 }
 
 /// `None` when the worker was stopped before Kubernetes answered.

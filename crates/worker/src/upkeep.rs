@@ -65,23 +65,28 @@ enum Registration {
 
 async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>) -> Registration {
     let Ok(scope) = scope.parse::<Scope>() else { return Registration::NotFound };
-    let id = match id {
-        Some(id) => Ok(Some(id)),
-        None => worker.github.find_runner(&scope, name).await.map(|found| found.map(|runner| runner.id)),
-    };
-    let deletion = match id {
-        Ok(Some(id)) => worker.github.delete_runner(&scope, id).await,
-        Ok(None) => return Registration::NotFound,
-        Err(error) => Err(error),
-    };
-    match deletion {
-        Ok(Deletion::Deleted) => Registration::Gone(Deregistration::Deleted),
-        Ok(Deletion::NotFound) => Registration::Gone(Deregistration::Absent),
-        Ok(Deletion::Busy) => Registration::Busy,
+    match delete(worker, name, &scope, id).await {
+        Ok(Some(Deletion::Deleted)) => Registration::Gone(Deregistration::Deleted),
+        Ok(Some(Deletion::NotFound)) => Registration::Gone(Deregistration::Absent),
+        Ok(Some(Deletion::Busy)) => Registration::Busy,
+        Ok(None) => Registration::NotFound,
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "GitHub does not say whether a runner is gone; asked again");
             Registration::Unknown
         }
+    }
+}
+
+/// `None` where no runner of this name is registered.
+async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>) -> Result<Option<Deletion>, jit_github::Error> {
+    let client = worker.github.of(scope)?.client;
+    let id = match id {
+        Some(id) => Some(id),
+        None => client.find_runner(scope, name).await?.map(|runner| runner.id),
+    };
+    match id {
+        Some(id) => client.delete_runner(scope, id).await.map(Some),
+        None => Ok(None),
     }
 }
 
@@ -118,7 +123,12 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
 
 async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
     let Some((owner, repo)) = question.repo.split_once('/') else { return Ok(()) };
-    let answer = match worker.github.job(owner, repo, question.job.get()).await {
+    let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
+    let job = match worker.github.of(&scope) {
+        Ok(credential) => credential.client.job(owner, repo, question.job.get()).await,
+        Err(error) => Err(error),
+    };
+    let answer = match job {
         Ok(Some(job)) => {
             let status = match job.status {
                 JobStatus::Queued => AnswerStatus::Queued,

@@ -1,0 +1,139 @@
+//! Several credentials, each with the owners that it serves.
+//!
+//! Invariants: at most one credential serves an owner at a time, and which one does not depend on the order of calls: the first that names
+//! the owner, else the first that serves `*`. Owners are compared without regard to case, as GitHub compares logins. A set that is replaced is
+//! replaced whole; whoever holds a credential of the old one finishes with it.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::scope::Scope;
+use crate::words::tidy;
+
+/// Serves every owner that no other credential names.
+pub const EVERYBODY: &str = "*";
+
+/// A client, and whom it serves. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// Its name in the ledger, in metrics and logs; unique in its set.
+    pub name: Arc<str>,
+    /// Logins of organizations and users, slugs of enterprises, or `*`.
+    pub owners: Arc<[String]>,
+    /// What calls GitHub with it.
+    pub client: Client,
+}
+
+impl Credential {
+    /// A credential of this name that serves these owners.
+    #[must_use]
+    pub fn new(name: &str, owners: &[String], client: Client) -> Self {
+        Self { name: name.into(), owners: owners.iter().map(|owner| fold(owner)).collect(), client }
+    }
+
+    /// How well it serves an owner (folded already): not at all, as everybody, or by name.
+    fn serves(&self, owner: &str) -> Option<bool> {
+        if self.owners.iter().any(|own| own == owner) {
+            return Some(true);
+        }
+        self.owners.iter().any(|own| own == EVERYBODY).then_some(false)
+    }
+}
+
+/// All credentials of a process. Clones are the same set.
+#[derive(Clone)]
+pub struct Credentials(Arc<Set>);
+
+struct Set {
+    /// What an operator mends when an owner is served by none, for example `GITHUB_CREDENTIALS_FILE=/etc/jit/credentials.yaml`.
+    source: String,
+    list: RwLock<Arc<[Credential]>>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("source", &self.0.source).field("list", &self.all()).finish()
+    }
+}
+
+impl Credentials {
+    /// A set. `source` names what an operator mends where no credential serves an owner.
+    #[must_use]
+    pub fn new(source: impl Into<String>, list: Vec<Credential>) -> Self {
+        Self(Arc::new(Set { source: source.into(), list: RwLock::new(list.into()) }))
+    }
+
+    /// The one that serves this owner: login of an organization or user, or slug of an enterprise.
+    #[must_use]
+    pub fn serving(&self, owner: &str) -> Option<Credential> {
+        let owner = fold(owner);
+        let all = self.all();
+        let first = |by_name: bool| all.iter().find(|credential| credential.serves(&owner) == Some(by_name)).cloned();
+        first(true).or_else(|| first(false))
+    }
+
+    /// The one that serves a scope's owner.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`], which says what to mend.
+    pub fn of(&self, scope: &Scope) -> Result<Credential, Error> {
+        let owner = scope.owner();
+        self.serving(owner).ok_or_else(|| Error::NotServed { owner: tidy(owner), source_of_credentials: self.0.source.clone() })
+    }
+
+    /// All of them, as they are now.
+    #[must_use]
+    pub fn all(&self) -> Arc<[Credential]> {
+        self.0.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the set: what is under way finishes with the old one.
+    pub fn replace(&self, list: Vec<Credential>) {
+        *self.0.list.write().unwrap_or_else(PoisonError::into_inner) = list.into();
+    }
+}
+
+/// GitHub compares logins without regard to case; they are ASCII.
+fn fold(owner: &str) -> String {
+    owner.trim().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::options::ClientOptions;
+
+    fn credential(name: &str, owners: &[&str]) -> Credential {
+        let options = ClientOptions::new("http://127.0.0.1:9/".parse().unwrap(), Arc::new(|| "t".into()));
+        Credential::new(name, &owners.iter().map(|owner| (*owner).to_owned()).collect::<Vec<_>>(), Client::new(options).unwrap())
+    }
+
+    #[test]
+    fn a_name_wins_over_everybody() {
+        let set = Credentials::new("FILE", vec![credential("rest", &["*"]), credential("acme", &["Acme", "acme-labs"])]);
+        let serving = |owner: &str| set.serving(owner).map(|credential| credential.name.to_string());
+        assert_eq!(serving("aCME").as_deref(), Some("acme"));
+        assert_eq!(serving("octocat").as_deref(), Some("rest"));
+        set.replace(vec![credential("acme", &["Acme"])]);
+        assert_eq!(serving("octocat"), None);
+        let error = set.of(&"repos/octocat/app".parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "no credential serves octocat: name it among the owners of one in FILE");
+        assert_eq!(error.backs_off(), crate::BackOff::Organization);
+    }
+
+    proptest! {
+        /// One owner has one credential: the first that names it, whatever its case, else the first for everybody.
+        #[test]
+        fn one_owner_has_one_credential(sets in prop::collection::vec(prop::collection::vec("[a-c*]", 1..3), 0..4), owner in "[a-dA-D]") {
+            let list = sets.iter().enumerate().map(|(i, owners)| credential(&i.to_string(), &owners.iter().map(String::as_str).collect::<Vec<_>>())).collect();
+            let folded = owner.to_lowercase();
+            let expected = sets.iter().position(|owners| owners.contains(&folded)).or_else(|| sets.iter().position(|owners| owners.iter().any(|o| o == "*")));
+            let found = Credentials::new("FILE", list).serving(&owner).map(|credential| credential.name.to_string());
+            prop_assert_eq!(found, expected.map(|i| i.to_string()));
+        }
+    }
+}
