@@ -152,8 +152,8 @@ async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     let timeout = std::time::Duration::from_secs(20);
-    assert!(matches!(store.ledger.claim(&name, &fence, timeout, "w1").await.expect("claim"), Claim::Ours(_)));
-    assert_eq!(store.ledger.claim(&name, &fence, timeout, "w2").await.expect("claim"), Claim::Stale, "taken once");
+    assert!(matches!(store.ledger.claim(&name, &fence, timeout, "w1", "default").await.expect("claim"), Claim::Ours(_)));
+    assert_eq!(store.ledger.claim(&name, &fence, timeout, "w2", "default").await.expect("claim"), Claim::Stale, "taken once");
     let due = store.due_after(81_000).await;
     assert_eq!(due.removals.len(), 1, "its deadline has passed");
     assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Stale);
@@ -175,7 +175,7 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
     assert_eq!(reserved.len(), 2);
     let (name, fence) = reserved.iter().find(|(name, _)| name.starts_with("jit-runner-1-")).expect("acme's");
     let minute = std::time::Duration::from_secs(60);
-    store.ledger.claim(name, fence, minute, "w").await.expect("claim");
+    store.ledger.claim(name, fence, minute, "w", "default").await.expect("claim");
     let failure = Failure {
         made: false,
         registration: Registration::None,

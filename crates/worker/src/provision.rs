@@ -35,6 +35,8 @@ use crate::{
 
 /// The JIT call's time-out doubles up to this when it runs out: a slow GitHub is waited for, not asked again.
 const JIT_TIMEOUT_MOST: Duration = Duration::from_secs(180);
+/// The one credential that serves every organization.
+const CREDENTIAL: &str = "default";
 /// So long a step's result is offered to a ledger that does not answer; then the deadline clears up.
 const PERSIST: Duration = Duration::from_secs(20);
 
@@ -142,14 +144,17 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     };
     let began = Instant::now();
     let timeout = worker.backend.timeout() + patience.get();
-    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id)).await {
+    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id, CREDENTIAL)).await {
         Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
             }
             Err(error) => tracing::warn!(%error, runner.name = runner, "the ledger did not take a runner's step; its deadline clears up"),
         },
-        Ok(Claim::Stale) => tracing::debug!(runner.name = runner, "this reservation is not ours any more"),
+        Ok(Claim::Stale) => {
+            tracing::debug!(runner.name = runner, "this reservation is not ours any more");
+            worker.admit().await; // it may have been given back, and its room be another's
+        }
         Err(error) => tracing::warn!(%error, runner.name = runner, "the ledger does not answer; the reservation's deadline drops it"),
     }
     acknowledge(worker, entry).await;
@@ -281,7 +286,7 @@ fn registration_failure(error: &jit_github::Error, asked: bool) -> Failure {
     let (subject, first, most) = match error.backs_off() {
         BackOff::Class => (Subject::Class, secs(30), secs(1800)),
         BackOff::Organization => (Subject::Org, secs(60), secs(1800)),
-        BackOff::Credential => (Subject::Global, secs(30), secs(300)),
+        BackOff::Credential => (Subject::Credential, secs(30), secs(300)),
         BackOff::All => (Subject::Global, secs(2), secs(30)),
     };
     let first = error.retry_after().map_or(first, |said| said.max(secs(1)));

@@ -93,6 +93,7 @@ impl Ledger {
         let orgs: Vec<String> = connection.hvals("orgs:known").await?;
         let limits: HashMap<String, u64> = connection.hgetall("org_limits").await?;
         let meta: HashMap<String, String> = connection.hgetall("ledger:meta").await?;
+        let credentials: HashMap<String, String> = connection.hgetall("orgs:credential").await?;
         let default_limit: u64 = meta.get("max_per_org").and_then(|text| text.parse().ok()).unwrap_or(0);
         let live: BTreeSet<String> = connection.smembers("runners:live").await?;
         let total: Option<u64> = connection.get("global:total_running").await?;
@@ -121,7 +122,9 @@ impl Ledger {
             sum += runners.len();
             let limit = limits.get(org).copied().unwrap_or(default_limit);
             let room = (runners.len() as u64) < limit && meta.contains_key("max_total"); // nothing is admitted without a configuration
-            let should = !classes.is_empty() && room && !paused && !backoffs.contains_key(&format!("org:{org}"));
+            let held = [Some(format!("org:{org}")), credentials.get(org).map(|name| format!("credential:{name}"))];
+            let held = held.into_iter().flatten().any(|subject| backoffs.contains_key(&subject));
+            let should = !classes.is_empty() && room && !paused && !held;
             doctor.check(5, ready.is_some() == should, || {
                 format!(
                     "{org} is {}in orgs:ready and should {}be: {} classes in need, {} of {limit} runners, paused {paused}",

@@ -59,8 +59,13 @@ impl Ledger {
         let queued_at = text("queued_at").parse().ok();
         let explained = |why: String, since: Option<i64>, next: Option<i64>| Explanation { state: "queued".into(), why, since: since.or(queued_at), next };
 
+        let mut connection = self.pool().get().await?;
+        let credential: Option<String> = connection.hget("orgs:credential", &org).await?;
+        drop(connection);
+        let credential = credential.unwrap_or_default();
         let subjects = [
             ("global".to_owned(), "everything".to_owned()),
+            (format!("credential:{credential}"), format!("credential {credential}")),
             (format!("org:{org}"), format!("organization {org}")),
             (format!("profile:{profile}"), format!("profile {profile}")),
             (format!("class:{class}"), format!("its class (labels {})", text("labels"))),

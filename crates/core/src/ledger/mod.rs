@@ -18,7 +18,9 @@
 //! orgs:served             HASH    org → number of the admission at which it was last served
 //! orgs:known              HASH    lower-case login → login as GitHub writes it
 //! orgs:paused             HASH    org → {reason, until_ms, since}
-//! backoffs                ZSET    what backs off (class:ID, org:ORG, profile:NAME, global, pause:ORG) → until
+//! orgs:credential         HASH    org → the credential that serves it, as its last runner's maker knew it
+//! credential:{name}:orgs  SET     organizations that a credential serves
+//! backoffs                ZSET    what backs off (class:ID, org:ORG, profile:NAME, credential:NAME, global, pause:ORG) → until
 //! {subject}:backoff       HASH    reason, since, until, failures in a row
 //! jobs:questions          ZSET    job → when to ask GitHub about it
 //! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it

@@ -93,12 +93,13 @@ impl Ledger {
         self.run(&scripts::ADMIT, &json!({ "n": ADMIT_BATCH })).await
     }
 
-    /// Takes up a reservation. `timeout` is that of the step that follows.
+    /// Takes up a reservation. `timeout` is that of the step that follows; `credential` names what serves the organization at GitHub.
+    /// [`Claim::Stale`] also where something that it needs has begun to back off: then it is given back, and others may have its room.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn claim(&self, runner: &str, fence: &str, timeout: Duration, worker: &str) -> Result<Claim<Reservation>, LedgerError> {
-        let args = json!({ "step": "claim", "runner": runner, "fence": fence, "timeout": millis(timeout), "worker": worker });
+    pub async fn claim(&self, runner: &str, fence: &str, timeout: Duration, worker: &str, credential: &str) -> Result<Claim<Reservation>, LedgerError> {
+        let args = json!({ "step": "claim", "runner": runner, "fence": fence, "timeout": millis(timeout), "worker": worker, "credential": credential });
         Ok(match self.run(&scripts::PROVISION, &args).await? {
             Claimed::Reservation(reservation) => Claim::Ours(reservation),
             Claimed::Stale { .. } => Claim::Stale,

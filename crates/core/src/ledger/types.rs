@@ -56,6 +56,8 @@ pub enum Subject {
     Org,
     /// Its profile: the pod is refused.
     Profile,
+    /// The credential that it was claimed with, and so every organization that this one serves: not accepted, or its calls are used up.
+    Credential,
     /// Everything: an outage, a rate limit, a quota.
     Global,
 }

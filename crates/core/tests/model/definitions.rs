@@ -55,6 +55,7 @@ impl Model {
         self.running(org) < self.limit(org)
             && !self.paused.contains_key(org)
             && !self.backoffs.contains_key(&Held::Org(org.into()))
+            && !self.credentials.get(org).is_some_and(|name| self.backoffs.contains_key(&Held::Credential(name.clone())))
             && !self.in_need(org).is_empty()
     }
 

@@ -19,7 +19,7 @@ use jit_core::{
 use redis::aio::MultiplexedConnection;
 
 use super::{
-    JobNumber, Model, Name, Stage, fold,
+    JobNumber, Model, Name, Stage, both, fold,
     keyspace::{self, Dump},
     life,
     steps::{CLASSES, Case, FOREIGN, GithubId, JOBS, ORGS, Seen, Spelt, Step, Who},
@@ -205,7 +205,7 @@ impl<'a> World<'a> {
             Step::BringUp(who) => self.bring_up(&self.pick(*who, None)).await,
             Step::Claim { who, stale } => {
                 let name = self.pick(*who, None);
-                self.provision(life::Step::Claim, &name, &self.fence_of(&name, *stale)).await
+                self.provision(life::Step::Claim(both::credential(&name)), &name, &self.fence_of(&name, *stale)).await
             }
             Step::Registered { who, stale } => {
                 let name = self.pick(*who, None);

@@ -81,7 +81,7 @@ pub fn observed(dump: &Dump) -> Keyspace {
         let fields: BTreeMap<String, String> = match key.as_str() {
             "ledger:meta" | "repos:active" => continue,
             "orgs:known" => pairs(content).collect(),
-            "org_limits" | "orgs:served" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
+            "org_limits" | "orgs:served" | "orgs:credential" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
             "orgs:paused" => pairs(content).map(|(org, pause)| (fold(&org), until(&pause))).collect(),
             "orgs:ready" | "backoffs" => pairs(content).map(|(member, at)| (fold_name(&member), score(&at))).collect(),
             "jobs:questions" | "registrations:uncertain" | "runners:deadlines" | "classes:surplus" => {
@@ -99,6 +99,7 @@ pub fn observed(dump: &Dump) -> Keyspace {
                     ("class", "queued") | ("org", "pending" | "classes") => pairs(content).map(|(member, at)| (member, score(&at))).collect(),
                     ("org", "running") => one("size", &content[0]),
                     ("class", "idle") | ("org", "runners") | ("profile", "classes") => members(content),
+                    ("credential", "orgs") => members(&content.iter().map(|org| fold(org)).collect::<Vec<_>>()),
                     (_, "backoff") => pairs(content).filter(|(field, value)| field == "failures" && value != "0").collect(),
                     _ => one("unknown key", ""),
                 }
@@ -167,6 +168,10 @@ impl Model {
         }
         for (org, number) in &self.served {
             put("orgs:served", org, number.to_string());
+        }
+        for (org, credential) in &self.credentials {
+            put("orgs:credential", org, credential.clone());
+            put(&format!("credential:{credential}:orgs"), org, String::new());
         }
         for (held, until) in &self.backoffs {
             put("backoffs", &subject(held), until.to_string());
@@ -262,6 +267,7 @@ fn subject(held: &Held) -> String {
         Held::Class(class) => format!("class:{class}"),
         Held::Org(org) => format!("org:{org}"),
         Held::Profile(profile) => format!("profile:{profile}"),
+        Held::Credential(name) => format!("credential:{name}"),
         Held::Global => "global".to_owned(),
     }
 }

@@ -9,9 +9,19 @@ use super::{Held, JobNumber, JobState, Model, Name, Stage};
 /// What the worker was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    Claim,
+    /// With this credential.
+    Claim(&'static str),
     Registered(u64),
     Created,
+}
+
+/// What a worker is told of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Ours,
+    Stale,
+    /// It is the caller's no more: something that it needs backs off.
+    GivenBack,
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -23,20 +33,30 @@ impl Model {
         self.runners.get(name).is_some_and(|runner| runner.stage != Stage::Gone && runner.fence.as_deref() == Some(fence))
     }
 
-    /// A step of making a runner; false where the runner is not the caller's (any more).
-    pub fn provision(&mut self, step: Step, name: &str, fence: &str, timeout: Duration) -> bool {
+    /// A step of making a runner; stale where the runner is not the caller's (any more).
+    pub fn provision(&mut self, step: Step, name: &str, fence: &str, timeout: Duration) -> Told {
         if !self.holds(name, fence) {
-            return false;
+            return Told::Stale;
         }
         let (now, timeout) = (self.now, millis(timeout));
         let (start_timeout, idle_check) = (self.after("start_timeout"), self.after("idle_check"));
         let runner = self.runner(name);
         match step {
-            Step::Claim => {
+            Step::Claim(credential) => {
                 if runner.claimed || runner.stage != Stage::Reserved {
-                    return false;
+                    return Told::Stale;
                 }
+                let class = self.classes[&self.runners[name].class].clone();
+                let org = super::fold(&class.org);
+                self.credentials.insert(org.clone(), credential.into());
+                let needs = [Held::Global, Held::Credential(credential.into()), Held::Org(org), Held::Profile(class.profile.clone()), Held::Class(class.id())];
+                if needs.iter().any(|held| self.backoffs.contains_key(held)) {
+                    self.free(name);
+                    return Told::GivenBack;
+                }
+                let runner = self.runner(name);
                 (runner.claimed, runner.step_timeout, runner.deadline) = (true, timeout, Some(now + timeout + 60_000));
+                runner.credential = Some(credential.into());
             }
             Step::Registered(id) => {
                 (runner.github_id, runner.uncertain, runner.step_timeout) = (Some(id), false, timeout);
@@ -51,12 +71,13 @@ impl Model {
                     runner.deadline = Some(if runner.started_at.is_some() { idle_check } else { start_timeout });
                 }
                 let class = &self.classes[&self.runners[name].class];
-                for held in [Held::Org(super::fold(&class.org)), Held::Profile(class.profile.clone()), Held::Global] {
+                let credential = self.runners[name].credential.clone().map(Held::Credential);
+                for held in [Held::Org(super::fold(&class.org)), Held::Profile(class.profile.clone()), Held::Global].into_iter().chain(credential) {
                     self.failures.remove(&held);
                 }
             }
         }
-        true
+        Told::Ours
     }
 
     /// A step did not work; false where the runner is not the caller's (any more).
@@ -73,6 +94,7 @@ impl Model {
                 Subject::Class => Held::Class(class),
                 Subject::Org => Held::Org(super::fold(&self.classes[&class].org)),
                 Subject::Profile => Held::Profile(self.classes[&class].profile.clone()),
+                Subject::Credential => self.runners[name].credential.clone().map_or(Held::Global, Held::Credential),
                 Subject::Global => Held::Global,
             };
             self.back_off(held, millis(delay), millis(cap));

@@ -109,6 +109,7 @@ pub struct Runner {
     pub removal_tries: u32,
     /// GitHub deleted it before it had any job.
     pub unused: bool,
+    pub credential: Option<String>,
     pub step_timeout: i64,
     pub reserved_at: i64,
     pub created_at: Option<i64>,
@@ -130,6 +131,7 @@ pub enum Held {
     Class(ClassId),
     Org(Org),
     Profile(String),
+    Credential(String),
     Global,
 }
 
@@ -144,6 +146,8 @@ pub struct Model {
     pub limits: BTreeMap<Org, u64>,
     /// Until when, where it ends by itself.
     pub paused: BTreeMap<Org, Option<i64>>,
+    /// The credential that each was last served with.
+    pub credentials: BTreeMap<Org, String>,
     pub backoffs: BTreeMap<Held, i64>,
     pub failures: BTreeMap<Held, u32>,
     /// Number of the admission at which each was last served.
@@ -170,6 +174,7 @@ impl Model {
             known: BTreeMap::new(),
             limits: BTreeMap::new(),
             paused: BTreeMap::new(),
+            credentials: BTreeMap::new(),
             backoffs: BTreeMap::new(),
             failures: BTreeMap::new(),
             served: BTreeMap::new(),

@@ -72,6 +72,7 @@ impl Model {
             deregistered: false,
             unused: false,
             removal_tries: 0,
+            credential: None,
             step_timeout: 0,
             reserved_at: self.now,
             created_at: None,
@@ -209,6 +210,8 @@ impl Model {
             fair(!new(org) || running <= limit, format!("{org} has {running} runners of {limit}"))?;
             fair(!new(org) || !after.paused.contains_key(org), format!("{org} is paused"))?;
             fair(!new(org) || !after.backoffs.contains_key(&Held::Org(org.clone())), format!("{org} backs off"))?;
+            let served = after.credentials.get(org).is_none_or(|name| !after.backoffs.contains_key(&Held::Credential(name.clone())));
+            fair(!new(org) || served, format!("{org}'s credential backs off"))?;
             let starves = after.is_ready(org) && live < after.settings.max_total && after.open && !after.backoffs.contains_key(&Held::Global);
             fair(more || done.reaped > 0 || !starves, format!("{org} could be served and is not"))?;
         }

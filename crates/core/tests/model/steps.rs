@@ -245,7 +245,7 @@ fn maker() -> impl Strategy<Value = Who> {
 }
 
 fn making() -> impl Strategy<Value = Step> {
-    let subject = (select(vec![Subject::Class, Subject::Org, Subject::Profile, Subject::Global]), select(vec![1_u64, 30, 600]));
+    let subject = (select(vec![Subject::Class, Subject::Org, Subject::Profile, Subject::Credential, Subject::Global]), select(vec![1_u64, 30, 600]));
     prop_oneof![
         6 => maker().prop_map(Step::BringUp),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Claim { who, stale }),

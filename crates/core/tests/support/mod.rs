@@ -131,7 +131,7 @@ impl Store {
     /// Walks a reservation through its steps until its program runs.
     pub async fn make(&self, name: &str, fence: &str, github_id: u64) {
         let timeout = Duration::from_secs(20);
-        assert!(matches!(self.ledger.claim(name, fence, timeout, "w").await.unwrap(), Claim::Ours(_)));
+        assert!(matches!(self.ledger.claim(name, fence, timeout, "w", "default").await.unwrap(), Claim::Ours(_)));
         assert_eq!(self.ledger.registered(name, fence, github_id, timeout).await.unwrap(), Claim::Ours(()));
         assert_eq!(self.ledger.created(name, fence).await.unwrap(), Claim::Ours(()));
         self.ledger.observe(Observation::Started, name, "").await.unwrap();

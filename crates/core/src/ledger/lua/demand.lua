@@ -58,9 +58,15 @@ local function limit_of(org)
   return tonumber(call('HGET', 'org_limits', org)) or setting('max_per_org')
 end
 
--- A subject (`class:ID`, `org:ORG`, `profile:NAME`, `global`) backs off while it is in `backoffs`; `wake` takes it out when its time has come.
+-- A subject (`class:ID`, `org:ORG`, `profile:NAME`, `credential:NAME`, `global`) backs off while it is in `backoffs`; `wake` takes it out when its time has come.
 local function backing_off(subject)
   return call('ZSCORE', 'backoffs', subject) and true or false
+end
+
+-- Whether the credential that serves an organization, as far as that is known, backs off.
+local function unserved(org)
+  local credential = call('HGET', 'orgs:credential', org)
+  return credential and backing_off('credential:' .. credential)
 end
 
 -- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, no back-off and no pause.
@@ -68,7 +74,7 @@ end
 local function refresh_org(org)
   local running, limit, maximum = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org), setting('max_total')
   if running < limit and maximum > 0 and call('EXISTS', 'org:' .. org .. ':classes') == 1
-      and call('HEXISTS', 'orgs:paused', org) == 0 and not backing_off('org:' .. org) then
+      and call('HEXISTS', 'orgs:paused', org) == 0 and not backing_off('org:' .. org) and not unserved(org) then
     local served = tonumber(call('HGET', 'orgs:served', org)) or 0
     call('ZADD', 'orgs:ready', served + maximum * running / math.min(limit, maximum), org)
   else
@@ -116,6 +122,8 @@ local function refresh_subject(subject)
     refresh_org(name)
   elseif kind == 'profile' then
     for _, class in ipairs(call('SMEMBERS', 'profile:' .. name .. ':classes')) do refresh_class(class) end
+  elseif kind == 'credential' then
+    for _, org in ipairs(call('SMEMBERS', subject .. ':orgs')) do refresh_org(org) end
   elseif kind == 'pause' then
     call('HDEL', 'orgs:paused', name)
     refresh_org(name)

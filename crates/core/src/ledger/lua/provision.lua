@@ -1,9 +1,23 @@
 -- claim, registered, created: the steps of making one runner. Each checks the fence, so that a worker that wakes up late learns
 -- that the runner is not its own any more, and renews the deadline to the time-out of the step that follows plus a minute.
 --
--- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker
+-- A reservation that was made before what it needs began to back off is given back when it is claimed: nothing is made of it, and demand
+-- makes another when that is over.
+--
+-- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
+--       serves the organization)
 
 local GRACE_MS = 60000
+
+-- Notes which credential serves an organization, so that one that backs off holds back all that it serves.
+local function serve(org, credential)
+  local before = call('HGET', 'orgs:credential', org)
+  if before == credential then return end
+  if before then call('SREM', 'credential:' .. before .. ':orgs', org) end
+  call('HSET', 'orgs:credential', org, credential)
+  call('SADD', 'credential:' .. credential .. ':orgs', org)
+  refresh_org(org)
+end
 
 local key = 'runner:' .. args.runner .. ':info'
 local state, fence, claimed_at = fields(key, 'state', 'fence', 'claimed_at')
@@ -11,9 +25,16 @@ if not state or fence ~= args.fence or state == 'removing' or state == 'gone' th
 
 if args.step == 'claim' then
   if claimed_at or state ~= 'reserved' then return cjson.encode({ stale = true }) end
-  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'step_timeout', args.timeout)
-  deadline(args.runner, now + args.timeout + GRACE_MS)
   local org, class, scope, group, profile, labels, job = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
+  serve(org, args.credential)
+  for _, subject in ipairs({ 'global', 'credential:' .. args.credential, 'org:' .. org, 'profile:' .. profile, 'class:' .. class }) do
+    if backing_off(subject) then
+      free(args.runner, subject .. ' began to back off before it was made')
+      return cjson.encode({ stale = true })
+    end
+  end
+  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'credential', args.credential, 'step_timeout', args.timeout)
+  deadline(args.runner, now + args.timeout + GRACE_MS)
   return cjson.encode({ name = args.runner, org = org, class = class, scope = scope, group = group, profile = profile, labels = labels, job = job })
 elseif args.step == 'registered' then
   call('HSET', key, 'registered_at', now, 'github_id', args.github_id, 'step_timeout', args.timeout)
@@ -26,7 +47,8 @@ elseif args.step == 'created' then
     local started_at = call('HGET', key, 'started_at') -- its watch can be faster than its maker
     deadline(args.runner, now + setting(started_at and 'idle_check' or 'start_timeout'))
   end
-  local org, profile = fields(key, 'org', 'profile')
+  local org, profile, credential = fields(key, 'org', 'profile', 'credential')
   for _, subject in ipairs({ 'org:' .. org, 'profile:' .. profile, 'global' }) do succeeded(subject) end -- its class has when it starts
+  if credential then succeeded('credential:' .. credential) end
 end
 return cjson.encode({ stale = false })
