@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jit_core::ledger::Ledger;
 use tokio::sync::Mutex;
 
+use crate::step::Step;
+
 /// What an admission calls for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -30,7 +32,8 @@ impl Admitter {
         // Whoever had the turn before may have answered for us.
         while self.wanted.swap(false, Ordering::AcqRel) {
             loop {
-                match ledger.admit().await {
+                let admission = ledger.admit().await.step_if("admission.reserved", |result| result.as_ref().is_ok_and(|admission| admission.admitted > 0));
+                match admission.step_if("admission.reaped", |result| result.as_ref().is_ok_and(|admission| admission.reaped > 0)) {
                     Ok(admission) => {
                         outcome.reaped |= admission.reaped > 0;
                         outcome.gate_closed = admission.gate_closed;

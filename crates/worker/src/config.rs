@@ -61,6 +61,21 @@ pub struct Args {
     /// Runners that this worker makes at once
     #[arg(long, env, default_value = "10")]
     worker_concurrency: String,
+    /// A worker says this often that it is alive
+    #[arg(long, env, default_value = "5s", hide_short_help = true)]
+    worker_heartbeat: String,
+    /// A worker that was not heard of for so long is taken for dead, and others take over what it held
+    #[arg(long, env, default_value = "20s", hide_short_help = true)]
+    worker_dead_after: String,
+    /// A removal or a question that a worker took and did not finish is taken up again after this time
+    #[arg(long, env, default_value = "90s", hide_short_help = true)]
+    upkeep_lease: String,
+    /// Events that a living worker has held for so long are applied by another
+    #[arg(long, env, default_value = "60s", hide_short_help = true)]
+    events_held: String,
+    /// Reservations that a living worker has held for so long are dropped by another
+    #[arg(long, env, default_value = "300s", hide_short_help = true)]
+    reservations_held: String,
     /// Time to finish what is in hand after SIGTERM
     #[arg(long, env, default_value = "25s")]
     drain_grace: String,
@@ -70,6 +85,21 @@ pub struct Args {
     /// Port to serve probes and metrics on; 0 takes a free one
     #[arg(long, env, default_value = "9090")]
     port: String,
+}
+
+/// How soon others take over from a worker, and it from others.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How often a worker says that it is alive.
+    pub heartbeat: Duration,
+    /// A worker that has not been heard of for so long is taken for dead. If it is not, its fences are gone, and it discards what it made.
+    pub dead_after: Duration,
+    /// So long a piece of upkeep is its worker's: above the longest sequence of calls that it takes.
+    pub lease: Duration,
+    /// Events that a living worker has held for so long are applied by another: a batch takes milliseconds, a Redis that comes back seconds.
+    pub events_held: Duration,
+    /// The same for reservations, beyond the longest time that making a runner takes (two backend calls, and 180 s for a JIT configuration).
+    pub reservations_held: Duration,
 }
 
 /// Where runners run.
@@ -112,6 +142,8 @@ pub struct Settings {
     pub backend: BackendSettings,
     /// Runners made at once.
     pub concurrency: usize,
+    /// How soon others take over from it, and it from others.
+    pub pace: Pace,
     /// Time to drain.
     pub drain_grace: Duration,
     /// Address of probes and metrics.
@@ -161,6 +193,7 @@ impl Args {
             ca_pem,
             github_timeout: problems.duration("GITHUB_TIMEOUT", &self.github_timeout),
             concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000)).unwrap_or(1),
+            pace: self.pace(&mut problems),
             drain_grace: problems.duration("DRAIN_GRACE", &self.drain_grace),
             listen,
             log_format: self.log.format(&mut problems),
@@ -168,6 +201,20 @@ impl Args {
             github,
         };
         problems.finish(settings)
+    }
+
+    fn pace(&self, problems: &mut Problems) -> Pace {
+        let pace = Pace {
+            heartbeat: problems.duration("WORKER_HEARTBEAT", &self.worker_heartbeat),
+            dead_after: problems.duration("WORKER_DEAD_AFTER", &self.worker_dead_after),
+            lease: problems.duration("UPKEEP_LEASE", &self.upkeep_lease),
+            events_held: problems.duration("EVENTS_HELD", &self.events_held),
+            reservations_held: problems.duration("RESERVATIONS_HELD", &self.reservations_held),
+        };
+        if pace.dead_after < pace.heartbeat * 2 {
+            problems.add("WORKER_DEAD_AFTER must be at least twice WORKER_HEARTBEAT: one late heartbeat is no death");
+        }
+        pace
     }
 
     fn backend(&self, problems: &mut Problems) -> BackendSettings {

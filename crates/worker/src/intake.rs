@@ -5,7 +5,11 @@ use std::{collections::HashSet, time::Duration};
 use jit_core::stream::{self, Entry, Reader};
 use tokio_util::sync::CancellationToken;
 
-use crate::{BLOCK, Worker, retry::Pause};
+use crate::{
+    BLOCK, Worker,
+    retry::Pause,
+    step::{self, Step},
+};
 
 /// Events of one batch: some 15 ms of work.
 const BATCH: usize = 64;
@@ -15,7 +19,7 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::EVENTS, &worker.id, BLOCK);
     let mut pause = Pause::new();
     while !stop.is_cancelled() {
-        match reader.read(BATCH).await {
+        match reader.read(BATCH).await.step_if("intake.read", step::some) {
             Ok(entries) => {
                 pause = Pause::new();
                 process(worker, &entries, stop).await;
@@ -40,7 +44,7 @@ pub async fn process(worker: &Worker, entries: &[Entry], stop: &CancellationToke
         return;
     }
     worker.admit().await;
-    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::EVENTS, &done).await {
+    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::EVENTS, &done).await.step("intake.acknowledged") {
         tracing::warn!(%error, events = done.len(), "events were applied and not acknowledged; they will be applied again, which is harmless");
     }
 }
@@ -56,7 +60,7 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
     };
     let mut pause = Pause::new();
     loop {
-        match worker.ledger.apply(&event, entry.accepted_at()).await {
+        match worker.ledger.apply(&event, entry.accepted_at()).await.step("intake.applied") {
             Ok(state) => {
                 worker.metrics.events.inc();
                 match event.action {
@@ -85,14 +89,14 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
 async fn bury(worker: &Worker, entry: &Entry, reason: &str) {
     tracing::error!(entry = entry.id, reason, "an event cannot be applied and goes to the dead letters (XRANGE jit:dead - +)");
     worker.metrics.buried.inc();
-    if let Err(error) = stream::bury(worker.ledger.pool(), stream::EVENTS, entry, reason).await {
+    if let Err(error) = stream::bury(worker.ledger.pool(), stream::EVENTS, entry, reason).await.step("intake.buried") {
         tracing::warn!(%error, entry = entry.id, "it could not be moved; it will come again");
     }
 }
 
 /// Applies what workers that are gone had read and not acknowledged.
 pub async fn take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) {
-    match stream::claim_from_dead(worker.ledger.pool(), stream::EVENTS, &worker.id, living, BATCH).await {
+    match stream::claim_from_dead(worker.ledger.pool(), stream::EVENTS, &worker.id, living, BATCH).await.step_if("intake.taken_over", step::some) {
         Ok(entries) if !entries.is_empty() => {
             tracing::info!(events = entries.len(), "taking over events that a dead worker held");
             process(worker, &entries, stop).await;
@@ -104,7 +108,7 @@ pub async fn take_over(worker: &Worker, living: &HashSet<String>, stop: &Cancell
 
 /// Applies what living workers have held for longer than `idle`: an acknowledgement that was lost, mostly.
 pub async fn take_up(worker: &Worker, idle: Duration, stop: &CancellationToken) {
-    match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH).await {
+    match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH).await.step_if("intake.taken_up", step::some) {
         Ok(entries) => process(worker, &entries, stop).await,
         Err(error) => tracing::warn!(%error, "cannot take up events"),
     }

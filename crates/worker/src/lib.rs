@@ -28,10 +28,12 @@ pub mod provision;
 pub mod reconcile;
 pub mod retry;
 pub mod run;
+pub mod step;
 pub mod upkeep;
 
 use admission::Admitter;
 use backend::Backend;
+use config::Pace;
 use metrics::Metrics;
 
 /// How long a reader waits for new entries, and so how long a stop may go unnoticed by it.
@@ -55,6 +57,8 @@ pub struct Worker {
     pub backend: Arc<dyn Backend>,
     /// Runners made at once.
     pub concurrency: usize,
+    /// How soon others take over from it, and it from others.
+    pub pace: Pace,
     /// Admissions.
     pub admitter: Admitter,
     /// Rung when there is something to remove or to ask.

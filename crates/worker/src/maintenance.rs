@@ -5,32 +5,30 @@ use std::{collections::HashSet, time::Duration};
 use jit_core::stream::{self, Entry, Reader};
 use tokio_util::sync::CancellationToken;
 
-use crate::{BLOCK, Worker, intake, provision, retry::Pause};
+use crate::{
+    BLOCK, Worker, intake, provision,
+    retry::Pause,
+    step::{self, Step},
+};
 
 /// A tick that nobody took within this time is dropped: another has come meanwhile.
 const STALE: Duration = Duration::from_secs(60);
 /// A worker that dies over a tick keeps others from that kind for so long.
 const AT_MOST: Duration = Duration::from_secs(120);
-/// Events that a living worker has held for so long are applied by another: a batch takes milliseconds, a Redis that comes back seconds.
-const EVENTS_HELD: Duration = Duration::from_secs(60);
-/// The same for reservations, beyond the longest time that making a runner takes (two backend calls, and 180 s for a JIT configuration).
-const RESERVATIONS_HELD: Duration = Duration::from_secs(300);
-/// How often a worker says that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A worker that has not been heard of for so long is taken for dead. If it is not, its fences are gone, and it discards what it made.
-const DEAD_AFTER: Duration = Duration::from_secs(20);
 
 /// Takes ticks until `stop`.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::TICKS, &worker.id, BLOCK);
     let mut pause = Pause::new();
     while !stop.is_cancelled() {
-        match reader.read(1).await {
+        match reader.read(1).await.step_if("maintenance.tick_read", step::some) {
             Ok(entries) => {
                 pause = Pause::new();
                 for entry in entries {
                     // Acknowledged first: a tick is never repeated, the next one comes by itself.
-                    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::TICKS, std::slice::from_ref(&entry.id)).await {
+                    if let Err(error) =
+                        stream::acknowledge(worker.ledger.pool(), stream::TICKS, std::slice::from_ref(&entry.id)).await.step("maintenance.tick_acknowledged")
+                    {
                         tracing::warn!(%error, "a tick was not acknowledged");
                     }
                     take(worker, &entry, stop).await;
@@ -56,14 +54,14 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
     if age > STALE {
         return tracing::info!(tick = kind, age_seconds = age.as_secs(), "a tick that nobody took in time is dropped");
     }
-    match worker.ledger.take_tick(kind, &worker.id, AT_MOST).await {
+    match worker.ledger.take_tick(kind, &worker.id, AT_MOST).await.step("maintenance.tick_taken") {
         Ok(true) => {}
         Ok(false) => return tracing::debug!(tick = kind, "a tick of this kind is being worked on"),
         Err(error) => return tracing::warn!(%error, tick = kind, "cannot take a tick"),
     }
     match kind {
         "dispatch" => {
-            match worker.ledger.living_workers(DEAD_AFTER).await {
+            match worker.ledger.living_workers(worker.pace.dead_after).await {
                 Ok(living) => {
                     intake::take_over(worker, &living, stop).await;
                     provision::take_over(worker, &living).await;
@@ -75,13 +73,13 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
             worker.upkeep.notify_one();
         }
         "cleanup" => {
-            intake::take_up(worker, EVENTS_HELD, stop).await;
-            provision::take_up(worker, RESERVATIONS_HELD).await;
+            intake::take_up(worker, worker.pace.events_held, stop).await;
+            provision::take_up(worker, worker.pace.reservations_held).await;
         }
         "sync" => worker.reconcile.notify_one(),
         other => tracing::warn!(tick = other, "a tick of a kind that this release does not know is dropped"),
     }
-    if let Err(error) = worker.ledger.end_tick(kind, &worker.id).await {
+    if let Err(error) = worker.ledger.end_tick(kind, &worker.id).await.step("maintenance.tick_ended") {
         tracing::debug!(%error, tick = kind, "the right to a tick ends by itself");
     }
 }
@@ -89,8 +87,10 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
 /// A tick that a dead worker had taken is not worked on again: others have come since.
 async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
     let pool = worker.ledger.pool();
-    let forgotten = match stream::claim_from_dead(pool, stream::TICKS, &worker.id, living, 100).await {
-        Ok(entries) => stream::acknowledge(pool, stream::TICKS, &entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()).await,
+    let forgotten = match stream::claim_from_dead(pool, stream::TICKS, &worker.id, living, 100).await.step_if("maintenance.ticks_claimed", step::some) {
+        Ok(entries) => {
+            stream::acknowledge(pool, stream::TICKS, &entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()).await.step("maintenance.ticks_forgotten")
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = forgotten {
@@ -100,12 +100,12 @@ async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
 
 /// Says that this worker is alive, until `stop`.
 pub async fn heartbeat(worker: &Worker, stop: &CancellationToken) {
-    let mut interval = tokio::time::interval(HEARTBEAT);
+    let mut interval = tokio::time::interval(worker.pace.heartbeat);
     loop {
         tokio::select! { () = stop.cancelled() => break, _ = interval.tick() => {} }
-        if let Err(error) = worker.ledger.heartbeat(&worker.id).await {
+        if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("maintenance.heartbeat") {
             tracing::debug!(%error, "no heartbeat");
         }
     }
-    let _ = worker.ledger.retire(&worker.id).await;
+    let _ = worker.ledger.retire(&worker.id).await.step("maintenance.retired");
 }

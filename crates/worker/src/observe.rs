@@ -10,6 +10,7 @@ use crate::{
     Worker,
     backend::{Change, Observed, Phase},
     retry::persist,
+    step::Step,
 };
 
 /// So long an observation is offered to a ledger that does not answer; after that the next reconcile finds the difference.
@@ -53,21 +54,21 @@ async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
         (Phase::Starting, Some(detail)) => (Observation::Note, detail),
         (Phase::Starting, None) => return,
     };
-    if let Err(error) = persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why)).await {
+    if let Err(error) = persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why)).await.step("observe.told") {
         tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner");
     }
 }
 
 /// Frees the runner's slot, admits, and then removes what is left of the runner. A removal that is lost here is the next reconcile's.
 async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &str) {
-    match persist(PERSIST, || worker.ledger.observe(Observation::Release, name, why)).await {
+    match persist(PERSIST, || worker.ledger.observe(Observation::Release, name, why)).await.step("observe.released") {
         Ok(observed) if observed.changed => {
             worker.metrics.released.inc();
             tracing::info!(runner.name = name, why, "runner released");
             worker.admit().await;
             let (worker, name) = (worker.clone(), name.to_owned());
             tasks.spawn(async move {
-                if let Err(error) = worker.backend.stop(&name).await {
+                if let Err(error) = worker.backend.stop(&name).await.step("observe.remains_removed") {
                     tracing::warn!(%error, runner.name = name, "what is left of a runner cannot be removed; the next reconcile does");
                 }
             });

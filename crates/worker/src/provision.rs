@@ -29,8 +29,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     BLOCK, Worker,
     backend::{BackendError, RunnerSpec},
-    metrics::{CredentialLabel, Step},
+    metrics::{self, CredentialLabel},
     retry::{Pause, persist},
+    step::{self, Step},
 };
 
 /// The JIT call's time-out doubles up to this when it runs out: a slow GitHub is waited for, not asked again.
@@ -53,7 +54,7 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             permit = permits.clone().acquire_owned() => permit,
         };
         let Ok(first) = first else { break };
-        let entries = match reader.read(1 + permits.available_permits()).await {
+        let entries = match reader.read(1 + permits.available_permits()).await.step_if("provision.read", step::some) {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::warn!(%error, stream = stream::PROVISION, "cannot read reservations; trying again");
@@ -87,7 +88,7 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 
 /// Drops the reservations that workers which are gone had taken: what they made of them is removed, and demand makes others.
 pub async fn take_over(worker: &Worker, living: &HashSet<String>) {
-    match stream::claim_from_dead(worker.ledger.pool(), stream::PROVISION, &worker.id, living, 100).await {
+    match stream::claim_from_dead(worker.ledger.pool(), stream::PROVISION, &worker.id, living, 100).await.step_if("provision.taken_over", step::some) {
         Ok(entries) => drop_all(worker, entries, "its worker is gone").await,
         Err(error) => tracing::warn!(%error, "cannot take over reservations"),
     }
@@ -95,7 +96,7 @@ pub async fn take_over(worker: &Worker, living: &HashSet<String>) {
 
 /// Drops the reservations that are held for longer than `idle`, beyond any deadline: their entries were not acknowledged.
 pub async fn take_up(worker: &Worker, idle: Duration) {
-    match stream::claim_abandoned(worker.ledger.pool(), stream::PROVISION, &worker.id, idle, 100).await {
+    match stream::claim_abandoned(worker.ledger.pool(), stream::PROVISION, &worker.id, idle, 100).await.step_if("provision.taken_up", step::some) {
         Ok(entries) => drop_all(worker, entries, "its worker did not finish it").await,
         Err(error) => tracing::warn!(%error, "cannot take up reservations"),
     }
@@ -111,7 +112,7 @@ async fn drop_all(worker: &Worker, entries: Vec<Entry>, why: &str) {
             // One that got as far as `created` lives on: only its entry was left.
             if info.get("state").is_some_and(|state| state == "reserved") {
                 tracing::info!(runner.name = runner, why, "dropping a reservation");
-                if let Err(error) = worker.ledger.observe(Observation::Remove, runner, why).await {
+                if let Err(error) = worker.ledger.observe(Observation::Remove, runner, why).await.step("provision.dropped") {
                     return tracing::warn!(%error, runner.name = runner, "cannot drop a reservation; its deadline does");
                 }
             }
@@ -125,7 +126,7 @@ async fn drop_all(worker: &Worker, entries: Vec<Entry>, why: &str) {
 }
 
 async fn acknowledge(worker: &Worker, entry: &Entry) {
-    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::PROVISION, std::slice::from_ref(&entry.id)).await {
+    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::PROVISION, std::slice::from_ref(&entry.id)).await.step("provision.acknowledged") {
         tracing::warn!(%error, entry = entry.id, "a reservation's entry was not acknowledged; it is dropped later");
     }
 }
@@ -136,7 +137,7 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(entry = entry.id, %error, "a reservation cannot be read and goes to the dead letters");
             worker.metrics.buried.inc();
-            if let Err(error) = stream::bury(worker.ledger.pool(), stream::PROVISION, entry, &error.to_string()).await {
+            if let Err(error) = stream::bury(worker.ledger.pool(), stream::PROVISION, entry, &error.to_string()).await.step("provision.buried") {
                 tracing::warn!(%error, "it could not be moved; it will come again");
             }
             return;
@@ -144,7 +145,7 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     };
     let began = Instant::now();
     let timeout = worker.backend.timeout() + patience.get();
-    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id, CREDENTIAL)).await {
+    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id, CREDENTIAL)).await.step("provision.claimed") {
         Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
@@ -173,10 +174,10 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
         job: reservation.job.get(),
     };
     let fail = async |step: &'static str, failure: Failure| {
-        worker.metrics.failed.get_or_create(&Step { step }).inc();
+        worker.metrics.failed.get_or_create(&metrics::Step { step }).inc();
         tracing::warn!(runner.name = name, org = spec.org, job.id = spec.job, step, why = failure.why, backs_off = ?failure.back_off.map(|(subject, ..)| subject), "a runner could not be made");
         let made = failure.made;
-        let result = persist(PERSIST, || worker.ledger.fail(name, fence, &failure)).await;
+        let result = persist(PERSIST, || worker.ledger.fail(name, fence, &failure)).await.step("provision.failed");
         if made {
             worker.upkeep.notify_one();
         }
@@ -185,7 +186,7 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
     };
 
     // The group's id is known from the second runner of a scope on; the first one need not wait for it.
-    let (started, place) = tokio::join!(worker.backend.start(&spec), place(worker, &spec));
+    let (started, place) = tokio::join!(async { worker.backend.start(&spec).await.step("provision.pod_created") }, place(worker, &spec));
     if let Err(error) = started {
         return fail("pod", pod_failure(&error)).await;
     }
@@ -193,17 +194,17 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
         Ok(runner) => runner,
         Err((error, asked)) => return fail("registration", registration_failure(&error, asked)).await,
     };
-    match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await? {
+    match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await.step("provision.registration_recorded")? {
         Claim::Ours(()) => {}
         Claim::Stale => return discard(worker, &spec, runner.id).await,
     }
 
-    if let Err(error) = worker.backend.deliver(&spec, &runner.encoded_jit_config).await {
+    if let Err(error) = worker.backend.deliver(&spec, &runner.encoded_jit_config).await.step("provision.configuration_delivered") {
         let why = format!("its JIT configuration could not be delivered: {error}");
         let back_off = matches!(error, BackendError::Unavailable(_)).then_some((Subject::Global, secs(1), secs(60)));
         return fail("delivery", Failure { made: true, registration: Registration::Known, back_off, why }).await;
     }
-    match persist(PERSIST, || worker.ledger.created(name, fence)).await? {
+    match persist(PERSIST, || worker.ledger.created(name, fence)).await.step("provision.created")? {
         Claim::Ours(()) => {}
         Claim::Stale => return discard(worker, &spec, runner.id).await,
     }
@@ -223,7 +224,7 @@ async fn place(worker: &Worker, spec: &RunnerSpec) -> Result<Place, jit_github::
     let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {:?}", spec.scope), said: error.to_string() };
     let scope: Scope = spec.scope.parse().map_err(invalid)?;
     let credential = worker.github.of(&scope)?;
-    let group = credential.client.runner_group_id(&scope, &spec.group).await?;
+    let group = credential.client.runner_group_id(&scope, &spec.group).await.step("provision.group_found")?;
     Ok(Place { credential, scope, group })
 }
 
@@ -236,7 +237,7 @@ async fn register(
 ) -> Result<JitRunner, (jit_github::Error, bool)> {
     let Place { credential, scope, group } = place.map_err(|error| (error, false))?;
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
-    let result = credential.client.generate_jit_config(&scope, &request, patience.get()).await;
+    let result = credential.client.generate_jit_config(&scope, &request, patience.get()).await.step("provision.runner_registered");
     if let Some(remaining) = credential.client.rate_limit_remaining() {
         let label = CredentialLabel { credential: credential.name.to_string() };
         worker.metrics.github_remaining.get_or_create(&label).set(i64::try_from(remaining).unwrap_or(i64::MAX));
@@ -250,7 +251,7 @@ async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(
     tracing::info!(runner.name = spec.name, "this runner was given up meanwhile; removing what was made");
     let Ok(scope) = spec.scope.parse::<Scope>() else { return Ok(()) };
     let deletion = match worker.github.of(&scope) {
-        Ok(credential) => credential.client.delete_runner(&scope, github_id).await,
+        Ok(credential) => credential.client.delete_runner(&scope, github_id).await.step("provision.late_runner_deleted"),
         Err(error) => Err(error),
     };
     match deletion {
@@ -261,7 +262,7 @@ async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(
             return Ok(());
         }
     }
-    if let Err(error) = worker.backend.stop(&spec.name).await {
+    if let Err(error) = worker.backend.stop(&spec.name).await.step("provision.late_pod_stopped") {
         tracing::warn!(%error, runner.name = spec.name, "cannot remove its pod; the next reconcile does");
     }
     Ok(())

@@ -11,6 +11,7 @@ use crate::{
     Worker,
     backend::{Observed, Phase, RunnerSpec},
     retry::Pause,
+    step::Step,
 };
 
 /// Reconciles when rung for, until `stop`.
@@ -35,13 +36,13 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
 /// When the backend or the ledger does not answer; nothing is half done that the next one does not finish.
 pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     let started = tokio::time::Instant::now();
-    worker.ledger.ensure_configured(&worker.limits).await?;
+    worker.ledger.ensure_configured(&worker.limits).await.step("reconcile.configured")?;
     let began = worker.ledger.now().await?;
-    let runners: Vec<Listed> = worker.backend.list().await?.into_iter().map(listed).collect();
-    let result = worker.ledger.reconcile(began, &runners).await?;
+    let runners: Vec<Listed> = worker.backend.list().await.step("reconcile.listed")?.into_iter().map(listed).collect();
+    let result = worker.ledger.reconcile(began, &runners).await.step("reconcile.compared")?;
     for name in &result.stop {
         tracing::info!(runner.name = name, "ending a runner that the ledger does not count");
-        if let Err(error) = worker.backend.stop(name).await {
+        if let Err(error) = worker.backend.stop(name).await.step("reconcile.stopped") {
             tracing::warn!(%error, runner.name = name, "it cannot be ended; the next reconcile tries again");
         }
     }

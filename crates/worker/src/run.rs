@@ -16,6 +16,7 @@ use crate::{
     metrics::{Call, Metrics},
     observe, provision, reconcile,
     retry::Pause,
+    step::Step,
     upkeep,
 };
 
@@ -47,6 +48,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         github_timeout: settings.github_timeout,
         backend,
         concurrency: settings.concurrency,
+        pace: settings.pace,
         admitter: Admitter::default(),
         upkeep: Notify::new(),
         reconcile: Notify::new(),
@@ -54,7 +56,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     });
 
     let mut pause = Pause::new();
-    while let Err(error) = worker.ledger.configure(&settings.limits).await {
+    while let Err(error) = worker.ledger.configure(&settings.limits).await.step("run.configured") {
         tracing::warn!(%error, redis = settings.redis.address(), "cannot reach Redis; trying again");
         pause.wait(&stop).await;
         if stop.is_cancelled() {
@@ -65,7 +67,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         tracing::warn!(redis = settings.redis.address(), danger, "Redis is not set up to keep what it is given");
     }
     // Known to be alive before it holds anything, or others would take it away.
-    if let Err(error) = worker.ledger.heartbeat(&worker.id).await {
+    if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("run.known_alive") {
         tracing::warn!(%error, "no heartbeat");
     }
     tracing::info!(worker.id = worker.id, redis = settings.redis.address(), github = %settings.github.server_url, concurrency = settings.concurrency, "worker started");

@@ -3,21 +3,17 @@
 //! There is one way to remove a runner, whoever wants it gone: at GitHub first, and only when GitHub confirms that it is not registered is
 //! its pod touched. GitHub refuses (422) while a job runs on it, and then the runner lives.
 
-use std::time::Duration;
-
 use futures::{StreamExt, stream};
 use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal};
 use jit_github::{Deletion, JobStatus, Scope};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Worker, backend::Stopped, retry::Pause};
+use crate::{Worker, backend::Stopped, retry::Pause, step::Step};
 
 /// Pieces of each kind that are taken at once.
 const BATCH: u32 = 64;
 /// Pieces that are worked on at once.
 const AT_ONCE: usize = 8;
-/// So long a piece is ours: above the longest sequence of calls that it takes.
-const LEASE: Duration = Duration::from_secs(90);
 
 /// Works when rung for, until `stop`.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {
@@ -36,7 +32,7 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
 
 async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
     loop {
-        let due = worker.ledger.due(BATCH, LEASE).await?;
+        let due = worker.ledger.due(BATCH, worker.pace.lease).await.step_if("upkeep.leased", |due| due.as_ref().is_ok_and(|due| !due.is_empty()))?;
         if due.is_empty() || stop.is_cancelled() {
             return Ok(());
         }
@@ -82,10 +78,10 @@ async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>) -> 
     let client = worker.github.of(scope)?.client;
     let id = match id {
         Some(id) => Some(id),
-        None => client.find_runner(scope, name).await?.map(|runner| runner.id),
+        None => client.find_runner(scope, name).await.step("upkeep.registration_found")?.map(|runner| runner.id),
     };
     match id {
-        Some(id) => client.delete_runner(scope, id).await.map(Some),
+        Some(id) => client.delete_runner(scope, id).await.step("upkeep.registration_deleted").map(Some),
         None => Ok(None),
     }
 }
@@ -99,12 +95,12 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
         Registration::NotFound => None,
         Registration::Busy => {
             tracing::info!(runner.name = name, "a runner that was to be removed is at work, and lives");
-            return worker.ledger.observe(Observation::Busy, name, "").await.map(|_| ());
+            return worker.ledger.observe(Observation::Busy, name, "").await.step("upkeep.found_busy").map(|_| ());
         }
         // Its pod is not touched.
-        Registration::Unknown => return worker.ledger.observe(Observation::Postpone, name, "").await.map(|_| ()),
+        Registration::Unknown => return worker.ledger.observe(Observation::Postpone, name, "").await.step("upkeep.postponed").map(|_| ()),
     };
-    let observation = match worker.backend.stop(name).await {
+    let observation = match worker.backend.stop(name).await.step("upkeep.pod_stopped") {
         Ok(Stopped::Ending) => Observation::Note, // its slot is freed when it is gone
         Ok(Stopped::Absent) => Observation::Absent,
         Err(error) => {
@@ -114,8 +110,8 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
     };
     let why = "removed";
     let observed = match confirmed {
-        Some(how) => worker.ledger.observe_deregistered(observation, name, why, how).await?,
-        None => worker.ledger.observe(observation, name, why).await?,
+        Some(how) => worker.ledger.observe_deregistered(observation, name, why, how).await.step("upkeep.removed")?,
+        None => worker.ledger.observe(observation, name, why).await.step("upkeep.removed_unregistered")?,
     };
     tracing::info!(runner.name = name, runner.state = observed.state, "runner removed");
     Ok(())
@@ -125,7 +121,7 @@ async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
     let Some((owner, repo)) = question.repo.split_once('/') else { return Ok(()) };
     let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
     let job = match worker.github.of(&scope) {
-        Ok(credential) => credential.client.job(owner, repo, question.job.get()).await,
+        Ok(credential) => credential.client.job(owner, repo, question.job.get()).await.step("upkeep.job_asked"),
         Err(error) => Err(error),
     };
     let answer = match job {
@@ -148,7 +144,7 @@ async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
             return Ok(());
         }
     };
-    let state = worker.ledger.answer(question, &answer).await?;
+    let state = worker.ledger.answer(question, &answer).await.step("upkeep.answered")?;
     tracing::info!(job.id = %question.job, job.state = state, github = ?answer.status, "GitHub was asked about a job");
     Ok(())
 }
@@ -158,7 +154,7 @@ async fn look_up(worker: &Worker, doubt: &Doubt) -> Result<(), LedgerError> {
         if how == Deregistration::Deleted {
             tracing::info!(runner.name = doubt.name, "deleted a registration that was left over");
         }
-        worker.ledger.settle_doubt(doubt).await?;
+        worker.ledger.settle_doubt(doubt).await.step("upkeep.doubt_settled")?;
     }
     Ok(())
 }

@@ -1,0 +1,103 @@
+//! The steps, read from the worker's source: what is there, and what lacks one.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What an effect's call looks like, and which of these change nothing anywhere.
+const EFFECTS: [(&str, &[&str]); 6] = [
+    ("ledger.", &["now", "pool", "runner", "living_workers", "clone"]),
+    ("backend.", &["timeout", "watch", "clone"]),
+    ("github.", &["of", "clone"]),
+    ("client.", &["rate_limit_remaining", "clone"]),
+    ("stream::", &["iter"]),
+    ("reader.", &[]),
+];
+
+/// The worker's own loops: everything of `crates/worker/src` but the backends, which a step follows as a whole.
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with("backend") {
+                files(&path, found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("step.rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// File and its text, without its tests and comments.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/worker/src");
+    let mut found = Vec::new();
+    files(&root, &mut found);
+    found.sort();
+    let code = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    found.iter().map(|path| (path.strip_prefix(&root).unwrap().display().to_string(), code(path))).collect()
+}
+
+/// Every step by name, with the file that it stands in. Fails when two have one name.
+pub fn steps() -> BTreeMap<String, String> {
+    let mut steps = BTreeMap::new();
+    for (file, text) in sources() {
+        for opening in [".step(\"", ".step_if(\"", ".step(\n", ".step_if(\n"] {
+            for (at, _) in text.match_indices(opening) {
+                let name = text[at..].split('"').nth(1).unwrap_or_default().to_owned();
+                let before = steps.insert(name.clone(), file.clone());
+                assert!(before.is_none(), "two steps are named {name}");
+            }
+        }
+    }
+    steps
+}
+
+/// Effects that no step follows, as `file:line: call`.
+pub fn without_a_step() -> Vec<String> {
+    let mut missing = Vec::new();
+    for (file, text) in sources() {
+        for (receiver, harmless) in EFFECTS {
+            for (at, _) in text.match_indices(receiver) {
+                let rest = &text[at + receiver.len()..];
+                let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                // Not the fields of the arguments that a worker starts with (`self.github.resolve`, `self.runner_backend.as_str`).
+                let other = text[..at].ends_with("self.") || text[..at].ends_with('_');
+                let call = rest[name.len()..].starts_with('(') && !other;
+                if !call || harmless.contains(&name.as_str()) {
+                    continue;
+                }
+                let after = after_call(&rest[name.len()..]);
+                // A closure of `persist` ends between the call and its await.
+                let after: String = after.trim_start().trim_start_matches(')').split_whitespace().collect();
+                if !after.starts_with(".await.step(\"") && !after.starts_with(".await.step_if(\"") {
+                    let line = text[..at].matches('\n').count();
+                    missing.push(format!("{file}: {receiver}{name}(…), {line} lines of code into it"));
+                }
+            }
+        }
+    }
+    missing
+}
+
+/// What follows the call whose opening parenthesis `text` begins with.
+fn after_call(text: &str) -> &str {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &text[at + 1..];
+        }
+    }
+    ""
+}
