@@ -17,8 +17,8 @@ pub(crate) struct Answer {
     pub(crate) token: SecretString,
     pub(crate) status: u16,
     pub(crate) rate: RateHeaders,
-    /// Whether its `Link` header names a next page.
-    pub(crate) has_next: bool,
+    /// Address of the next page, where its `Link` header names one.
+    pub(crate) next: Option<String>,
     /// All of a success; of a refusal, what could be read.
     pub(crate) body: Vec<u8>,
 }
@@ -74,8 +74,7 @@ mod tests {
     use super::*;
 
     fn error(status: u16, makes_runner: bool, body: &str) -> Error {
-        let answer =
-            Answer { what: "W".into(), makes_runner, token: "ghp_secret".into(), status, rate: RateHeaders::default(), has_next: false, body: body.into() };
+        let answer = Answer { what: "W".into(), makes_runner, token: "ghp_secret".into(), status, rate: RateHeaders::default(), next: None, body: body.into() };
         answer.json::<u64>().unwrap_err()
     }
 

@@ -159,11 +159,15 @@ impl Client {
 
     /// A call to `{api}/{scope}/{path}` with the usual time-out and no body.
     pub(crate) fn call(&self, endpoint: &'static str, method: Method, scope: &Scope, path: &[&str], what: String) -> Result<Call, Error> {
+        self.call_at(endpoint, method, &[&scope.segments(), path].concat(), what)
+    }
+
+    /// A call to `{api}/{path}` with the usual time-out and no body.
+    pub(crate) fn call_at(&self, endpoint: &'static str, method: Method, path: &[&str], what: String) -> Result<Call, Error> {
         // A scope may be made of any text.
         let what = tidy(&what);
         let options = self.transport().options();
-        let segments = [&scope.segments(), path].concat();
-        let Some(url) = resource(&options.api_url, &segments) else {
+        let Some(url) = resource(&options.api_url, path) else {
             return Err(Error::Invalid { what, said: "(not sent) no name that a URL can hold".into() });
         };
         Ok(Call { endpoint, what, method, url, body: None, timeout: options.timeout, makes_runner: false })

@@ -12,7 +12,8 @@
 //!
 //! Several credentials, each with the owners that it serves, are [`Credentials`].
 //!
-//! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `transport` one request, `answer`, `rate`, `words`
+//! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `deliveries`,
+//! `runs` and `repositories` what finds jobs whose webhook never came, `transport` one request, `answer`, `rate`, `words`
 //! and `error` what a refusal means, `types` what is sent and received. With the feature `openapi-validation`, `openapi` holds requests and
 //! answers against GitHub's own description; the tests of this crate and of the simulator use it.
 
@@ -21,11 +22,14 @@
 mod answer;
 mod client;
 mod credentials;
+mod deliveries;
 mod error;
 mod groups;
 mod options;
 mod pages;
 mod rate;
+mod repositories;
+mod runs;
 mod scope;
 mod transport;
 mod types;
@@ -36,7 +40,11 @@ pub mod openapi;
 
 pub use client::Client;
 pub use credentials::{Credential, Credentials, EVERYBODY};
+pub use deliveries::{Deliveries, Delivery, Hook, HookAddress};
 pub use error::{BackOff, Error};
 pub use options::{BuildError, ClientOptions, OnResponse, Token};
+pub use pages::Listed;
+pub use repositories::{Organization, Repository};
+pub use runs::{Run, RunStatus};
 pub use scope::{Scope, ScopeError, api_url_for};
 pub use types::{Deletion, JitRequest, JitRunner, Job, JobStatus, Runner, RunnerStatus};

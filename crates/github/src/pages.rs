@@ -13,10 +13,11 @@ use serde::de::DeserializeOwned;
 use crate::client::Client;
 use crate::error::Error;
 use crate::scope::Scope;
+use crate::transport::Call;
 use crate::types::Runner;
 
 /// The most that GitHub gives.
-const PER_PAGE: usize = 100;
+pub(crate) const PER_PAGE: usize = 100;
 /// Where a list that does not end is given up: 100 000 items, ten times what GitHub allows in a runner group.
 const PAGES: usize = 1000;
 
@@ -62,7 +63,7 @@ impl Client {
             let mut call = self.call(endpoint, Method::GET, scope, &["actions", list], what.to_owned())?;
             call.url.query_pairs_mut().extend_pairs(query).append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
             let answer = self.transport().send(call).await?;
-            let linked = answer.has_next;
+            let linked = answer.next.is_some();
             let (total, items) = answer.json::<P>()?.into_parts();
             let count = items.len();
             for item in items {
@@ -77,5 +78,53 @@ impl Client {
             }
         }
         Err(Error::Unreadable { what: what.to_owned(), status: 200, why: format!("the list does not end within {PAGES} pages") })
+    }
+}
+
+/// One page of a list, for callers who count each call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// There is another after it.
+    pub more: bool,
+}
+
+/// How a page that is asked for by its number is read: an array of `T`, or an object that holds one.
+pub(crate) trait OnePage<T>: DeserializeOwned {
+    fn items(self) -> Vec<T>;
+}
+
+impl<T: DeserializeOwned> OnePage<T> for Vec<T> {
+    fn items(self) -> Vec<T> {
+        self
+    }
+}
+
+impl OnePage<Runner> for Runners {
+    fn items(self) -> Vec<Runner> {
+        self.runners
+    }
+}
+
+impl Client {
+    /// Page `page` (from 1) of the list that `call` asks for.
+    pub(crate) async fn page<T, P: OnePage<T>>(&self, mut call: Call, page: u32) -> Result<Listed<T>, Error> {
+        call.url.query_pairs_mut().append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
+        let answer = self.transport().send(call).await?;
+        let linked = answer.next.is_some();
+        let items = answer.json::<P>()?.items();
+        // GitHub links the next page; a proxy may have dropped that header, and then a full page tells that there may be another.
+        let more = linked || items.len() >= PER_PAGE;
+        Ok(Listed { items, more })
+    }
+
+    /// One page (from 1) of the runners registered at this scope itself: `GET {scope}/actions/runners`.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn runners_page(&self, scope: &Scope, page: u32) -> Result<Listed<Runner>, Error> {
+        let call = self.call("runners", Method::GET, scope, &["actions", "runners"], format!("runners of {scope}"))?;
+        self.page::<_, Runners>(call, page).await
     }
 }

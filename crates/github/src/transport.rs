@@ -136,7 +136,7 @@ impl Transport {
                     }
                 }
             }
-            let has_next = response.headers().get_all(LINK).iter().any(|link| link.to_str().is_ok_and(names_next));
+            let next = response.headers().get_all(LINK).iter().find_map(|link| link.to_str().ok().and_then(next_page));
             let body = if response.status().is_success() {
                 match read(&mut response, LARGEST).await {
                     Ok((body, true)) => body,
@@ -149,7 +149,7 @@ impl Transport {
                 // The status says enough where the rest does not come.
                 read(&mut response, LARGEST_REFUSAL).await.map(|(body, _)| body).unwrap_or_default()
             };
-            return Ok(Answer { what, makes_runner, token, status, rate, has_next, body });
+            return Ok(Answer { what, makes_runner, token, status, rate, next, body });
         }
     }
 }
@@ -168,9 +168,11 @@ fn target(from: &Url, response: &Response) -> Option<Url> {
     from.join(response.headers().get(LOCATION)?.to_str().ok()?).ok()
 }
 
-/// Whether a `Link` header has `rel="next"`.
-fn names_next(link: &str) -> bool {
-    link.split(',').any(|one| one.split(';').skip(1).any(|parameter| matches!(parameter.trim(), r#"rel="next""# | "rel=next")))
+/// The address that a `Link` header names with `rel="next"`.
+fn next_page(link: &str) -> Option<String> {
+    let names_it = |one: &&str| one.split(';').skip(1).any(|parameter| matches!(parameter.trim(), r#"rel="next""# | "rel=next"));
+    let address = link.split(',').find(names_it)?.split(';').next()?.trim();
+    Some(address.trim_start_matches('<').trim_end_matches('>').to_owned())
 }
 
 /// The body up to `limit` bytes, and whether that was all of it.

@@ -171,3 +171,37 @@ async fn the_default_group_is_1_where_groups_are_not_to_be_seen() {
     let down = Mock::always(Reply::json(502, &json!({"message": "Bad gateway"}))).await;
     down.client().runner_group_id(&acme(), "default").await.unwrap_err();
 }
+
+#[tokio::test]
+async fn deliveries_are_paged_by_the_cursor_of_the_link() {
+    let mock = Mock::start(|request| match request.query("cursor").as_deref() {
+        // The address names a host that only GitHub knows; its cursor is what counts.
+        None => Reply::json(200, &json!([])).with("link", r#"<https://internal.example/x?per_page=100&cursor=v1_17323292984%2Bx>; rel="next""#),
+        Some(_) => Reply::json(200, &json!([])),
+    })
+    .await;
+    let hook = "orgs/acme/hooks/7".parse().unwrap();
+    let first = mock.client().deliveries(&hook, None).await.unwrap();
+    assert_eq!(first.cursor.as_deref(), Some("v1_17323292984+x"));
+    assert_eq!(mock.client().deliveries(&hook, first.cursor.as_deref()).await.unwrap().cursor, None);
+    assert_eq!(mock.seen()[1].query("cursor").as_deref(), Some("v1_17323292984+x"));
+    assert_eq!(mock.seen()[1].path, "/orgs/acme/hooks/7/deliveries");
+}
+
+#[tokio::test]
+async fn a_page_says_whether_there_is_another() {
+    let mock = Mock::start(|request| Reply::json(200, &page(request, 250))).await;
+    for (number, count, more) in [(1, 100, true), (2, 100, true), (3, 50, false)] {
+        let listed = mock.client().runners_page(&acme(), number).await.unwrap();
+        assert_eq!((listed.items.len(), listed.more), (count, more), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_forgotten_cannot_be_repeated() {
+    for (status, will) in [(202, true), (404, false), (422, false)] {
+        let mock = Mock::always(Reply::json(status, &json!({}))).await;
+        assert_eq!(mock.client().redeliver(&"app/hook".parse().unwrap(), 1).await.unwrap(), will);
+        assert_eq!((mock.seen()[0].method.as_str(), mock.seen()[0].path.as_str()), ("POST", "/app/hook/deliveries/1/attempts"));
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Mock, Reply, TOKEN};
 use jit_github::openapi::{Version, examples, validate_request, validate_response};
-use jit_github::{Deletion, Error, JitRequest, JobStatus, RunnerStatus, Scope};
+use jit_github::{Deletion, Error, HookAddress, JitRequest, JobStatus, RunStatus, RunnerStatus, Scope};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -46,13 +46,14 @@ async fn github(version: Version, status: Option<u16>) -> (Mock, Arc<Mutex<Vec<S
             }
         }
         let status = status.unwrap_or(match method {
+            "POST" if path.ends_with("/attempts") => 202,
             "POST" => 201,
             "DELETE" => 204,
             _ => 200,
         });
         let example = examples(version, method, path, status).unwrap_or_default().into_iter().next().map(complete);
         let refusal = json!({"message": "What it says", "documentation_url": "https://docs.github.com/rest"});
-        let body = if status >= 400 { Some(refusal) } else { example };
+        let body = if status >= 400 { Some(refusal) } else { example.or((status == 202).then(|| json!({}))) };
         if let Err(why) = validate_response(version, method, path, status, body.as_ref()) {
             notes.push(why);
         }
@@ -88,6 +89,41 @@ async fn every_call_is_described_and_every_example_is_read() {
         assert_eq!((job.id, job.run_id, job.status), (399444496, 29679449, JobStatus::Completed));
         assert_eq!((job.conclusion.as_deref(), job.runner_id, job.runner_name.as_deref()), (Some("success"), Some(1), Some("my runner")));
         assert_eq!(job.completed_at.unwrap().to_string(), "2020-01-20T17:44:39Z");
+        assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn what_finds_lost_jobs_is_described_and_every_example_is_read() {
+    for version in Version::ALL {
+        let (mock, wrong) = github(version, None).await;
+        let client = mock.client();
+        let [org, repo, _] = scopes();
+        for scope in [&org, &repo] {
+            let hooks = client.hooks(scope, 1).await.unwrap();
+            assert!(!hooks.more && hooks.items.len() == 1 && hooks.items[0].active, "{hooks:?}");
+            assert!(hooks.items[0].url.as_deref().unwrap().starts_with("http") && hooks.items[0].events.contains(&"push".to_owned()), "{hooks:?}");
+        }
+        assert!(client.app_hook_url().await.unwrap().unwrap().starts_with("http"));
+        for hook in [HookAddress::Of(org.clone(), 1), HookAddress::Of(repo, 1), HookAddress::App] {
+            let deliveries = client.deliveries(&hook, Some("v1_1")).await.unwrap();
+            assert_eq!((deliveries.items[0].id, deliveries.items[0].succeeded(), deliveries.items[0].redelivery), (12345678, true, false));
+            assert_eq!((deliveries.items[0].event.as_str(), deliveries.items[0].action.as_deref(), &deliveries.cursor), ("issues", Some("opened"), &None));
+            assert!(deliveries.items[1].redelivery && deliveries.items[1].guid == deliveries.items[0].guid);
+            assert!(client.redeliver(&hook, 12345678).await.unwrap());
+        }
+        for status in RunStatus::ALL {
+            let runs = client.runs("octo-user", "hello.world", status, 1).await.unwrap();
+            assert_eq!((runs.items[0].id, runs.items[0].repository.full_name.as_str()), (30433642, "octocat/Hello-World"));
+        }
+        let jobs = client.run_jobs("octo-user", "hello.world", 29679449, 1).await.unwrap();
+        assert_eq!((jobs.items[0].id, jobs.items[0].run_id), (399444496, 29679449));
+        assert_eq!(client.organizations(0).await.unwrap().items[0].login, "github");
+        let repositories = client.org_repositories("acme", 1).await.unwrap();
+        assert_eq!((repositories.items[0].full_name.as_str(), repositories.items[0].public), ("octocat/Hello-World", true));
+        assert!(repositories.items[0].pushed_at.is_some() && !repositories.items[0].asleep);
+        assert_eq!(client.installation_repositories(1).await.unwrap().items.len(), 1);
+        assert_eq!(client.runners_page(&org, 1).await.unwrap().items.len(), 2);
         assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new());
     }
 }

@@ -24,7 +24,17 @@
 //! {subject}:backoff       HASH    reason, since, until, failures in a row
 //! jobs:questions          ZSET    job → when to ask GitHub about it
 //! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it
-//! repos:active            ZSET    owner/repo → last seen
+//! repos:active            ZSET    owner/repo → last seen; 30 days     (what the sweep visits)
+//! repos:sweep             ZSET    owner/repo → last seen              (what the sweep has still to visit in this pass)
+//! recovery                HASH    the sweep's pass and budget, cursor of the rediscovery, counts
+//! owners:rediscover       SET     organizations whose repositories are still to be listed
+//! hooks:known             HASH    webhook of ours → where its deliveries were read to, JSON
+//! hooks:asked             ZSET    scope → when its webhooks were last listed
+//! deliveries:failed       ZSET    guid of a delivery to repeat → its time (queued ones first)
+//! deliveries:later        ZSET    guid of one that failed again → when to repeat it
+//! delivery:{guid}         HASH    hook, id of the last try, action, time, tries, whether it is settled; 7 days
+//! strays:scopes           ZSET    scope → when to look at its registrations
+//! strays:seen             ZSET    registration that is offline and unknown here → first seen
 //! runners:live            SET     every live runner
 //! runners:deadlines       ZSET    runner → when it must have moved on
 //! workers:alive           ZSET    worker → last heartbeat
@@ -61,6 +71,7 @@ use serde::{Serialize, de::DeserializeOwned};
 mod doctor;
 mod explain;
 mod overview;
+pub mod recovery;
 mod scripts;
 mod transitions;
 mod types;

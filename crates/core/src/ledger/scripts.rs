@@ -22,3 +22,4 @@ script!(DUE, "lua/due.lua");
 script!(LIMITS, "lua/limits.lua");
 script!(CONFIGURE, "lua/configure.lua");
 script!(RECONCILE, "lua/reconcile.lua");
+script!(RECOVERY, "lua/recovery.lua");

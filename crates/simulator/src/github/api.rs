@@ -50,6 +50,11 @@ impl Page {
         Self { number: ask("page").unwrap_or(1).max(1), size: ask("per_page").unwrap_or(30).clamp(1, 100) }
     }
 
+    /// Items at once.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// The part of a list that it shows.
     pub(super) fn slice<'a, T>(&self, all: &'a [T]) -> &'a [T] {
         let from = (self.number - 1).saturating_mul(self.size).min(all.len());
@@ -109,6 +114,8 @@ impl Server {
                 Answer::json(200, json!({ "verifiable_password_authentication": true, "installed_version": self.settings.server_version, "packages": [] }))
             }
             (_, Endpoint::RateLimit) => self.rate_limit(now),
+            (_, Endpoint::ListOrganizations) => self.list_organizations(call, site),
+            (None, Endpoint::AppHook | Endpoint::ListDeliveries | Endpoint::Redeliver) => self.about_hooks(call, site),
             (Some(scope), _) if !self.find_scope(scope) => Answer::not_found(),
             (Some(scope), Endpoint::GenerateJitconfig) => match self.register(scope, call, &site.url, now) {
                 Ok((answer, id, name)) => {
@@ -120,6 +127,8 @@ impl Server {
             (Some(scope), Endpoint::ListRunners) => self.list_runners(scope, call, &site.url),
             (Some(scope), Endpoint::GetRunner) => self.get_runner(scope, call.id),
             (Some(scope), Endpoint::DeleteRunner) => self.delete_runner(scope, call.id, now),
+            (Some(_), Endpoint::ListHooks | Endpoint::ListDeliveries | Endpoint::Redeliver) => self.about_hooks(call, site),
+            (Some(Scope::Organization(org)), Endpoint::ListRepositories) => self.list_repositories(org, call, site),
             (Some(scope), Endpoint::ListGroups) => self.list_groups(scope, call, &site.url),
             (Some(Scope::Repository(owner, repo)), endpoint) => match self.owners.get(owner).and_then(|owner| owner.repos.get(repo)).cloned() {
                 Some(repo) => self.about_repo(&repo, endpoint, call, site),

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::faults::Fault;
+use super::hooks::HookKind;
 use super::jobs::{ControlError, JobSpec};
 use super::log::Entry;
 use super::model::{Job, JobState, Ms, OwnerKind, Runner, Work};
@@ -39,6 +40,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/orgs", post(add_owner))
         .route("/groups", post(set_group))
         .route("/webhook", post(set_webhook))
+        .route("/hooks", post(set_hook))
         .route("/faults", get(list_faults).post(add_faults).delete(clear_faults))
         .route("/faults/{id}", delete(clear_fault))
         .route("/log", get(log))
@@ -170,8 +172,23 @@ struct WebhookUrl {
 
 async fn set_webhook(State(app): Shared, body: Posted<WebhookUrl>) -> Result<Json<Value>, ControlError> {
     let hook = posted(body)?;
-    app.webhooks.set_url(&hook.url);
+    app.set_webhook_url(&hook.url);
     Ok(Json(json!({ "url": hook.url })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewHook {
+    owner: String,
+    /// For the hook of one repository.
+    repo: Option<String>,
+    kind: HookKind,
+}
+
+async fn set_hook(State(app): Shared, body: Posted<NewHook>) -> Result<Json<Value>, ControlError> {
+    let hook = posted(body)?;
+    let id = app.with(|server, _| server.set_hook(&hook.owner, hook.repo.as_deref(), hook.kind))?;
+    Ok(Json(json!({ "id": id })))
 }
 
 async fn list_faults(State(app): Shared) -> Json<Value> {

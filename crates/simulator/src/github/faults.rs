@@ -54,6 +54,18 @@ pub enum Endpoint {
     ListRuns,
     /// GET …/actions/runs/{id}/jobs
     ListRunJobs,
+    /// GET …/hooks
+    ListHooks,
+    /// GET /app/hook/config
+    AppHook,
+    /// GET …/hooks/{id}/deliveries
+    ListDeliveries,
+    /// POST …/deliveries/{id}/attempts
+    Redeliver,
+    /// GET /organizations
+    ListOrganizations,
+    /// GET /orgs/{org}/repos
+    ListRepositories,
     /// GET /meta
     Meta,
     /// GET /rate_limit
@@ -72,6 +84,12 @@ impl Endpoint {
             Self::GetJob => "get_job",
             Self::ListRuns => "list_runs",
             Self::ListRunJobs => "list_run_jobs",
+            Self::ListHooks => "list_hooks",
+            Self::AppHook => "app_hook",
+            Self::ListDeliveries => "list_deliveries",
+            Self::Redeliver => "redeliver",
+            Self::ListOrganizations => "list_organizations",
+            Self::ListRepositories => "list_repositories",
             Self::Meta => "meta",
             Self::RateLimit => "rate_limit",
         }

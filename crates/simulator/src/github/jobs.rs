@@ -64,6 +64,9 @@ pub struct JobSpec {
     pub deployment: bool,
     /// How it ends; by default in success.
     pub conclusion: Option<Conclusion>,
+    /// So long ago it was created, and its first webhook sent: what is an hour old need not be waited for.
+    #[serde(default)]
+    pub age_ms: Ms,
 }
 
 fn default_repo() -> String {
@@ -115,12 +118,12 @@ impl Server {
             if number % spec.jobs_per_run == 0 {
                 self.next.run += 1;
             }
-            ids.push(self.create_job(facts.clone(), self.next.run, 1, waiting, now));
+            ids.push(self.create_job(facts.clone(), self.next.run, 1, waiting, now, spec.age_ms));
         }
         Ok(ids)
     }
 
-    fn create_job(&mut self, facts: Arc<JobFacts>, run_id: u64, run_attempt: u32, waiting: bool, now: Ms) -> u64 {
+    fn create_job(&mut self, facts: Arc<JobFacts>, run_id: u64, run_attempt: u32, waiting: bool, now: Ms, age: Ms) -> u64 {
         self.next.job += 1;
         let id = self.next.job;
         let (owner, _) = facts.repo.key();
@@ -132,7 +135,7 @@ impl Server {
             self.repo_runs.entry(facts.repo.id).or_default().push(run_id);
         }
         run.push(id);
-        let times = Times { created: now, ..Times::default() };
+        let times = Times { created: now.saturating_sub(age), ..Times::default() };
         let job = Job {
             id,
             run_id,
@@ -150,21 +153,22 @@ impl Server {
         if waiting {
             self.emit(id, Action::Waiting, now)
         } else {
-            self.queue(id, now)
+            self.queue(id, now, age)
         }
         id
     }
 
     /// A waiting job becomes queued, and goes to a runner if one is free.
-    fn queue(&mut self, id: u64, now: Ms) {
+    fn queue(&mut self, id: u64, now: Ms, age: Ms) {
+        let since = now.saturating_sub(age);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.state = JobState::Queued;
-        job.times.queued = Some(now);
+        job.times.queued = Some(since);
         let (owner, _) = job.facts.repo.key();
         if job.times.requested.is_none() {
-            self.unrequested.entry(owner.clone()).or_default().insert((now, id));
+            self.unrequested.entry(owner.clone()).or_default().insert((since, id));
         }
-        self.queued.entry(owner).or_default().insert((now, id));
+        self.queued.entry(owner).or_default().insert((since, id));
         self.emit(id, Action::Queued, now);
         self.place_job(id, now);
     }
@@ -177,7 +181,8 @@ impl Server {
             self.counters.webhooks_dropped += 1;
             self.log.push(now, Event::WebhookDropped { job: id, action });
         }
-        let delivery = Delivery { id: uuid(&mut self.rng).into(), action, job: job.clone(), delay: fate.delay };
+        let backdated = if action == Action::Queued { now.saturating_sub(job.times.queued.unwrap_or(now)) } else { 0 };
+        let delivery = Delivery { id: uuid(&mut self.rng).into(), action, job: job.clone(), delay: fate.delay, backdated, redelivery: false };
         for _ in 0..fate.copies {
             self.outbox.push(delivery.clone());
         }
@@ -215,7 +220,7 @@ impl Server {
     pub fn approve(&mut self, id: u64, now: Ms) -> Result<(), ControlError> {
         self.in_state(id, JobState::Waiting)?;
         self.log.push(now, Event::JobHeld { job: id, held: false });
-        self.queue(id, now);
+        self.queue(id, now, 0);
         Ok(())
     }
 
@@ -244,7 +249,7 @@ impl Server {
         self.in_state(id, JobState::Completed)?;
         let job = self.jobs.get(&id).ok_or(ControlError::NoJob)?;
         let (facts, run, attempt) = (job.facts.clone(), job.run_id, job.run_attempt + 1);
-        Ok(self.create_job(facts, run, attempt, false, now))
+        Ok(self.create_job(facts, run, attempt, false, now, 0))
     }
 
     fn in_state(&self, id: u64, state: JobState) -> Result<(), ControlError> {

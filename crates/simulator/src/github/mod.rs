@@ -8,6 +8,7 @@ pub mod api;
 mod assign;
 pub mod control;
 pub mod faults;
+pub mod hooks;
 pub mod jobs;
 pub mod log;
 pub mod model;
@@ -108,6 +109,14 @@ impl App {
     }
 }
 
+impl App {
+    /// Points the webhooks to another URL, and the hooks that list it.
+    pub(crate) fn set_webhook_url(&self, url: &str) {
+        self.webhooks.set_url(url);
+        self.with(|server, _| server.hooks.url = Some(url.into()));
+    }
+}
+
 /// A running simulated GitHub. It ends when this is dropped or [`Running::stop`] is called.
 pub struct Running {
     /// Base URL: what `GHES_URL` is to be.
@@ -133,7 +142,7 @@ impl Running {
 
     /// Points the webhooks to another URL.
     pub fn set_webhook_url(&self, url: &str) {
-        self.app.webhooks.set_url(url);
+        self.app.set_webhook_url(url);
     }
 
     /// Ends it, and waits until it has ended.
@@ -163,6 +172,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let address = listener.local_addr()?;
     let url = options.public_url.unwrap_or_else(|| format!("http://{address}")).trim_end_matches('/').to_owned();
     let shutdown = CancellationToken::new();
+    let hook_url = options.hook.as_ref().and_then(|hook| hook.url.clone());
     let (webhooks, queue) = webhook::Outgoing::new(options.hook);
     let app = Arc::new(App {
         site: payload::Site::new(&url, &options.settings),
@@ -172,6 +182,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         clock: options.clock,
         server: Mutex::new(Server::new(options.settings.clone())),
     });
+    app.with(|server, _| server.hooks.url = hook_url.map(Into::into));
     let router = Router::new().nest("/api/v3", rest::routes()).nest("/_runner", runners::routes()).nest("/_control", control::routes());
     let router = router.fallback(rest::unknown).with_state(app.clone());
     let tasks = vec![

@@ -33,12 +33,24 @@ pub(super) fn routes() -> Router<Shared> {
             .route("/runners/{id}", route(Endpoint::GetRunner).merge(route(Endpoint::DeleteRunner)))
             .route("/runner-groups", route(Endpoint::ListGroups))
     };
+    let hooks = || {
+        Router::new()
+            .route("/hooks", route(Endpoint::ListHooks))
+            .route("/hooks/{hook}/deliveries", route(Endpoint::ListDeliveries))
+            .route("/hooks/{hook}/deliveries/{id}/attempts", route(Endpoint::Redeliver))
+    };
     let repository =
         runners().route("/jobs/{id}", route(Endpoint::GetJob)).route("/runs", route(Endpoint::ListRuns)).route("/runs/{id}/jobs", route(Endpoint::ListRunJobs));
     Router::new()
         .nest("/orgs/{org}/actions", runners())
         .nest("/enterprises/{enterprise}/actions", runners())
         .nest("/repos/{owner}/{repo}/actions", repository)
+        .nest("/orgs/{org}", hooks().route("/repos", route(Endpoint::ListRepositories)))
+        .nest("/repos/{owner}/{repo}", hooks())
+        .route("/app/hook/config", route(Endpoint::AppHook))
+        .route("/app/hook/deliveries", route(Endpoint::ListDeliveries))
+        .route("/app/hook/deliveries/{id}/attempts", route(Endpoint::Redeliver))
+        .route("/organizations", route(Endpoint::ListOrganizations))
         .route("/meta", route(Endpoint::Meta))
         .route("/rate_limit", route(Endpoint::RateLimit))
 }
@@ -65,7 +77,7 @@ fn route(endpoint: Endpoint) -> MethodRouter<Shared> {
         }
     };
     match endpoint {
-        Endpoint::GenerateJitconfig => post(handler),
+        Endpoint::GenerateJitconfig | Endpoint::Redeliver => post(handler),
         Endpoint::DeleteRunner => delete(handler),
         _ => get(handler),
     }

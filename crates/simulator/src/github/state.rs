@@ -14,6 +14,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::faults::Faults;
+use super::hooks::Hooks;
 use super::jobs::ControlError;
 use super::log::Log;
 use super::model::{Action, Gauges, Group, Job, Ms, Owner, OwnerKind, Repo, Runner, Scope};
@@ -30,6 +31,10 @@ pub struct Delivery {
     pub job: Job,
     /// How long to wait before it is sent.
     pub delay: Ms,
+    /// So long ago it is said to have been sent: its job was created in the past.
+    pub backdated: Ms,
+    /// It repeats an earlier one of the same id.
+    pub redelivery: bool,
 }
 
 /// The simulated GitHub.
@@ -64,6 +69,7 @@ pub struct Server {
     pub(super) registrations: HashMap<Scope, (Ms, u32)>,
     pub(super) quota: (Ms, u64),
     pub(super) outbox: Vec<Delivery>,
+    pub(super) hooks: Hooks,
     pub(super) next: NextIds,
 }
 
@@ -122,6 +128,7 @@ impl Server {
             registrations: HashMap::new(),
             quota: (0, 0),
             outbox: Vec::new(),
+            hooks: Hooks::default(),
             next: NextIds { owner: 1000, repo: 700_000_000, run: 9_000_000_000, job: 30_000_000_000, runner: 100, group: 1 },
             settings,
         };

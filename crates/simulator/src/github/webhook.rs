@@ -163,6 +163,7 @@ impl Server {
         if let Some(job) = self.jobs.get_mut(&job).filter(|_| action == Action::Queued && accepted) {
             job.times.accepted.get_or_insert(now);
         }
+        self.record(delivery, status, error, took_ms, now);
         self.log.push(now, Event::WebhookAnswered { job, action, delivery: delivery.id.clone(), status, took_ms, error });
     }
 }

@@ -1,0 +1,89 @@
+//! Workflow runs and their jobs: what GitHub knows of jobs that nobody told of.
+
+use reqwest::Method;
+use serde::Deserialize;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::pages::{Listed, OnePage};
+use crate::repositories::Repository;
+use crate::scope::Scope;
+use crate::types::Job;
+
+/// Runs that may have jobs without a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunStatus {
+    /// No job of it has begun.
+    Queued,
+    /// Some job runs; others may be queued.
+    InProgress,
+    /// Some job waits for an approval; others may be queued.
+    Waiting,
+}
+
+impl RunStatus {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Queued, Self::InProgress, Self::Waiting];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::InProgress => "in_progress",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
+/// A workflow run.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Run {
+    /// GitHub's id of it.
+    pub id: u64,
+    /// Where it runs.
+    pub repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct Runs {
+    workflow_runs: Vec<Run>,
+}
+
+impl OnePage<Run> for Runs {
+    fn items(self) -> Vec<Run> {
+        self.workflow_runs
+    }
+}
+
+#[derive(Deserialize)]
+struct Jobs {
+    jobs: Vec<Job>,
+}
+
+impl OnePage<Job> for Jobs {
+    fn items(self) -> Vec<Job> {
+        self.jobs
+    }
+}
+
+impl Client {
+    /// One page (from 1) of a repository's runs of this status, newest first: `GET repos/{owner}/{repo}/actions/runs?status=`.
+    ///
+    /// # Errors
+    /// As any call. GitHub answers 404 also where the credential may not see the repository.
+    pub async fn runs(&self, owner: &str, repo: &str, status: RunStatus, page: u32) -> Result<Listed<Run>, Error> {
+        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
+        let mut call = self.call("runs", Method::GET, &scope, &["actions", "runs"], format!("{} runs of {scope}", status.as_str()))?;
+        call.url.query_pairs_mut().append_pair("status", status.as_str());
+        self.page::<_, Runs>(call, page).await
+    }
+
+    /// One page (from 1) of the jobs of a run's latest attempt: `GET repos/{owner}/{repo}/actions/runs/{run}/jobs`.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn run_jobs(&self, owner: &str, repo: &str, run: u64, page: u32) -> Result<Listed<Job>, Error> {
+        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
+        let call = self.call("run-jobs", Method::GET, &scope, &["actions", "runs", &run.to_string(), "jobs"], format!("jobs of run {run} of {scope}"))?;
+        self.page::<_, Jobs>(call, page).await
+    }
+}
