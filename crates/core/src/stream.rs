@@ -2,7 +2,7 @@
 //!
 //! Each has one consumer group, `workers`, with one consumer a process. An entry is acknowledged and deleted only after its effect is in
 //! the ledger, so `XLEN` is the backlog. What a dead worker held is claimed by another ([`claim_abandoned`]) and applied again, which is
-//! harmless: every transition is idempotent. An entry that cannot be read or applied goes to `jit:dead` with the reason and stops nothing.
+//! harmless: every transition is idempotent. An entry that cannot be read or applied goes to the [`crate::dead_letters`] and stops nothing.
 //! Every entry has a version `v`; a release reads its own and the one before.
 
 use std::{
@@ -32,8 +32,6 @@ pub const DEAD: &str = "jit:dead";
 pub const GROUP: &str = "workers";
 /// Version of the entries that this release writes, and the highest that it reads.
 pub const VERSION: u32 = 1;
-/// Dead letters that are kept; the oldest go first.
-const DEAD_KEPT: usize = 10_000;
 
 /// One entry as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,10 +77,11 @@ impl Entry {
         serde_json::from_str(self.field("event")?).map_err(|error| Unreadable::Invalid("event", error.to_string()))
     }
 
-    /// When Redis took it, in ms since 1970.
+    /// When Redis first took it, in ms since 1970: one that was among the dead letters says so itself.
     #[must_use]
     pub fn accepted_at(&self) -> Option<i64> {
-        self.id.split('-').next().and_then(|ms| ms.parse().ok())
+        let said = self.fields.get("accepted").and_then(|ms| ms.parse().ok());
+        said.or_else(|| self.id.split('-').next().and_then(|ms| ms.parse().ok()))
     }
 }
 
@@ -117,9 +116,20 @@ pub async fn emit_tick<C: ConnectionLike + Send>(connection: &mut C, kind: &str,
     EMIT_TICK.arg(kind).arg(u64::try_from(lock).unwrap_or(u64::MAX)).arg(VERSION).invoke_async(connection).await
 }
 
-/// Acknowledges and deletes entries in one step.
-static ACK: LazyLock<Script> =
-    LazyLock::new(|| Script::new("for i = 2, #ARGV do redis.call('XACK', ARGV[1], 'workers', ARGV[i]) redis.call('XDEL', ARGV[1], ARGV[i]) end return 1"));
+/// Emits a tick whatever beat does: for what an operator wants now.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn tick_now<C: ConnectionLike + Send>(connection: &mut C, kind: &str) -> RedisResult<()> {
+    redis::cmd("XADD").arg(TICKS).arg("*").arg("v").arg(VERSION).arg("kind").arg(kind).exec_async(connection).await
+}
+
+/// Acknowledges and deletes entries in one step, and forgets who died over them.
+static ACK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "for i = 2, #ARGV do redis.call('XACK', ARGV[1], 'workers', ARGV[i]) redis.call('XDEL', ARGV[1], ARGV[i]) redis.call('HDEL', ARGV[1] .. ':deaths', ARGV[i]) end return 1",
+    )
+});
 
 /// Acknowledges entries whose effect is in the ledger, and deletes them.
 ///
@@ -131,27 +141,6 @@ pub async fn acknowledge(pool: &Pool, stream: &str, ids: &[String]) -> Result<()
     }
     let mut connection = pool.get().await?;
     Ok(ACK.arg(stream).arg(ids).invoke_async(&mut connection).await?)
-}
-
-static BURY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local fields = { 'v', ARGV[4], 'stream', ARGV[1], 'id', ARGV[2], 'reason', ARGV[3] } for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
-         redis.call('XADD', 'jit:dead', 'MAXLEN', '~', ARGV[5], '*', unpack(fields)) redis.call('XACK', ARGV[1], 'workers', ARGV[2]) redis.call('XDEL', ARGV[1], ARGV[2]) return 1",
-    )
-});
-
-/// Moves an entry that cannot be read or applied to the dead letters, in one step. Its own fields stand there as `entry.{name}`.
-///
-/// # Errors
-/// When Redis cannot be reached.
-pub async fn bury(pool: &Pool, stream: &str, entry: &Entry, reason: &str) -> Result<(), LedgerError> {
-    let mut connection = pool.get().await?;
-    let mut call = BURY.prepare_invoke();
-    call.arg(stream).arg(&entry.id).arg(reason).arg(VERSION).arg(DEAD_KEPT);
-    for (name, value) in entry.fields.iter().take(32) {
-        call.arg(format!("entry.{name}")).arg(value);
-    }
-    Ok(call.invoke_async(&mut connection).await?)
 }
 
 async fn ensure_group<C: ConnectionLike + Send + Sync>(connection: &mut C, stream: &str) -> RedisResult<()> {
@@ -245,15 +234,15 @@ pub async fn claim_abandoned(pool: &Pool, stream: &str, consumer: &str, idle: Du
     Ok(claimed(reply.claimed))
 }
 
-/// Claims up to `count` entries of each consumer that is not among the living; a dead one that holds nothing is forgotten.
+/// Ids of up to `count` entries of each consumer that is not among the living; a dead one that holds nothing is forgotten.
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn claim_from_dead(pool: &Pool, stream: &str, consumer: &str, living: &HashSet<String>, count: usize) -> Result<Vec<Entry>, LedgerError> {
+pub async fn held_by_dead(pool: &Pool, stream: &str, consumer: &str, living: &HashSet<String>, count: usize) -> Result<Vec<String>, LedgerError> {
     let mut connection = pool.get().await?;
     ensure_group(&mut connection, stream).await?;
     let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(stream, GROUP).await?;
-    let mut entries = Vec::new();
+    let mut held = Vec::new();
     for dead in consumers.consumers.into_iter().filter(|other| other.name != consumer && !living.contains(&other.name)) {
         if dead.pending == 0 {
             // Only while it holds nothing: deleting a consumer would discard what it held.
@@ -261,13 +250,31 @@ pub async fn claim_from_dead(pool: &Pool, stream: &str, consumer: &str, living: 
             continue;
         }
         let pending: StreamPendingCountReply = connection.xpending_consumer_count(stream, GROUP, "-", "+", count, &dead.name).await?;
-        let ids: Vec<String> = pending.ids.into_iter().map(|entry| entry.id).collect();
-        if !ids.is_empty() {
-            let reply: StreamClaimReply = connection.xclaim(stream, GROUP, consumer, 0, &ids).await?;
-            entries.extend(claimed(reply.ids));
-        }
+        held.extend(pending.ids.into_iter().map(|entry| entry.id));
     }
-    Ok(entries)
+    Ok(held)
+}
+
+/// Claims these entries, whoever holds them. Those that are not pending any more are left out.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn claim(pool: &Pool, stream: &str, consumer: &str, ids: &[String]) -> Result<Vec<Entry>, LedgerError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut connection = pool.get().await?;
+    let reply: StreamClaimReply = connection.xclaim(stream, GROUP, consumer, 0, ids).await?;
+    Ok(claimed(reply.ids))
+}
+
+/// Claims up to `count` entries of each consumer that is not among the living.
+///
+/// # Errors
+/// When Redis cannot be reached.
+pub async fn claim_from_dead(pool: &Pool, stream: &str, consumer: &str, living: &HashSet<String>, count: usize) -> Result<Vec<Entry>, LedgerError> {
+    let held = held_by_dead(pool, stream, consumer, living, count).await?;
+    claim(pool, stream, consumer, &held).await
 }
 
 static FORGET: LazyLock<Script> = LazyLock::new(|| {

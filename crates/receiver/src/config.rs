@@ -10,11 +10,10 @@ use std::{
 };
 
 use clap::Parser;
-use jit_core::config::{
-    ConfigError, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, Secret, read_org_limits,
+use jit_core::{
+    config::{ConfigError, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, Secret},
+    operator,
 };
-
-use crate::names::OrgKey;
 
 /// Takes GitHub's workflow_job webhooks; serves status, metrics and the admin API.
 #[derive(Clone, Debug, Parser)]
@@ -159,11 +158,8 @@ impl ReceiverArgs {
     pub fn resolve(&self) -> Result<Settings, ConfigError> {
         let mut problems = Problems::default();
         let limits = self.limits.resolve(&mut problems);
-        let org_limits = read_org_limits(&limits.org_limits_file);
-        let org_limits = problems.check("ORG_LIMITS_FILE", org_limits);
-        for org in org_limits.keys().filter(|org| OrgKey::parse(org).is_none()) {
-            problems.add(format!("ORG_LIMITS_FILE: {:?} is no name of an organization nor an owner/repository", crate::names::shown(org, 100)));
-        }
+        // Only looked at here: it is loaded once Redis is there.
+        problems.check("ORG_LIMITS_FILE", operator::limits_file(&limits.org_limits_file));
         let settings = Settings {
             github: self.github.resolve(&mut problems),
             limits,

@@ -25,7 +25,6 @@ pub mod metrics;
 pub mod names;
 pub mod payload;
 pub mod publish;
-pub mod render;
 pub mod routes;
 pub mod server;
 pub mod signature;

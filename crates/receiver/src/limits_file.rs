@@ -4,9 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jit_core::config::read_org_limits;
+use jit_core::operator;
 
-use crate::{app::App, errors::ApiError, names::OrgKey};
+use crate::{app::App, errors::ApiError};
 
 /// Redis is looked for again after this time.
 const RETRY: Duration = Duration::from_secs(2);
@@ -17,25 +17,17 @@ const RETRY: Duration = Duration::from_secs(2);
 /// When the file is wrong, or with `force` is not there; when Redis is unavailable.
 pub async fn load(app: &App, force: bool) -> Result<Option<usize>, ApiError> {
     let path = app.settings.limits.org_limits_file.clone();
-    let read = tokio::task::spawn_blocking(move || path.exists().then(|| read_org_limits(&path)).transpose()).await;
+    let read = tokio::task::spawn_blocking(move || operator::limits_file(&path)).await;
     let file = read.map_err(|_| ApiError::busy())?.map_err(|error| ApiError::invalid(format!("ORG_LIMITS_FILE: {error}")))?;
     // Without the file there is nothing to replace the limits by: more likely a mount is missing than that all are to go.
     if file.is_none() && force {
         return Err(ApiError::invalid("ORG_LIMITS_FILE: there is no such file; the limits were kept"));
     }
-    let file = file.unwrap_or_default();
-    if let Some(org) = file.keys().find(|org| OrgKey::parse(org).is_none()) {
-        return Err(ApiError::invalid(format!("ORG_LIMITS_FILE: org_limits.{org}: not an organization's name, nor an owner/repository")));
+    let loaded = operator::load_limits(&app.ledger, file.unwrap_or_default(), force).await?;
+    if let Some(organizations) = loaded.filter(|organizations| force || *organizations > 0) {
+        tracing::info!(organizations, force, "limits were loaded from ORG_LIMITS_FILE");
     }
-    if !force && !app.ledger.limits().await?.1.is_empty() {
-        return Ok(None);
-    }
-    let limits: Vec<_> = file.into_iter().map(|(org, limit)| (org, Some(limit))).collect();
-    if force || !limits.is_empty() {
-        app.ledger.set_limits(&limits, force).await?;
-        tracing::info!(organizations = limits.len(), force, "limits were loaded from ORG_LIMITS_FILE");
-    }
-    Ok(Some(limits.len()))
+    Ok(loaded)
 }
 
 /// Loads the file's limits as soon as Redis is there, if it holds none.

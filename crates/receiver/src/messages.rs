@@ -123,6 +123,30 @@ impl Language {
         self.pick("it is gone".into(), "Runner가 삭제되었습니다.".into())
     }
 
+    /// A dead letter is back in its stream.
+    #[must_use]
+    pub fn requeued(self) -> String {
+        self.pick(
+            "it is back in its stream; what cannot be applied this time either comes back here".into(),
+            "원래 Stream으로 되돌렸습니다. 다시 실패하면 Dead Letter로 돌아옵니다.".into(),
+        )
+    }
+
+    /// A dead letter held a reservation.
+    #[must_use]
+    pub fn reservation_gone(self) -> String {
+        self.pick(
+            "it held a reservation, which was dropped long ago: demand has made another since. The letter was dropped, nothing was put back".into(),
+            "이미 만료된 Runner 예약입니다. 필요한 Runner는 새로 예약되므로 되돌리지 않고 삭제했습니다.".into(),
+        )
+    }
+
+    /// A dead letter was dropped.
+    #[must_use]
+    pub fn dropped(self) -> String {
+        self.pick("it was dropped; what it says happens no more".into(), "Dead Letter가 삭제되었습니다.".into())
+    }
+
     /// A reconcile was asked for.
     #[must_use]
     pub fn reconcile_asked(self) -> String {

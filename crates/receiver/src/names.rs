@@ -1,32 +1,11 @@
-//! Names from outside that become parts of keys, and texts from outside that become parts of log lines and answers.
-//!
-//! Invariant: an [`OrgKey`] holds only letters, digits, `.`, `_`, `-` and at most one `/`, so no name can step out of its place in a key.
+//! Organizations as they stand in a path. What a name may be is [`jit_core::names`]'s to say.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use jit_core::names::is_org;
+pub use jit_core::names::{is_full_name, is_login, is_runner, shown};
 
 use crate::errors::ApiError;
-
-/// Longest login or repository name taken. GitHub's own limits are 39 and 100.
-const NAME: usize = 100;
-
-/// Whether this can be the login of an organization or a user. Enterprise-managed users and GHES have `_` in theirs.
-#[must_use]
-pub fn is_login(text: &str) -> bool {
-    is_name(text, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
-}
-
-/// Whether this can be `owner/repository`.
-#[must_use]
-pub fn is_full_name(text: &str) -> bool {
-    text.split_once('/').is_some_and(|(owner, repo)| {
-        is_login(owner) && is_name(repo, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) && !matches!(repo, "." | "..")
-    })
-}
-
-fn is_name(text: &str, allowed: impl Fn(char) -> bool) -> bool {
-    (1..=NAME).contains(&text.len()) && text.chars().all(allowed)
-}
 
 /// What limits are kept by: an organization's login, or `owner/repository` of a user's repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +15,7 @@ impl OrgKey {
     /// Takes a text that can be one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        (is_login(text) || is_full_name(text)).then(|| Self(text.to_owned()))
+        is_org(text).then(|| Self(text.to_owned()))
     }
 }
 
@@ -54,40 +33,5 @@ impl<S: Send + Sync> FromRequestParts<S> for OrgKey {
             _ => None,
         };
         key.map(Self).ok_or_else(|| ApiError::bad_request("the path names no organization: letters, digits, - and _ only, or owner/repository"))
-    }
-}
-
-/// At most `limit` characters of a text from outside, without control characters.
-#[must_use]
-pub fn shown(text: &str, limit: usize) -> String {
-    let mut shown: String = text.chars().take(limit).map(|c| if c.is_control() { '?' } else { c }).collect();
-    if text.chars().nth(limit).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_githubs_have_are_taken() {
-        for name in ["acme", "Acme-Corp", "emu_user", "0", "octo-cat/Hello.World_1", "a/.github"] {
-            assert!(OrgKey::parse(name).is_some(), "{name}");
-        }
-    }
-
-    #[test]
-    fn names_that_could_leave_their_key_are_not() {
-        for name in ["", "a:b", "{a}", "a\nb", "a b", "a*", "ä", "a/b/c", "/b", "a/", "a/..", "a/.", "a/b:c", "a\0", &"x".repeat(101), &"x".repeat(300)] {
-            assert!(OrgKey::parse(name).is_none(), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn shown_texts_are_short_and_on_one_line() {
-        assert_eq!(shown("a\nb\u{1b}", 10), "a?b?");
-        assert_eq!(shown("abcdef", 3), "abc…");
     }
 }

@@ -69,9 +69,7 @@ impl Publisher {
     /// When Redis cannot be reached.
     pub async fn tick(&self, kind: &str) -> RedisResult<()> {
         let (generation, mut connection) = self.current();
-        let mut command = redis::cmd("XADD");
-        command.arg(stream::TICKS).arg("*").arg("v").arg(stream::VERSION).arg("kind").arg(kind);
-        command.exec_async(&mut connection).await.inspect_err(|error| self.give_up(generation, error))
+        stream::tick_now(&mut connection, kind).await.inspect_err(|error| self.give_up(generation, error))
     }
 
     /// Whether Redis answers on this connection within `limit`.

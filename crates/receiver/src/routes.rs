@@ -17,7 +17,7 @@ use axum::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    admin::{key, limits, lists, orders},
+    admin::{dead_letters, key, limits, lists, orders},
     app::App,
     errors::ApiError,
     names::shown,
@@ -39,6 +39,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/jobs", get(lists::jobs))
         .route("/admin/runners", get(lists::runners))
         .route("/admin/runners/{name}", delete(orders::remove_runner))
+        .route("/admin/dead-letters", get(dead_letters::list))
+        .route("/admin/dead-letters/{id}", get(dead_letters::one).delete(dead_letters::remove))
+        .route("/admin/dead-letters/{id}/requeue", post(dead_letters::requeue))
         .route("/admin/reconcile", post(orders::reconcile))
         .route_layer(middleware::from_fn_with_state(app.clone(), in_lane))
         .route_layer(middleware::from_fn_with_state(app.clone(), key::require));

@@ -8,11 +8,11 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use jit_core::{event::JobId, ledger::OrgStatus};
+use jit_core::{event::JobId, ledger::OrgStatus, render};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{app::App, errors::ApiError, messages::Language, metrics::Format, names::OrgKey, render};
+use crate::{app::App, errors::ApiError, messages::Language, metrics::Format, names::OrgKey};
 
 /// A probe is answered within this time: a kubelet waits for a second.
 const PROBE: Duration = Duration::from_millis(800);

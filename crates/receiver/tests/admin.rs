@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 mod support;
 use support::{ADMIN_KEY, Answer, Receiver, RedisServer, eventually, request};
 
-const ROUTES: [(Method, &str); 13] = [
+const ROUTES: [(Method, &str); 17] = [
     (Method::GET, "/admin/org-limits"),
     (Method::PUT, "/admin/org-limits"),
     (Method::GET, "/admin/org-limits/acme"),
@@ -25,6 +25,10 @@ const ROUTES: [(Method, &str); 13] = [
     (Method::GET, "/admin/jobs"),
     (Method::GET, "/admin/runners"),
     (Method::DELETE, "/admin/runners/jit-runner-1-a"),
+    (Method::GET, "/admin/dead-letters"),
+    (Method::GET, "/admin/dead-letters/1-1"),
+    (Method::DELETE, "/admin/dead-letters/1-1"),
+    (Method::POST, "/admin/dead-letters/1-1/requeue"),
     (Method::POST, "/admin/reconcile"),
 ];
 

@@ -187,7 +187,7 @@ async fn the_test_page_and_methods_and_paths() {
         answer.refused(405);
         assert_eq!(answer.headers["allow"], allow, "{path}");
     }
-    for path in ["/", "/webhook/", "/webhooks", "/admin", "/admin/dead-letters", "/orgs/acme", "/favicon.ico", "/%00", "/../etc/passwd"] {
+    for path in ["/", "/webhook/", "/webhooks", "/admin", "/admin/org-limit", "/orgs/acme", "/favicon.ico", "/%00", "/../etc/passwd"] {
         receiver.get(path).await.refused(404);
     }
     for path in ["/health", "/ready", "/metrics", "/webhook/test", "/orgs/acme/status"] {

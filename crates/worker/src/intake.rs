@@ -2,7 +2,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use jit_core::stream::{self, Entry, Reader};
+use jit_core::{
+    dead_letters,
+    ledger::LedgerError,
+    poison::{self, Suspect},
+    stream::{self, Entry, Reader},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -87,23 +92,51 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
 }
 
 async fn bury(worker: &Worker, entry: &Entry, reason: &str) {
-    tracing::error!(entry = entry.id, reason, "an event cannot be applied and goes to the dead letters (XRANGE jit:dead - +)");
-    worker.metrics.buried.inc();
-    if let Err(error) = stream::bury(worker.ledger.pool(), stream::EVENTS, entry, reason).await.step("intake.buried") {
+    buried(worker, entry, reason);
+    if let Err(error) = dead_letters::bury(worker.ledger.pool(), stream::EVENTS, entry, reason).await.step("intake.buried") {
         tracing::warn!(%error, entry = entry.id, "it could not be moved; it will come again");
     }
 }
 
-/// Applies what workers that are gone had read and not acknowledged.
+fn buried(worker: &Worker, entry: &Entry, reason: &str) {
+    tracing::error!(entry = entry.id, reason, "an event cannot be applied and goes to the dead letters (jitctl dead list)");
+    worker.metrics.buried.inc();
+}
+
+/// Applies what workers that are gone had read and not acknowledged. One of these entries may be what ended them: it circles for a while, alone, and is
+/// buried then.
 pub async fn take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) {
-    match stream::claim_from_dead(worker.ledger.pool(), stream::EVENTS, &worker.id, living, BATCH).await.step_if("intake.taken_over", step::some) {
-        Ok(entries) if !entries.is_empty() => {
-            tracing::info!(events = entries.len(), "taking over events that a dead worker held");
-            process(worker, &entries, stop).await;
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot take over events"),
+    if let Err(error) = try_take_over(worker, living, stop).await {
+        tracing::warn!(%error, "cannot take over events");
     }
+}
+
+async fn try_take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) -> Result<(), LedgerError> {
+    let pool = worker.ledger.pool();
+    let taken = poison::take_over(pool, stream::EVENTS, &worker.id, living, BATCH).await.step_if("intake.taken_over", took_some)?;
+    if !taken.entries.is_empty() {
+        tracing::info!(events = taken.entries.len(), "taking over events that a dead worker held");
+        process(worker, &taken.entries, stop).await;
+    }
+    for id in taken.suspects {
+        if stop.is_cancelled() {
+            break;
+        }
+        // No step behind it: whoever dies here died over the entry, which is what is counted.
+        match poison::take_suspect(pool, stream::EVENTS, &worker.id, &id).await? {
+            Suspect::Alone(entry, deaths) => {
+                tracing::warn!(entry = entry.id, deaths, "workers died while they held this event; it is applied alone");
+                process(worker, &[entry], stop).await;
+            }
+            Suspect::Buried(entry, reason) => buried(worker, &entry, &reason),
+            Suspect::Gone => {}
+        }
+    }
+    Ok(())
+}
+
+fn took_some(taken: &Result<poison::TakenOver, LedgerError>) -> bool {
+    taken.as_ref().is_ok_and(|taken| !taken.entries.is_empty())
 }
 
 /// Applies what living workers have held for longer than `idle`: an acknowledgement that was lost, mostly.

@@ -19,6 +19,7 @@ use std::{
 };
 
 use jit_core::{
+    dead_letters,
     ledger::{Claim, Failure, LedgerError, Observation, Registration, Reservation, Subject},
     stream::{self, Entry, Reader},
 };
@@ -137,7 +138,7 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(entry = entry.id, %error, "a reservation cannot be read and goes to the dead letters");
             worker.metrics.buried.inc();
-            if let Err(error) = stream::bury(worker.ledger.pool(), stream::PROVISION, entry, &error.to_string()).await.step("provision.buried") {
+            if let Err(error) = dead_letters::bury(worker.ledger.pool(), stream::PROVISION, entry, &error.to_string()).await.step("provision.buried") {
                 tracing::warn!(%error, "it could not be moved; it will come again");
             }
             return;

@@ -7,12 +7,13 @@ use std::{
 };
 
 /// What an effect's call looks like, and which of these change nothing anywhere.
-const EFFECTS: [(&str, &[&str]); 6] = [
+const EFFECTS: [(&str, &[&str]); 7] = [
     ("ledger.", &["now", "pool", "runner", "living_workers", "clone"]),
     ("backend.", &["timeout", "watch", "clone"]),
     ("github.", &["of", "clone"]),
     ("client.", &["rate_limit_remaining", "clone"]),
     ("stream::", &["iter"]),
+    ("dead_letters::", &[]),
     ("reader.", &[]),
 ];
 

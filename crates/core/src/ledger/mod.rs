@@ -70,6 +70,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod doctor;
 mod explain;
+mod lists;
 mod overview;
 pub mod recovery;
 mod scripts;
@@ -78,6 +79,7 @@ mod types;
 
 pub use doctor::{Finding, Report};
 pub use explain::Explanation;
+pub use lists::{JOB_STATES, Listing, RUNNER_STATES};
 pub use overview::{JobInfo, OrgStatus, Overview, RunnerInfo, shown_state};
 pub use transitions::{ADMIT_BATCH, Claim};
 pub use types::*;

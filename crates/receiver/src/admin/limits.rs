@@ -13,7 +13,7 @@ use axum::{
     extract::{RawQuery, State},
     http::Request,
 };
-use jit_core::config::MAX_LIMIT;
+use jit_core::operator;
 use serde_json::{Value, json};
 
 use crate::{
@@ -43,15 +43,6 @@ impl InForce {
         })
     }
 
-    /// The spelling that an organization is known by: GitHub's, or else the one that its limit was set under.
-    async fn spelling(&self, app: &App, org: String) -> Result<String, ApiError> {
-        let canonical = app.ledger.canonical(&org).await?;
-        if self.custom.contains_key(&canonical) {
-            return Ok(canonical);
-        }
-        Ok(self.custom.keys().find(|known| known.eq_ignore_ascii_case(&canonical)).cloned().unwrap_or(canonical))
-    }
-
     /// What the ledger says that a limit was before; it says 0 for a default that nobody has set.
     fn previous(&self, told: Option<&u64>) -> u64 {
         match told {
@@ -69,7 +60,7 @@ pub async fn all(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
 
 /// `GET /admin/org-limits/{org}`.
 pub async fn one(State(app): State<Arc<App>>, OrgKey(org): OrgKey) -> Result<Json<Value>, ApiError> {
-    let org = InForce::read(&app).await?.spelling(&app, org).await?;
+    let (org, _) = app.ledger.spelling(&org).await?;
     let status = org_status(&app, &org).await?;
     Ok(Json(json!({
         "organization": status.organization, "limit": status.max, "is_custom": status.is_custom_limit,
@@ -82,7 +73,7 @@ pub async fn set_one(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language:
     let body = json(&app, request).await?;
     let limit = limit("limit", &body["limit"])?;
     let limits = InForce::read(&app).await?;
-    let org = limits.spelling(&app, org).await?;
+    let (org, _) = app.ledger.spelling(&org).await?;
     let previous = app.ledger.set_limits(&[(org.clone(), Some(limit))], false).await?;
     tick(&app, "dispatch").await;
     let previous = limits.previous(previous.first());
@@ -94,17 +85,18 @@ pub async fn set_one(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language:
 pub async fn set_many(State(app): State<Arc<App>>, language: Language, request: Request<Body>) -> Result<Json<Value>, ApiError> {
     let body = json(&app, request).await?;
     let wanted = body["limits"].as_object().ok_or_else(|| ApiError::invalid("limits: give an object of organizations and their limits"))?;
-    let limits = InForce::read(&app).await?;
-    let (mut changes, mut seen) = (Vec::new(), HashSet::new());
+    let (mut orgs, mut values, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for (org, value) in wanted {
         let at = format!("limits.{}", shown(org, 100));
         let OrgKey(org) = OrgKey::parse(org).ok_or_else(|| ApiError::invalid(format!("{at}: not an organization's name, nor an owner/repository")))?;
-        let limit = limit(&at, value)?;
+        values.push(limit(&at, value)?);
         if !seen.insert(org.to_lowercase()) {
             return Err(ApiError::invalid(format!("{at}: stands twice, in two spellings")));
         }
-        changes.push((limits.spelling(&app, org).await?, Some(limit)));
+        orgs.push(org);
     }
+    let spelt = app.ledger.spellings(&orgs).await?;
+    let changes: Vec<_> = spelt.into_iter().zip(values).map(|((org, _), limit)| (org, Some(limit))).collect();
     if !changes.is_empty() {
         app.ledger.set_limits(&changes, false).await?;
         tick(&app, "dispatch").await;
@@ -117,7 +109,7 @@ pub async fn set_many(State(app): State<Arc<App>>, language: Language, request: 
 /// `DELETE /admin/org-limits/{org}`: back to the default, also when there was no limit of its own.
 pub async fn drop_one(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: Language) -> Result<Json<Value>, ApiError> {
     let limits = InForce::read(&app).await?;
-    let org = limits.spelling(&app, org).await?;
+    let (org, _) = app.ledger.spelling(&org).await?;
     let previous = app.ledger.set_limits(&[(org.clone(), None)], false).await?;
     tick(&app, "dispatch").await;
     let (previous, default) = (limits.previous(previous.first()), limits.default);
@@ -147,7 +139,7 @@ pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 }
 
 fn limit(at: &str, value: &Value) -> Result<u64, ApiError> {
-    value.as_u64().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| ApiError::invalid(format!("{at}: give a whole number from 1 to {MAX_LIMIT}")))
+    operator::limit(value.as_u64()).map_err(|error| ApiError::invalid(format!("{at}: {error}")))
 }
 
 #[cfg(test)]

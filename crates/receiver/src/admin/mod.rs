@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{app::App, errors::ApiError};
 
+pub mod dead_letters;
 pub mod key;
 pub mod limits;
 pub mod lists;

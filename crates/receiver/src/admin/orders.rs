@@ -9,7 +9,7 @@ use axum::{
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
-use jit_core::ledger::Observation;
+use jit_core::{ledger::Observation, operator, render};
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,31 +17,21 @@ use crate::{
     app::App,
     errors::ApiError,
     messages::Language,
-    names::OrgKey,
-    render,
+    names::{OrgKey, is_runner},
 };
-
-/// Longest reason of a pause, in characters.
-const REASON: usize = 200;
 
 /// `POST /admin/orgs/{org}/pause`.
 pub async fn pause(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: Language, request: Request<Body>) -> Result<Json<Value>, ApiError> {
     let body = json(&app, request).await?;
-    let reason =
-        body["reason"].as_str().map(str::trim).filter(|reason| (1..=REASON).contains(&reason.chars().count()) && !reason.chars().any(char::is_control));
-    let reason = reason.ok_or_else(|| ApiError::invalid(format!("reason: say why, in 1 to {REASON} characters; it is what people are told who wait")))?;
+    let reason = operator::reason(body["reason"].as_str().unwrap_or_default()).map_err(|error| ApiError::invalid(format!("reason: {error}")))?;
     let until = match &body["until"] {
         Value::Null => None,
         value => {
-            let time = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_millisecond);
-            let time = time.ok_or_else(|| ApiError::invalid("until: give a time such as 2027-01-15T08:00:00Z"))?;
-            if time <= app.ledger.now().await? {
-                return Err(ApiError::invalid("until: is over already"));
-            }
-            Some(time)
+            let until = operator::until(value.as_str().unwrap_or_default(), app.ledger.now().await?);
+            Some(until.map_err(|error| ApiError::invalid(format!("until: {error}")))?)
         }
     };
-    let org = app.ledger.canonical(&org).await?;
+    let (org, _) = app.ledger.spelling(&org).await?;
     app.ledger.pause(&org, reason, until).await?;
     tracing::info!(job.org = org, reason, "an operator has paused an organization");
     Ok(Json(json!({ "organization": org, "paused": true, "reason": reason, "until": until.and_then(render::time), "message": language.paused() })))
@@ -49,7 +39,7 @@ pub async fn pause(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: L
 
 /// `POST /admin/orgs/{org}/resume`: also when it was not paused.
 pub async fn resume(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: Language) -> Result<Json<Value>, ApiError> {
-    let org = app.ledger.canonical(&org).await?;
+    let (org, _) = app.ledger.spelling(&org).await?;
     app.ledger.resume(&org).await?;
     tick(&app, "dispatch").await;
     tracing::info!(job.org = org, "an operator has resumed an organization");
@@ -58,10 +48,9 @@ pub async fn resume(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: 
 
 /// `DELETE /admin/runners/{name}`: asks for its removal, which workers carry out, at GitHub first.
 pub async fn remove_runner(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>, language: Language) -> Result<Response, ApiError> {
-    let dns = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let name = name.ok().map(|Path(name)| name).filter(|name| (1..=63).contains(&name.len()) && name.chars().all(dns));
+    let name = name.ok().map(|Path(name)| name).filter(|name| is_runner(name));
     let name = name.ok_or_else(|| ApiError::bad_request("the path names no runner: 1 to 63 of a-z, 0-9 and -"))?;
-    let observed = app.ledger.observe(Observation::Remove, &name, "an operator wants it gone").await?;
+    let observed = app.ledger.observe(Observation::Remove, &name, operator::WANTS_GONE).await?;
     let (status, message) = match observed.state.as_str() {
         "unknown" => return Err(ApiError::not_found("no runner of this name was there in the last day")),
         "gone" => (StatusCode::OK, language.already_gone()),

@@ -1,9 +1,11 @@
-//! Jobs and runners as the API shows them: the ledger's fields, with times as people write them and numbers as numbers.
+//! Jobs, runners and dead letters as the admin API and `jitctl --output json` show them: the ledger's fields, with times as people write them and
+//! numbers as numbers.
 
 use std::collections::BTreeMap;
 
-use jit_core::{event::JobId, ledger::shown_state};
 use serde_json::{Map, Value, json};
+
+use crate::{dead_letters::DeadLetter, event::JobId, ledger::shown_state};
 
 /// A time of the ledger's, ms since 1970, in RFC 3339.
 #[must_use]
@@ -39,6 +41,27 @@ pub fn runner(name: &str, info: &BTreeMap<String, String>) -> Map<String, Value>
         }
     }
     times(&mut shown, info, &["reserved_at", "claimed_at", "registered_at", "created_at", "started_at", "busy_at", "removing_at", "gone_at"]);
+    shown
+}
+
+/// A dead letter: where it came from, why it died, what it holds and, where that can be read, which job it is about.
+#[must_use]
+pub fn letter(letter: &DeadLetter) -> Map<String, Value> {
+    let mut shown = Map::new();
+    for (field, text) in [("id", &letter.id), ("stream", &letter.stream), ("entry_id", &letter.entry_id), ("reason", &letter.reason)] {
+        shown.insert(field.into(), json!(text));
+    }
+    for (field, ms) in [("died_at", letter.died_at()), ("accepted_at", letter.accepted_at())] {
+        if let Some(time) = ms.and_then(time) {
+            shown.insert(field.into(), json!(time));
+        }
+    }
+    if let Some(event) = letter.event() {
+        shown.insert("job_id".into(), json!(event.job.get()));
+        shown.insert("action".into(), json!(event.action.as_str()));
+        shown.insert("organization".into(), json!(event.org));
+    }
+    shown.insert("entry".into(), json!(letter.fields));
     shown
 }
 

@@ -1,0 +1,87 @@
+//! What operators order, checked: the rules that the admin API and `jitctl` share. What an order does is one of the ledger's transitions.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{
+    config::{MAX_LIMIT, read_org_limits},
+    ledger::{Ledger, LedgerError},
+    names::{is_org, shown},
+};
+
+/// Longest reason of a pause, in characters.
+pub const REASON: usize = 200;
+/// What a runner is told to go for when an operator removes it.
+pub const WANTS_GONE: &str = "an operator wants it gone";
+
+/// A limit of one organization.
+///
+/// # Errors
+/// When it is none.
+pub fn limit(limit: Option<u64>) -> Result<u64, String> {
+    limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| format!("give a whole number from 1 to {MAX_LIMIT}"))
+}
+
+/// The reason of a pause, without the blanks around it.
+///
+/// # Errors
+/// When it says nothing, is too long or holds control characters.
+pub fn reason(text: &str) -> Result<&str, String> {
+    let reason = text.trim();
+    let fits = (1..=REASON).contains(&reason.chars().count()) && !reason.chars().any(char::is_control);
+    if fits { Ok(reason) } else { Err(format!("say why, in 1 to {REASON} characters; it is what people are told who wait")) }
+}
+
+/// The end of a pause, in ms since 1970.
+///
+/// # Errors
+/// When it is no time, or over already.
+pub fn until(text: &str, now: i64) -> Result<i64, String> {
+    let time = text.trim().parse::<jiff::Timestamp>().map_err(|_| "give a time such as 2027-01-15T08:00:00Z".to_owned())?;
+    if time.as_millisecond() <= now { Err("is over already".into()) } else { Ok(time.as_millisecond()) }
+}
+
+/// A file of limits whose names are names of organizations. No file is `None`.
+///
+/// # Errors
+/// With a sentence that names the file and what is wrong in it.
+pub fn limits_file(path: &Path) -> Result<Option<BTreeMap<String, u64>>, String> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let limits = read_org_limits(path)?;
+    match limits.keys().find(|org| !is_org(org)) {
+        Some(org) => Err(format!("{}: org_limits.{}: not an organization's name, nor an owner/repository", path.display(), shown(org, 100))),
+        None => Ok(Some(limits)),
+    }
+}
+
+/// Loads these limits: where Redis holds none, or with `force` in the place of all that it holds. `None` when Redis's own were kept.
+///
+/// # Errors
+/// When Redis is unavailable.
+pub async fn load_limits(ledger: &Ledger, limits: BTreeMap<String, u64>, force: bool) -> Result<Option<usize>, LedgerError> {
+    if !force && !ledger.limits().await?.1.is_empty() {
+        return Ok(None);
+    }
+    let limits: Vec<_> = limits.into_iter().map(|(org, limit)| (org, Some(limit))).collect();
+    if force || !limits.is_empty() {
+        ledger.set_limits(&limits, force).await?;
+    }
+    Ok(Some(limits.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_checked() {
+        assert_eq!((limit(Some(1)), limit(Some(1000))), (Ok(1), Ok(1000)));
+        assert!(limit(Some(0)).is_err() && limit(Some(1001)).is_err() && limit(None).is_err());
+        assert_eq!(reason(" cluster upgrade "), Ok("cluster upgrade"));
+        assert!(reason(" ").is_err() && reason("a\nb").is_err() && reason(&"a".repeat(201)).is_err());
+        assert_eq!(until("1970-01-01T00:00:02Z", 1999), Ok(2000));
+        assert!(until("1970-01-01T00:00:02Z", 2000).is_err_and(|error| error.contains("over")));
+        assert!(until("soon", 0).is_err() && until("", 0).is_err());
+    }
+}
