@@ -59,9 +59,15 @@ async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
     }
 }
 
+/// GitHub refuses a runner that is too old: its program ends with this code, and so would every other of its image.
+fn is_outdated(why: &str) -> bool {
+    why.strip_prefix("exit code 7").is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
 /// Frees the runner's slot, admits, and then removes what is left of the runner. A removal that is lost here is the next reconcile's.
 async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &str) {
-    match persist(PERSIST, || worker.ledger.observe(Observation::Release, name, why)).await.step("observe.released") {
+    let what = if is_outdated(why) { Observation::Outdated } else { Observation::Release };
+    match persist(PERSIST, || worker.ledger.observe(what, name, why)).await.step("observe.released") {
         Ok(observed) if observed.changed => {
             worker.metrics.released.inc();
             tracing::info!(runner.name = name, why, "runner released");
@@ -75,5 +81,18 @@ async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &st
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, runner.name = name, "the ledger did not take a runner's end; the next reconcile finds it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_outdated;
+
+    #[test]
+    fn exit_code_7_and_no_other_means_outdated() {
+        assert!(is_outdated("exit code 7") && is_outdated("exit code 7: Error"));
+        for other in ["exit code 70: Error", "exit code 137: OOMKilled", "dind: exit code 7: Error", "ended"] {
+            assert!(!is_outdated(other), "{other}");
+        }
     }
 }

@@ -275,7 +275,7 @@ const fn secs(seconds: u64) -> Duration {
 
 fn pod_failure(error: &BackendError) -> Failure {
     let back_off = match error {
-        BackendError::Quota(_) => Some((Subject::Global, secs(5), secs(60))),
+        BackendError::Quota(_) => Some((Subject::Namespace, secs(0), secs(0))),
         BackendError::Refused(_) => Some((Subject::Profile, secs(30), secs(600))),
         BackendError::Unavailable(_) => Some((Subject::Global, secs(1), secs(60))),
         BackendError::Exists | BackendError::Gone(_) => None,

@@ -61,6 +61,12 @@ pub struct LimitsArgs {
     /// A class whose runner did not start gets no other for so long, doubling up to sixteen times
     #[arg(long, env, default_value = "1m", hide_short_help = true)]
     pub start_backoff: String,
+    /// A job whose runner stayed idle is held back for so long, doubling up to six times that
+    #[arg(long, env, default_value = "10m", hide_short_help = true)]
+    pub misfit_hold: String,
+    /// After a refusal by the namespace's quota one runner more is tried each time this has passed
+    #[arg(long, env, default_value = "1m", hide_short_help = true)]
+    pub quota_interval: String,
     /// A completed job is remembered for so long, so that a redelivery cannot bring it back (GitHub keeps deliveries for 3 to 7 days)
     #[arg(long, env, default_value = "192h", hide_short_help = true)]
     pub tombstone_ttl: String,
@@ -104,6 +110,8 @@ impl LimitsArgs {
             ("uncertain_first", "UNCERTAIN_INTERVAL", &self.uncertain_interval),
             ("busy_recheck", "BUSY_RECHECK", &self.busy_recheck),
             ("start_backoff", "START_BACKOFF", &self.start_backoff),
+            ("misfit_hold", "MISFIT_HOLD", &self.misfit_hold),
+            ("quota_interval", "QUOTA_INTERVAL", &self.quota_interval),
             ("tombstone_ttl", "TOMBSTONE_TTL", &self.tombstone_ttl),
         ] {
             times.insert(name, problems.duration(variable, text));

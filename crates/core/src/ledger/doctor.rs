@@ -203,8 +203,8 @@ impl Ledger {
         backoffs: &HashMap<String, f64>,
         live: &BTreeSet<String>,
     ) -> Result<(), LedgerError> {
-        let ((org, profile), queued, idle): ((Option<String>, Option<String>), Vec<(String, f64)>, Vec<String>) = pipe()
-            .hmget(format!("class:{class}:info"), &["org", "profile"])
+        let ((org, profile, misfit), queued, idle): ((Option<String>, Option<String>, Option<String>), Vec<(String, f64)>, Vec<String>) = pipe()
+            .hmget(format!("class:{class}:info"), &["org", "profile", "misfit"])
             .zrange_withscores(format!("class:{class}:queued"), 0, -1)
             .smembers(format!("class:{class}:idle"))
             .query_async(connection)
@@ -219,11 +219,13 @@ impl Ledger {
         let (needs, surplus): (Option<f64>, Option<f64>) =
             pipe().zscore(format!("org:{org}:classes"), class).zscore("classes:surplus", class).query_async(connection).await?;
         let held = backoffs.contains_key(&format!("class:{class}")) || backoffs.contains_key(&format!("profile:{profile}"));
-        let expected = (queued.len() > idle.len() && !held).then(|| queued[idle.len()].1);
+        // One runner at a time where the last one did not fit.
+        let wanted = if misfit.is_some() { queued.len().min(1) } else { queued.len() };
+        let expected = (wanted > idle.len() && !held).then(|| queued[idle.len()].1);
         doctor.check(5, needs == expected, || {
             format!("class {class} of {org}: {} jobs, {} idle runners; in need since {needs:?}, should be {expected:?}", queued.len(), idle.len())
         });
-        doctor.check(5, surplus.is_some() == (idle.len() > queued.len()), || {
+        doctor.check(5, surplus.is_some() == (idle.len() > wanted), || {
             format!("class {class} of {org}: {} jobs, {} idle runners; in surplus: {}", queued.len(), idle.len(), surplus.is_some())
         });
         Ok(())

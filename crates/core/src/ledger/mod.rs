@@ -24,6 +24,7 @@
 //! {subject}:backoff       HASH    reason, since, until, failures in a row
 //! jobs:questions          ZSET    job → when to ask GitHub about it
 //! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it
+//! quota:ceiling           HASH    how many runners the namespace's quota let in when it last refused one, since, reason
 //! repos:active            ZSET    owner/repo → last seen; 30 days     (what the sweep visits)
 //! repos:sweep             ZSET    owner/repo → last seen              (what the sweep has still to visit in this pass)
 //! recovery                HASH    the sweep's pass and budget, cursor of the rediscovery, counts
@@ -61,7 +62,7 @@
 //! 5. Once expired back-offs are woken, an organization is in `orgs:ready` exactly when it has unmet demand that is not backing off, room, and no pause.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicI64, Ordering},
 };
 
@@ -134,6 +135,8 @@ impl From<PoolError> for LedgerError {
 pub struct Ledger {
     pool: Pool,
     clock: Option<Arc<AtomicI64>>,
+    /// The furthest that this process has seen the ledger's names come: data that is behind it has been rolled back, and admits nothing.
+    seen: Arc<Mutex<Option<Seen>>>,
 }
 
 #[derive(Serialize)]
@@ -148,7 +151,7 @@ impl Ledger {
     /// The ledger in the Redis of this pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, clock: None }
+        Self { pool, clock: None, seen: Arc::default() }
     }
 
     /// The same ledger with time, in ms since 1970, taken from `clock` and not from Redis: for tests.
@@ -156,6 +159,15 @@ impl Ledger {
     pub fn with_clock(mut self, clock: Arc<AtomicI64>) -> Self {
         self.clock = Some(clock);
         self
+    }
+
+    fn seen(&self) -> Option<Seen> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn see(&self, now: Option<Seen>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = (*seen).max(now);
     }
 
     /// The pool, for the streams.

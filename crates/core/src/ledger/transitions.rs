@@ -90,7 +90,13 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn admit(&self) -> Result<Admission, LedgerError> {
-        self.run(&scripts::ADMIT, &json!({ "n": ADMIT_BATCH })).await
+        let mut args = json!({ "n": ADMIT_BATCH });
+        if let (Some(seen), Some(map)) = (self.seen(), args.as_object_mut()) {
+            map.insert("seen".into(), json!(seen));
+        }
+        let admission: Admission = self.run(&scripts::ADMIT, &args).await?;
+        self.see(admission.seen);
+        Ok(admission)
     }
 
     /// Takes up a reservation. `timeout` is that of the step that follows; `credential` names what serves the organization at GitHub.
@@ -253,6 +259,9 @@ impl Ledger {
         let mut args = json!({ "began": began });
         if let (false, Some(map)) = (runners.is_empty(), args.as_object_mut()) {
             map.insert("runners".into(), json!(runners));
+        }
+        if let (Some(seen), Some(map)) = (self.seen(), args.as_object_mut()) {
+            map.insert("seen".into(), seen.epoch.into());
         }
         self.run(&scripts::RECONCILE, &args).await
     }

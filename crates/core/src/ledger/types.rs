@@ -18,6 +18,17 @@ pub struct Admission {
     pub reaped: u32,
     /// The data may be lost or rolled back: nothing is admitted until a reconcile has run.
     pub gate_closed: bool,
+    /// How far the ledger's names have come; none while the gate is closed.
+    pub(super) seen: Option<Seen>,
+}
+
+/// How far the ledger's names have come. Data that is behind what was seen before has been rolled back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Seen {
+    /// Epoch, seconds since 1970.
+    pub(super) epoch: u64,
+    /// Number of the last reservation.
+    pub(super) sequence: u64,
 }
 
 /// A reservation taken up: what runner to make.
@@ -58,7 +69,10 @@ pub enum Subject {
     Profile,
     /// The credential that it was claimed with, and so every organization that this one serves: not accepted, or its calls are used up.
     Credential,
-    /// Everything: an outage, a rate limit, a quota.
+    /// The runners' namespace: its quota is used up. Held not for a time, but at the number of runners that are live now, plus one for each
+    /// `quota_interval` that passes.
+    Namespace,
+    /// Everything: an outage.
     Global,
 }
 
@@ -96,6 +110,8 @@ pub enum Observation {
     Note,
     /// It has ended or is gone: its slot is free.
     Release,
+    /// It has ended because GitHub refuses its version: its slot is free, and its profile backs off.
+    Outdated,
     /// GitHub refuses to delete it since it is at work.
     Busy,
     /// It is to be removed.

@@ -41,6 +41,8 @@ impl World<'_> {
 
     pub(super) async fn admit(&mut self) -> Checked<bool> {
         self.log.push("admit".into());
+        // Names that are behind what was seen are of data that was rolled back.
+        self.model.open &= (self.model.epoch, self.model.sequence) >= self.seen;
         let before = self.model.clone();
         let admission = self.ledger().admit().await.map_err(text)?;
         // What was rung for has to be known before the model can follow; the comparison comes after it.
@@ -50,6 +52,9 @@ impl World<'_> {
         let jobs: Vec<JobNumber> = rung.iter().map(|(name, _)| name.split('-').nth(2).and_then(|job| job.parse().ok()).unwrap_or(0)).collect();
         agree("reserved for", &jobs, &expected.reserved)?;
         agree("admitted", &(admission.admitted, admission.reaped, admission.gate_closed), &(jobs.len() as u32, expected.reaped, expected.gate_closed))?;
+        if !expected.gate_closed {
+            self.seen = self.seen.max((self.model.epoch, self.model.sequence));
+        }
         before.check_admission(&self.model, &expected, admission.more)?;
         for (name, _) in rung {
             if self.ever.insert(name.clone(), self.spec_of(&name)).is_some() {
@@ -179,6 +184,9 @@ impl World<'_> {
         let told = self.ledger().reconcile(began, &listed).await.map_err(text)?;
         self.log.push(format!("  {told:?}"));
         let expected = self.model.reconcile(began, &listed);
+        if expected.opened {
+            self.model.epoch = self.model.epoch.max(self.seen.0 + 1);
+        }
         agree("reconciled", &(told.released, told.adopted, told.opened, &told.stop), &(expected.released, expected.adopted, expected.opened, &expected.stop))?;
         agree("mirrors that were wrong", &told.corrected, &0)?;
         self.check().await
@@ -191,7 +199,7 @@ impl World<'_> {
         self.pass(1000); // an epoch is a second
         self.asked.clear();
         let classes = std::mem::take(&mut self.model.classes);
-        self.model = Model { classes, ..Model::new(self.model.now, self.model.settings.clone()) };
+        self.model = Model { classes, epoch: self.model.epoch, ..Model::new(self.model.now, self.model.settings.clone()) };
         self.configure(self.model.settings.clone()).await
     }
 
@@ -201,16 +209,18 @@ impl World<'_> {
         copy(&mut self.stores.redis, self.stores.databases.1).await
     }
 
-    /// Redis comes up with the data of the last copy, as another process.
-    pub(super) async fn roll_back(&mut self) -> Checked {
+    /// Redis comes up with the data of the last copy, as another process or, where it was restored in place, as the same one.
+    pub(super) async fn roll_back(&mut self, in_place: bool) -> Checked {
         let Some(saved) = self.saved.clone() else { return Ok(()) };
         self.log.push("rolled back".into());
         redis::cmd("FLUSHDB").exec_async(&mut self.stores.redis).await.map_err(text)?;
         copy(&mut self.stores.backup, self.stores.databases.0).await?;
-        redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").exec_async(&mut self.stores.redis).await.map_err(text)?;
+        if !in_place {
+            redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").exec_async(&mut self.stores.redis).await.map_err(text)?;
+        }
         self.asked.clear();
         let classes = std::mem::take(&mut self.model.classes);
-        self.model = Model { now: self.model.now, open: false, classes, ..saved };
+        self.model = Model { now: self.model.now, open: saved.open && in_place, classes, ..saved };
         self.check().await
     }
 }

@@ -20,6 +20,18 @@ impl Model {
         self.runners.iter().filter(|(_, runner)| runner.class == class && matches!(runner.stage, Stage::Reserved | Stage::Created)).collect()
     }
 
+    /// How many idle runners a class should have.
+    pub fn wanted(&self, class: &str) -> usize {
+        let queued = self.queued(class).len();
+        if self.misfits.contains(class) { queued.min(1) } else { queued }
+    }
+
+    /// How many runners may live at once: the maximum, or what the quota lets in.
+    pub fn maximum(&self) -> u64 {
+        let fits = self.ceiling.map(|(runners, since)| runners + u64::try_from((self.now - since) / self.time("quota_interval")).unwrap());
+        fits.map_or(self.settings.max_total, |fits| fits.min(self.settings.max_total))
+    }
+
     /// Classes that have a job or an idle runner.
     pub fn present(&self) -> Vec<ClassId> {
         self.classes.keys().filter(|class| !self.queued(class).is_empty() || !self.idle(class).is_empty()).cloned().collect()
@@ -31,7 +43,8 @@ impl Model {
         if held.iter().any(|held| self.backoffs.contains_key(held)) {
             return None;
         }
-        self.queued(class).get(self.idle(class).len()).map(|(at, job)| (*at, job.parse().unwrap()))
+        let idle = self.idle(class).len();
+        self.queued(class).get(idle).filter(|_| idle < self.wanted(class)).map(|(at, job)| (*at, job.parse().unwrap()))
     }
 
     /// An organization's classes in need, the one that waits longest first.
@@ -73,7 +86,7 @@ impl Model {
 
     /// After every change: notes since when classes have had too many runners, and forgets the back-offs of those with neither job nor runner.
     pub fn settle(&mut self) {
-        let surplus: Vec<ClassId> = self.classes.keys().filter(|class| self.idle(class).len() > self.queued(class).len()).cloned().collect();
+        let surplus: Vec<ClassId> = self.classes.keys().filter(|class| self.idle(class).len() > self.wanted(class)).cloned().collect();
         self.surplus_since.retain(|class, _| surplus.contains(class));
         for class in surplus {
             self.surplus_since.entry(class).or_insert(self.now);
@@ -82,5 +95,6 @@ impl Model {
         let stays = |held: &Held| !matches!(held, Held::Class(class) if !present.contains(class));
         self.backoffs.retain(|held, _| stays(held));
         self.failures.retain(|held, _| stays(held));
+        self.misfits.retain(|class| present.contains(class));
     }
 }

@@ -45,6 +45,8 @@ pub struct World<'a> {
     pub(super) homes: Vec<(u8, u8)>,
     pub(super) model: Model,
     pub(super) saved: Option<Model>,
+    /// How far the ledger's handle has seen names come: epoch and sequence.
+    pub(super) seen: (u64, u64),
     pub(super) held: Dump,
     /// Every runner that there ever was, whatever the ledger has lost since.
     pub(super) ever: BTreeMap<Name, ListedSpec>,
@@ -94,12 +96,15 @@ impl<'a> World<'a> {
         (settings.max_total, settings.max_per_org) = (case.max_total, case.max_per_org);
         redis::cmd("FLUSHDB").exec_async(&mut stores.redis).await.map_err(text)?;
         stores.clock.store(1_800_000_000_000, Ordering::Relaxed);
+        // A process of its own, which remembers nothing of the case before.
+        stores.ledger = Ledger::new(stores.ledger.pool().clone()).with_clock(stores.clock.clone());
         let model = Model::new(stores.clock.load(Ordering::Relaxed), settings);
         let mut world = Self {
             stores,
             homes: case.homes.clone(),
             model,
             saved: None,
+            seen: (0, 0),
             held: Dump::new(),
             ever: BTreeMap::new(),
             asked: Vec::new(),
@@ -283,7 +288,7 @@ impl<'a> World<'a> {
                 self.check().await
             }
             Step::Save => self.save().await,
-            Step::RollBack => self.roll_back().await,
+            Step::RollBack { in_place } => self.roll_back(*in_place).await,
         }
     }
 

@@ -49,7 +49,7 @@ pub async fn dump(redis: &mut MultiplexedConnection) -> redis::RedisResult<(Dump
 }
 
 /// Of a job's or a runner's fields, those that decide something.
-const TOLD: [&str; 14] = [
+const TOLD: [&str; 17] = [
     "state",
     "org",
     "class",
@@ -64,6 +64,9 @@ const TOLD: [&str; 14] = [
     "uncertain",
     "deregistered",
     "unused",
+    "misfits",
+    "held_until",
+    "credential",
 ];
 
 fn pairs(content: &[String]) -> impl Iterator<Item = (String, String)> {
@@ -87,15 +90,17 @@ pub fn observed(dump: &Dump) -> Keyspace {
             "jobs:questions" | "registrations:uncertain" | "runners:deadlines" | "classes:surplus" => {
                 pairs(content).map(|(member, at)| (member, score(&at))).collect()
             }
+            "quota:ceiling" => pairs(content).filter(|(field, _)| field != "reason").collect(),
             "global:total_running" => one("size", &content[0]),
             "runners:live" => members(content),
             _ => {
                 let (kind, part) = (key.split(':').next().unwrap(), key.rsplit(':').next().unwrap());
                 match (kind, part) {
                     ("job" | "runner", "info") => told(content, *expires),
-                    ("class", "info") => {
-                        pairs(content).filter(|(field, _)| ["org", "profile"].contains(&field.as_str())).map(|(field, value)| (field, fold(&value))).collect()
-                    }
+                    ("class", "info") => pairs(content)
+                        .filter(|(field, _)| ["org", "profile", "misfit"].contains(&field.as_str()))
+                        .map(|(field, value)| if field == "misfit" { (field, String::new()) } else { (field, fold(&value)) })
+                        .collect(),
                     ("class", "queued") | ("org", "pending" | "classes") => pairs(content).map(|(member, at)| (member, score(&at))).collect(),
                     ("org", "running") => one("size", &content[0]),
                     ("class", "idle") | ("org", "runners") | ("profile", "classes") => members(content),
@@ -173,6 +178,10 @@ impl Model {
             put("orgs:credential", org, credential.clone());
             put(&format!("credential:{credential}:orgs"), org, String::new());
         }
+        if let Some((runners, since)) = self.ceiling {
+            put("quota:ceiling", "runners", runners.to_string());
+            put("quota:ceiling", "since", since.to_string());
+        }
         for (held, until) in &self.backoffs {
             put("backoffs", &subject(held), until.to_string());
         }
@@ -185,6 +194,9 @@ impl Model {
             let described = &self.classes[&class];
             put(&format!("class:{class}:info"), "org", fold(&described.org));
             put(&format!("class:{class}:info"), "profile", described.profile.clone());
+            if self.misfits.contains(&class) {
+                put(&format!("class:{class}:info"), "misfit", String::new());
+            }
             put(&format!("profile:{}:classes", described.profile), &class, String::new());
             for (at, job) in self.queued(&class) {
                 put(&format!("class:{class}:queued"), &job, at.to_string());
@@ -213,6 +225,8 @@ impl Model {
                 ("queued_at", job.queued_at.map(|at| at.to_string())),
                 ("runner", job.runner.clone()),
                 ("missing", (job.missing > 0).then(|| job.missing.to_string())),
+                ("misfits", (job.misfits > 0).then(|| job.misfits.to_string())),
+                ("held_until", job.held_until.map(|at| at.to_string())),
                 ("expires", Some(over.to_string())),
             ];
             for (field, value) in fields {
@@ -242,6 +256,7 @@ impl Model {
                 ("hold_until", runner.hold_until.map(|at| at.to_string())),
                 ("uncertain", runner.uncertain.then(|| "1".to_owned())),
                 ("deregistered", runner.deregistered.then(|| "1".to_owned())),
+                ("credential", runner.credential.clone()),
                 ("unused", runner.unused.then(|| "1".to_owned())),
                 ("expires", Some(gone.to_string())),
             ];

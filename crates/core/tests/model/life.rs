@@ -72,7 +72,7 @@ impl Model {
                 }
                 let class = &self.classes[&self.runners[name].class];
                 let credential = self.runners[name].credential.clone().map(Held::Credential);
-                for held in [Held::Org(super::fold(&class.org)), Held::Profile(class.profile.clone()), Held::Global].into_iter().chain(credential) {
+                for held in [Held::Org(super::fold(&class.org)), Held::Global].into_iter().chain(credential) {
                     self.failures.remove(&held);
                 }
             }
@@ -89,13 +89,14 @@ impl Model {
         runner.uncertain |= failure.registration == Registration::Uncertain;
         runner.deregistered |= failure.registration == Registration::None;
         let class = runner.class.clone();
-        if let Some((subject, delay, cap)) = failure.back_off {
+        let timed = failure.back_off.filter(|(subject, ..)| *subject != Subject::Namespace);
+        if let Some((subject, delay, cap)) = timed {
             let held = match subject {
                 Subject::Class => Held::Class(class),
                 Subject::Org => Held::Org(super::fold(&self.classes[&class].org)),
                 Subject::Profile => Held::Profile(self.classes[&class].profile.clone()),
                 Subject::Credential => self.runners[name].credential.clone().map_or(Held::Global, Held::Credential),
-                Subject::Global => Held::Global,
+                Subject::Global | Subject::Namespace => Held::Global,
             };
             self.back_off(held, millis(delay), millis(cap));
         }
@@ -104,6 +105,9 @@ impl Model {
             self.begin_removal(name)
         } else {
             self.free(name)
+        }
+        if timed.is_none() && failure.back_off.is_some() {
+            self.ceiling = Some((self.live().len() as u64, self.now));
         }
         true
     }
@@ -136,6 +140,12 @@ impl Model {
             Observation::Started => news = self.started(name),
             Observation::Note => {}
             Observation::Release => self.free(name),
+            Observation::Outdated => {
+                let profile = self.classes[&self.runners[name].class].profile.clone();
+                let delay = self.time("start_backoff");
+                self.back_off(Held::Profile(profile), delay, 16 * delay);
+                self.free(name);
+            }
             Observation::Busy => {
                 self.runner(name).stage = Stage::Busy;
                 self.busy(name, None);
@@ -195,7 +205,10 @@ impl Model {
         }
         (runner.stage, runner.busy_at, runner.runs, runner.deadline) = (Stage::Busy, Some(now), job, Some(deadline));
         let class = runner.class.clone();
+        self.failures.remove(&Held::Profile(self.classes[&class].profile.clone()));
+        self.misfits.remove(&class);
         self.failures.remove(&Held::Class(class));
+        self.last_start = Some(now);
         self.settle();
     }
 
@@ -290,6 +303,30 @@ impl Model {
         (removals, questions, doubts)
     }
 
+    fn stayed_idle(&mut self, name: &str) {
+        let (now, idle_timeout) = (self.now, self.time("idle_timeout"));
+        let class = self.runners[name].class.clone();
+        let Some(oldest) = self.queued(&class).first().map(|(_, job)| job.parse::<JobNumber>().unwrap()) else { return self.begin_removal(name) };
+        if self.misfits.contains(&class) && self.idle(&class).len() > 1 {
+            return self.begin_removal(name);
+        }
+        let within = |at: Option<i64>| at.is_some_and(|at| now < at + idle_timeout);
+        if !within(self.last_start) && within(self.replaced_at) {
+            self.runner(name).deadline = Some(now + idle_timeout); // GitHub gives out no work
+            return;
+        }
+        self.replaced_at = Some(now);
+        self.misfits.insert(class);
+        self.hear(oldest);
+        let hold = self.time("misfit_hold");
+        let job = self.job(oldest);
+        job.misfits += 1;
+        let until = now + hold * (1..job.misfits).fold(1, |times, _| (times * 2).min(6));
+        (job.state, job.held_until, job.ask_at) = (JobState::InQuestion, Some(until), Some(until));
+        self.settle();
+        self.begin_removal(name);
+    }
+
     fn overdue(&mut self, name: &str) {
         let runner = self.runners[name].clone();
         let (idle_timeout, start_backoff) = (self.time("idle_timeout"), self.time("start_backoff"));
@@ -301,6 +338,7 @@ impl Model {
                 }
                 self.runner(name).deadline = Some(started_at + idle_timeout);
             }
+            (Stage::Created, Some(_), _) => self.stayed_idle(name),
             (Stage::Created, None, _) => {
                 self.back_off(Held::Class(runner.class.clone()), start_backoff, 16 * start_backoff);
                 self.begin_removal(name);

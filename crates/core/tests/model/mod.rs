@@ -66,6 +66,9 @@ pub struct Job {
     pub ask_at: Option<i64>,
     /// How often in a row GitHub did not know it.
     pub missing: u32,
+    /// How often it was held back, and until when it is.
+    pub misfits: u32,
+    pub held_until: Option<i64>,
     /// The last thing that was learned of it. A question asked before that is stale.
     pub word: u64,
 }
@@ -158,6 +161,16 @@ pub struct Model {
     /// Descriptions of all classes ever heard of.
     pub classes: BTreeMap<ClassId, Class>,
     pub surplus_since: BTreeMap<ClassId, i64>,
+    /// Classes that get one runner at a time.
+    pub misfits: BTreeSet<ClassId>,
+    /// When a runner last got work, and when one that had stayed idle was last replaced.
+    pub last_start: Option<i64>,
+    pub replaced_at: Option<i64>,
+    /// What the quota let in when it last refused, and when that was.
+    pub ceiling: Option<(u64, i64)>,
+    /// How far names have come: epoch, reservations and adoptions.
+    pub epoch: u64,
+    pub sequence: u64,
     pub words: u64,
 }
 
@@ -183,6 +196,12 @@ impl Model {
             runners: BTreeMap::new(),
             classes: BTreeMap::new(),
             surplus_since: BTreeMap::new(),
+            misfits: BTreeSet::new(),
+            last_start: None,
+            replaced_at: None,
+            ceiling: None,
+            epoch: 0,
+            sequence: 0,
             words: 0,
         }
     }
@@ -221,8 +240,9 @@ impl Model {
         self.job(job).word = self.words;
     }
 
-    /// Asks about a job at `at`, or earlier where that is planned.
+    /// Asks about a job at `at`, or earlier where that is planned; not while it is held back.
     fn ask(&mut self, job: JobNumber, at: i64) {
+        let at = self.jobs[&job].held_until.map_or(at, |until| at.max(until));
         let ask_at = &mut self.job(job).ask_at;
         *ask_at = Some(ask_at.map_or(at, |planned| planned.min(at)));
     }
@@ -259,6 +279,8 @@ impl Model {
                 succeeded: false,
                 ask_at: None,
                 missing: 0,
+                misfits: 0,
+                held_until: None,
                 word: 0,
             };
             self.jobs.insert(id, job);
@@ -372,21 +394,23 @@ impl Model {
         let job = self.job(id);
         job.state = JobState::Queued;
         job.queued_at = job.queued_at.or(Some(accepted_at));
-        job.runner = None;
+        (job.runner, job.held_until) = (None, None);
+        let again = job.class.clone().filter(|_| job.misfits > 0);
+        self.misfits.extend(again);
         self.settle();
     }
 
     fn wait(&mut self, id: JobNumber) {
         let ask_at = self.after("question_interval");
         let job = self.job(id);
-        (job.state, job.ask_at, job.runner) = (JobState::Waiting, Some(ask_at), None);
+        (job.state, job.ask_at, job.runner, job.held_until) = (JobState::Waiting, Some(ask_at), None, None);
         self.settle();
     }
 
     fn start(&mut self, id: JobNumber, runner: Option<&Name>) {
         let ask_at = self.after("question_interval");
         let job = self.job(id);
-        (job.state, job.ask_at) = (JobState::InProgress, Some(ask_at));
+        (job.state, job.ask_at, job.held_until, job.misfits) = (JobState::InProgress, Some(ask_at), None, 0);
         job.runner = runner.cloned().or(job.runner.take());
         self.settle();
     }
@@ -394,7 +418,7 @@ impl Model {
     fn complete(&mut self, id: JobNumber, runner: Option<&Name>, conclusion: Option<&str>) {
         let job = self.job(id);
         job.succeeded = conclusion == Some("success");
-        (job.state, job.ask_at, job.missing) = (JobState::Completed, None, 0);
+        (job.state, job.ask_at, job.missing, job.held_until, job.misfits) = (JobState::Completed, None, 0, None, 0);
         job.runner = runner.cloned().or(job.runner.take());
         self.settle();
     }

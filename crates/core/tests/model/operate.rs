@@ -38,10 +38,12 @@ impl Model {
             return admitted;
         }
         let mut names = names.into_iter();
+        let maximum = self.maximum();
+        self.ceiling = self.ceiling.filter(|_| maximum < self.settings.max_total || self.backoffs.contains_key(&Held::Global));
         let mut full = false;
         while admitted.reserved.len() < most && !self.backoffs.contains_key(&Held::Global) {
             let Some((_, org)) = self.ready().into_iter().next() else { break };
-            full = self.live().len() as u64 >= self.settings.max_total;
+            full = self.live().len() as u64 >= maximum;
             if full {
                 break;
             }
@@ -49,6 +51,7 @@ impl Model {
             let (_, job) = self.first_unmet(&class).unwrap();
             let (name, fence) = names.next().unwrap_or_else(|| (format!("nobody-{job}"), String::new()));
             self.admissions += 1;
+            self.sequence += 1;
             self.served.insert(org, self.admissions);
             let deadline = self.after("reserve_timeout");
             self.runners.insert(name, Runner { fence: Some(fence), deadline: Some(deadline), ..self.new_runner(Stage::Reserved, class, job) });
@@ -100,7 +103,7 @@ impl Model {
             let mut idle: Vec<_> =
                 self.idle(&class).iter().map(|(name, runner)| (runner.stage == Stage::Reserved, runner.reserved_at, (*name).clone())).collect();
             idle.sort();
-            let excess = idle.len() - self.queued(&class).len();
+            let excess = idle.len() - self.wanted(&class);
             // Reserved ones first, then the youngest.
             for (.., name) in idle.into_iter().rev().take(excess) {
                 self.begin_removal(&name);
@@ -140,6 +143,7 @@ impl Model {
     /// Compares with a list that began at `began`, and opens the gate.
     pub fn reconcile(&mut self, began: i64, listed: &[Listed]) -> Reconciled {
         let mut result = Reconciled { opened: !self.open, ..Reconciled::default() };
+        self.epoch += u64::from(!self.open);
         for seen in listed {
             let stage = self.runners.get(&seen.name).map(|runner| runner.stage);
             match stage {
@@ -184,6 +188,7 @@ impl Model {
     fn adopt(&mut self, seen: &Listed) {
         let (spec, class) = (seen.spec.as_ref().unwrap(), seen.class.clone().unwrap());
         self.known.entry(fold(&spec.org)).or_insert_with(|| spec.org.clone());
+        self.sequence += 1;
         let now = self.now;
         let runner = Runner {
             created_at: Some(now),
@@ -202,7 +207,7 @@ impl Model {
         let new = |org: &Org| after.running(org) > self.running(org);
         let fair = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
         let (live, reserved) = (after.live().len() as u64, done.reserved.len());
-        fair(reserved == 0 || live <= after.settings.max_total, format!("{live} runners in all"))?;
+        fair(reserved == 0 || live <= after.maximum(), format!("{live} runners in all"))?;
         fair(reserved == 0 || after.open, "admitted with the gate closed".into())?;
         fair(reserved == 0 || !after.backoffs.contains_key(&Held::Global), "admitted while everything backs off".into())?;
         for org in orgs {
@@ -212,7 +217,7 @@ impl Model {
             fair(!new(org) || !after.backoffs.contains_key(&Held::Org(org.clone())), format!("{org} backs off"))?;
             let served = after.credentials.get(org).is_none_or(|name| !after.backoffs.contains_key(&Held::Credential(name.clone())));
             fair(!new(org) || served, format!("{org}'s credential backs off"))?;
-            let starves = after.is_ready(org) && live < after.settings.max_total && after.open && !after.backoffs.contains_key(&Held::Global);
+            let starves = after.is_ready(org) && live < after.maximum() && after.open && !after.backoffs.contains_key(&Held::Global);
             fair(more || done.reaped > 0 || !starves, format!("{org} could be served and is not"))?;
         }
         for class in after.present() {

@@ -156,7 +156,9 @@ pub enum Step {
     LoseEpoch,
     /// A copy of the data is made; and Redis comes up with the last one.
     Save,
-    RollBack,
+    RollBack {
+        in_place: bool,
+    },
 }
 
 /// One random world and what happens in it.
@@ -245,7 +247,8 @@ fn maker() -> impl Strategy<Value = Who> {
 }
 
 fn making() -> impl Strategy<Value = Step> {
-    let subject = (select(vec![Subject::Class, Subject::Org, Subject::Profile, Subject::Credential, Subject::Global]), select(vec![1_u64, 30, 600]));
+    let subject =
+        (select(vec![Subject::Class, Subject::Org, Subject::Profile, Subject::Credential, Subject::Namespace, Subject::Global]), select(vec![1_u64, 30, 600]));
     prop_oneof![
         6 => maker().prop_map(Step::BringUp),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Claim { who, stale }),
@@ -260,6 +263,7 @@ fn observing() -> impl Strategy<Value = Step> {
     let what = select(vec![
         Observation::Started,
         Observation::Note,
+        Observation::Outdated,
         Observation::Release,
         Observation::Release,
         Observation::Busy,
@@ -303,7 +307,7 @@ fn reconciling() -> impl Strategy<Value = Step> {
         1 => Just(Step::Flush),
         1 => Just(Step::LoseEpoch),
         1 => Just(Step::Save),
-        1 => Just(Step::RollBack),
+        1 => any::<bool>().prop_map(|in_place| Step::RollBack { in_place }),
     ]
 }
 

@@ -1,6 +1,6 @@
 -- admit(n): reserves up to n runners where demand is unmet, within every limit, and rings `jit:provision` for each.
 --
--- args: n, run_id (of the Redis that the caller believes in; tests only)
+-- args: n, seen (epoch as a number, sequence: the highest that the caller has seen), run_id (of the Redis that the caller believes in; tests only)
 
 local BASE36 = '0123456789abcdefghijklmnopqrstuvwxyz'
 local SURPLUS_SCAN = 64 -- surplus classes looked at in one call
@@ -38,7 +38,7 @@ end
 -- Begins to remove the runners that a class has too many: reserved ones first, then the youngest.
 local function reap(class)
   local key = 'class:' .. class
-  local excess = call('SCARD', key .. ':idle') - call('ZCARD', key .. ':queued')
+  local excess = call('SCARD', key .. ':idle') - wanted(class)
   local idle = {}
   for _, name in ipairs(call('SMEMBERS', key .. ':idle')) do
     local state, reserved_at = fields('runner:' .. name .. ':info', 'state', 'reserved_at')
@@ -57,12 +57,20 @@ wake()
 
 -- Nothing is admitted from data that may be lost or rolled back: a reconcile has to run first and open a new epoch.
 local run_id = args.run_id or string.match(call('INFO', 'server'), 'run_id:(%w+)')
-local epoch, known_run_id = fields('ledger:meta', 'epoch', 'run_id')
+local epoch, known_run_id, sequence = fields('ledger:meta', 'epoch', 'run_id', 'sequence')
+if epoch and args.seen then
+  local begun = tonumber(epoch, 36)
+  if begun < args.seen.epoch or (begun == args.seen.epoch and (tonumber(sequence) or 0) < args.seen.sequence) then
+    known_run_id = nil
+    call('HDEL', 'ledger:meta', 'run_id') -- the data is older than what the caller has seen: restored in place
+  end
+end
 if not epoch or known_run_id ~= run_id then return cjson.encode({ gate_closed = true }) end
 
 local admitted, full = 0, false
 if not backing_off('global') then
-  local maximum = setting('max_total')
+  local maximum, fits = setting('max_total'), ceiling()
+  if fits and fits >= maximum then call('DEL', 'quota:ceiling') elseif fits then maximum = fits end
   while admitted < args.n do
     local org = call('ZRANGE', 'orgs:ready', 0, 0)[1]
     if not org then break end
@@ -88,4 +96,5 @@ for i = 1, #surplus, 2 do
   local org_full = call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) and call('EXISTS', 'org:' .. org .. ':classes') == 1
   if since + setting('surplus_grace') <= now or full or org_full then reaped = reaped + reap(class) end
 end
-return cjson.encode({ admitted = admitted, more = admitted >= args.n, reaped = reaped })
+local seen = { epoch = tonumber(epoch, 36), sequence = tonumber(call('HGET', 'ledger:meta', 'sequence')) or 0 }
+return cjson.encode({ admitted = admitted, more = admitted >= args.n, reaped = reaped, seen = seen })

@@ -82,6 +82,20 @@ local function refresh_org(org)
   end
 end
 
+-- How many runners fit into the runners' namespace: as many as there were when its quota last refused one, plus one for each
+-- `quota_interval` since. Nil where it never did.
+local function ceiling()
+  local runners, since = fields('quota:ceiling', 'runners', 'since')
+  return runners and tonumber(runners) + math.floor((now - since) / math.max(setting('quota_interval'), 1))
+end
+
+-- How many idle runners a class should have: one for each queued job. One at a time where its last one did not fit, until one gets work.
+local function wanted(class)
+  local queued = call('ZCARD', 'class:' .. class .. ':queued')
+  if call('HEXISTS', 'class:' .. class .. ':info', 'misfit') == 1 then return math.min(queued, 1) end
+  return queued
+end
+
 local function ensure_class(class, of)
   if call('EXISTS', 'class:' .. class .. ':info') == 0 then
     call('HSET', 'class:' .. class .. ':info', 'org', of.org, 'scope', of.scope, 'group', of.group, 'profile', of.profile, 'labels', of.labels)
@@ -94,19 +108,19 @@ local function refresh_class(class)
   local key = 'class:' .. class
   local org, profile = fields(key .. ':info', 'org', 'profile')
   if not org then return end
-  local queued, idle = call('ZCARD', key .. ':queued'), call('SCARD', key .. ':idle')
-  if queued > idle and not backing_off(key) and not backing_off('profile:' .. profile) then
+  local wants, idle = wanted(class), call('SCARD', key .. ':idle')
+  if wants > idle and not backing_off(key) and not backing_off('profile:' .. profile) then
     local first_unmet = call('ZRANGE', key .. ':queued', idle, idle, 'WITHSCORES')
     call('ZADD', 'org:' .. org .. ':classes', first_unmet[2], class)
   else
     call('ZREM', 'org:' .. org .. ':classes', class)
   end
-  if idle > queued then
+  if idle > wants then
     call('ZADD', 'classes:surplus', 'NX', now, class)
   else
     call('ZREM', 'classes:surplus', class)
   end
-  if queued == 0 and idle == 0 then
+  if wants == 0 and idle == 0 then
     call('DEL', key .. ':info', key .. ':backoff')
     call('ZREM', 'backoffs', key)
     call('SREM', 'profile:' .. profile .. ':classes', class)

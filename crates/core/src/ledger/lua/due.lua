@@ -7,6 +7,27 @@ local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
 
 local removals, questions, registrations = {}, {}, {}
 
+-- A runner that had no work for `idle_timeout`. Where its class has demand, it does not fit: GitHub does not match the two, whatever we believe.
+-- The oldest job that it should have run is held back, and its class gets one runner at a time until one gets work, so that it cannot use up
+-- its organization's limit. Where no runner anywhere has had work for that long, GitHub gives out none: then one is replaced in that time.
+local function stayed_idle(name, class)
+  local key = 'class:' .. class
+  local oldest = call('ZRANGE', key .. ':queued', 0, 0)[1]
+  if not oldest then return 'it stayed idle' end
+  if call('HEXISTS', key .. ':info', 'misfit') == 1 and call('SCARD', key .. ':idle') > 1 then return 'it stayed idle, and its class gets one at a time' end
+  local idle_timeout = setting('idle_timeout')
+  local last_start, replaced_at = fields('ledger:meta', 'last_start', 'replaced_at')
+  local within = function(at) return at and now < tonumber(at) + idle_timeout end
+  if not within(last_start) and within(replaced_at) then
+    deadline(name, now + idle_timeout)
+    return nil
+  end
+  call('HSET', 'ledger:meta', 'replaced_at', now)
+  call('HSET', key .. ':info', 'misfit', now)
+  hold_back(oldest, 'held back: runner ' .. name .. ' stayed idle while it waited, so GitHub gives it to no runner of these labels and group')
+  return 'it did not fit: it stayed idle while its class had jobs'
+end
+
 local function overdue(name, state)
   local key = 'runner:' .. name .. ':info'
   local started_at, class, detail, job = fields(key, 'started_at', 'class', 'detail', 'running_job')
@@ -28,7 +49,7 @@ local function overdue(name, state)
     deadline(name, idle_until)
     return nil
   end
-  return 'it stayed idle'
+  return stayed_idle(name, class)
 end
 
 for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'LIMIT', 0, args.n)) do

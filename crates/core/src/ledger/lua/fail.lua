@@ -2,7 +2,7 @@
 --
 -- args: runner, fence, made (something may exist that has to be removed), uncertain (GitHub may have registered it),
 --       unregistered (GitHub certainly has not), why,
---       subject (class | org | profile | credential | global, or none), delay, cap (ms)
+--       subject (class | org | profile | credential | global; namespace: its quota is used up; or none), delay, cap (ms)
 
 local key = 'runner:' .. args.runner .. ':info'
 local state, fence, class, org, profile, credential = fields(key, 'state', 'fence', 'class', 'org', 'profile', 'credential')
@@ -10,7 +10,7 @@ if fence ~= args.fence or state == 'gone' then return cjson.encode({ stale = tru
 if args.uncertain then call('HSET', key, 'uncertain', 1) end
 if args.unregistered then call('HSET', key, 'deregistered', 1) end
 local wait = 0
-if args.subject then
+if args.subject and args.subject ~= 'namespace' then
   local subjects = {
     class = 'class:' .. class, org = 'org:' .. org, profile = 'profile:' .. profile, global = 'global',
     credential = credential and 'credential:' .. credential or 'global', -- a release without credentials claimed it
@@ -21,5 +21,8 @@ if args.made or state ~= 'reserved' then -- what was seen to exist is removed in
   begin_removal(args.runner, args.why)
 else
   free(args.runner, args.why)
+end
+if args.subject == 'namespace' then
+  call('HSET', 'quota:ceiling', 'runners', call('SCARD', 'runners:live'), 'since', now, 'reason', args.why)
 end
 return cjson.encode({ stale = false, wait = wait })

@@ -1,5 +1,6 @@
 -- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every transition, third part.
 
+local MISFIT_CAP = 6 -- times `misfit_hold`: 10 minutes, doubling to an hour
 local FIELDS = { 'repo', 'class', 'scope', 'group', 'profile', 'labels', 'attempt' }
 
 local function job_state(job)
@@ -30,8 +31,9 @@ local function queue(job)
   local org, class, scope, group, profile, labels, queued_at = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'queued_at')
   queued_at = tonumber(queued_at) or args.accepted_at or now
   call('HSET', key, 'state', 'queued', 'queued_at', queued_at)
-  call('HDEL', key, 'reason', 'runner', 'started_at')
+  call('HDEL', key, 'reason', 'runner', 'started_at', 'held_until')
   ensure_class(class, { org = org, scope = scope, group = group, profile = profile, labels = labels })
+  if call('HEXISTS', key, 'misfits') == 1 then call('HSET', 'class:' .. class .. ':info', 'misfit', now) end -- it may have been forgotten meanwhile
   call('ZADD', 'class:' .. class .. ':queued', queued_at, job)
   call('ZADD', 'org:' .. org .. ':pending', queued_at, job)
   refresh_class(class)
@@ -41,7 +43,7 @@ end
 local function wait(job)
   unqueue(job)
   call('HSET', 'job:' .. job .. ':info', 'state', 'waiting', 'reason', 'GitHub holds it for an approval')
-  call('HDEL', 'job:' .. job .. ':info', 'runner', 'started_at')
+  call('HDEL', 'job:' .. job .. ':info', 'runner', 'started_at', 'held_until')
   call('ZADD', 'jobs:questions', now + setting('question_interval'), job)
 end
 
@@ -49,9 +51,20 @@ local function start(job, runner)
   unqueue(job)
   local key = 'job:' .. job .. ':info'
   call('HSET', key, 'state', 'in_progress', 'started_at', now)
-  call('HDEL', key, 'reason')
+  call('HDEL', key, 'reason', 'held_until', 'misfits')
   if runner then call('HSET', key, 'runner', runner) end
   call('ZADD', 'jobs:questions', now + setting('question_interval'), job)
+end
+
+-- Takes a job out of demand for a while: GitHub did not give it to a runner that was made for it. Asked about then, it comes back.
+local function hold_back(job, reason)
+  local key = 'job:' .. job .. ':info'
+  local times = call('HINCRBY', key, 'misfits', 1)
+  local until_ms = now + math.min(2 ^ (times - 1), MISFIT_CAP) * setting('misfit_hold')
+  unqueue(job)
+  heard(job)
+  call('HSET', key, 'state', 'in_question', 'reason', reason, 'held_until', until_ms)
+  call('ZADD', 'jobs:questions', until_ms, job)
 end
 
 -- Final. What is left is a tombstone that outlives every redelivery, so that a late event cannot bring the job back.
@@ -61,7 +74,7 @@ local function complete(job, runner, conclusion)
   call('ZREM', 'jobs:questions', job)
   call('HSET', key, 'state', 'completed', 'completed_at', now, 'conclusion', conclusion or 'unknown')
   if runner then call('HSET', key, 'runner', runner) end
-  call('HDEL', key, 'reason', 'missing', 'rev', 'scope', 'group', 'labels')
+  call('HDEL', key, 'reason', 'missing', 'rev', 'scope', 'group', 'labels', 'held_until', 'misfits')
   local ttl = setting('tombstone_ttl')
   call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS) -- a ledger that lost its configuration forgets no end either
 end

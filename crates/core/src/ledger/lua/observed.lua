@@ -1,4 +1,4 @@
--- started, note, release, busy, remove, postpone, absent: what was seen of a runner, or is wanted of it.
+-- started, note, release, outdated, busy, remove, postpone, absent: what was seen of a runner, or is wanted of it.
 --
 -- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
 --       before it had any job, or `absent`)
@@ -16,6 +16,10 @@ elseif args.what == 'note' then
   call('HSET', key, 'detail', args.why)
 elseif args.what == 'release' then
   free(args.runner, args.why)
+elseif args.what == 'outdated' then -- it has ended, since GitHub refuses its version: every runner of its profile would
+  local why = 'GitHub refuses its runner as too old (exit code 7): update the image'
+  back_off('profile:' .. call('HGET', key, 'profile'), setting('start_backoff'), setting('start_backoff') * 16, why)
+  free(args.runner, why)
 elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and lives
   call('HDEL', key, 'why')
   call('HSET', key, 'state', 'busy')

@@ -47,8 +47,9 @@ elseif args.step == 'created' then
     local started_at = call('HGET', key, 'started_at') -- its watch can be faster than its maker
     deadline(args.runner, now + setting(started_at and 'idle_check' or 'start_timeout'))
   end
-  local org, profile, credential = fields(key, 'org', 'profile', 'credential')
-  for _, subject in ipairs({ 'org:' .. org, 'profile:' .. profile, 'global' }) do succeeded(subject) end -- its class has when it starts
+  -- Its class has succeeded when it starts, its profile when it works.
+  local org, credential = fields(key, 'org', 'credential')
+  for _, subject in ipairs({ 'org:' .. org, 'global' }) do succeeded(subject) end
   if credential then succeeded('credential:' .. credential) end
 end
 return cjson.encode({ stale = false })

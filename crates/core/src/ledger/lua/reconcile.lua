@@ -3,7 +3,8 @@
 -- Releases what was created before the list began and is not in it; never a reservation, whose pod may be on its way. Adopts what the
 -- ledger does not know. Sets the mirrors and the order of the organizations anew from what admission trusts.
 --
--- args: began (ms, by Redis's clock, before the list), runners ([{name, ended, running, terminating, spec, class}]), run_id (tests only)
+-- args: began (ms, by Redis's clock, before the list), runners ([{name, ended, running, terminating, spec, class}]), seen (the highest epoch, as
+--       a number, that the caller has seen), run_id (tests only)
 
 local stop, released, adopted = {}, 0, 0
 local listed = {}
@@ -71,6 +72,7 @@ local opened = not epoch or known_run_id ~= run_id
 if opened then
   local seconds = math.floor(now / 1000)
   if epoch then seconds = math.max(seconds, tonumber(epoch, 36) + 1) end
+  if args.seen then seconds = math.max(seconds, args.seen + 1) end
   local text = ''
   while seconds > 0 do
     local digit = seconds % 36

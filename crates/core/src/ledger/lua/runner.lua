@@ -12,8 +12,10 @@ local function deadline(name, at)
   call('ZADD', 'runners:deadlines', at, name)
 end
 
--- Asks GitHub about a job at `at`, or earlier if that was planned already.
+-- Asks GitHub about a job at `at`, or earlier if that was planned already; not before its time where it is held back.
 local function ask(job, at)
+  local held_until = call('HGET', 'job:' .. job .. ':info', 'held_until')
+  if held_until then at = math.max(at, tonumber(held_until)) end
   call('ZADD', 'jobs:questions', 'LT', at, job)
 end
 
@@ -124,10 +126,13 @@ end
 -- GitHub says that the runner works on `job` (or, without one, merely that it works).
 local function busy(name, job)
   local key = 'runner:' .. name .. ':info'
-  local class, running = fields(key, 'class', 'running_job')
+  local class, running, profile = fields(key, 'class', 'running_job', 'profile')
   if running then return end
   call('HSET', key, 'state', 'busy', 'busy_at', now)
+  call('HSET', 'ledger:meta', 'last_start', now)
+  call('HDEL', 'class:' .. class .. ':info', 'misfit')
   succeeded('class:' .. class)
+  succeeded('profile:' .. profile)
   call('SREM', 'class:' .. class .. ':idle', name)
   if job then
     call('HSET', key, 'running_job', job)
