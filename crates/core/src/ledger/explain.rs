@@ -21,6 +21,19 @@ pub struct Explanation {
     pub next: Option<i64>,
 }
 
+/// Sentences of an organization's status at most, and queued jobs that are looked at for them.
+const REASONS: usize = 5;
+const REASONS_LOOK: isize = 100;
+
+/// How many runners the namespace's quota lets in, and why.
+struct Ceiling {
+    runners: u64,
+    since: i64,
+    /// When one more is tried.
+    next: i64,
+    reason: String,
+}
+
 type Backoff = (Option<String>, Option<i64>, Option<i64>);
 
 impl Ledger {
@@ -46,6 +59,7 @@ impl Ledger {
             "completed" => (format!("it is over ({}) without having run", text("conclusion")), time("completed_at"), None),
             "in_progress" => (format!("it runs on runner {}", text("runner")), time("started_at"), None),
             "waiting" => (format!("{}; it is no demand until it is approved", text("reason")), None, asked),
+            "in_question" if info.contains_key("held_until") => (format!("{}; it is tried again", text("reason")), None, asked),
             "in_question" => (format!("{}; GitHub is asked what became of it", text("reason")), None, asked),
             _ => return self.explain_queued(job, &info).await,
         };
@@ -72,12 +86,13 @@ impl Ledger {
         ];
         let open = self.gate_is_open().await?;
         let mut connection = self.pool().get().await?;
-        let (paused, maximum, rank, idle, live): (Option<String>, Option<u64>, Option<u64>, Vec<String>, u64) = pipe()
+        let (paused, maximum, rank, idle, live, misfit): (Option<String>, Option<u64>, Option<u64>, Vec<String>, u64, bool) = pipe()
             .hget("orgs:paused", &org)
             .hget("ledger:meta", "max_total")
             .zrank(format!("class:{class}:queued"), job.to_string())
             .smembers(format!("class:{class}:idle"))
             .scard("runners:live")
+            .hexists(format!("class:{class}:info"), "misfit")
             .query_async(&mut connection)
             .await?;
         if !open {
@@ -86,7 +101,7 @@ impl Ledger {
         // A runner of its class that is on its way comes before everything that holds back the next one.
         let rank = rank.unwrap_or(0);
         if (rank as usize) < idle.len() {
-            let mut names = idle;
+            let mut names = idle.clone();
             names.sort();
             drop(connection);
             if let Some(name) = names.get(rank as usize) {
@@ -122,9 +137,18 @@ impl Ledger {
             }
         }
         drop(connection);
+        if misfit && !idle.is_empty() {
+            let why =
+                format!("its class (labels {}) gets one runner at a time, since its last one stayed idle: GitHub gave it none of these jobs", text("labels"));
+            return Ok(explained(why, None, None));
+        }
         let status = self.org_status(&org).await?;
         if status.running >= status.max {
             return Ok(explained(format!("organization {org} has {} of {} runners: it waits for one of them to end", status.running, status.max), None, None));
+        }
+        if let Some(ceiling) = self.ceiling().await?.filter(|ceiling| live >= ceiling.runners) {
+            let why = format!("{} runners fit into their namespace, one more is tried each minute: {}", ceiling.runners, ceiling.reason);
+            return Ok(explained(why, Some(ceiling.since), Some(ceiling.next)));
         }
         if maximum.is_some_and(|maximum| live >= maximum) {
             return Ok(explained(format!("all {live} runners of the whole are in use: it waits for its organization's turn"), None, None));
@@ -132,18 +156,42 @@ impl Ledger {
         Ok(explained("it is about to be admitted".into(), None, None))
     }
 
-    /// Why an organization's queued jobs wait: the sentence of its oldest one, where there is any.
+    /// The ceiling that the namespace's quota sets, if it does.
+    async fn ceiling(&self) -> Result<Option<Ceiling>, LedgerError> {
+        let now = self.now().await?;
+        let mut connection = self.pool().get().await?;
+        let ((runners, since, reason), interval): ((Option<u64>, Option<i64>, Option<String>), Option<i64>) =
+            pipe().hmget("quota:ceiling", &["runners", "since", "reason"]).hget("ledger:meta", "quota_interval").query_async(&mut connection).await?;
+        let (Some(runners), Some(since), interval) = (runners, since, interval.unwrap_or(0).max(1)) else { return Ok(None) };
+        let passed = ((now - since) / interval).max(0);
+        let (runners, next) = (runners + passed.unsigned_abs(), since + (passed + 1) * interval);
+        Ok(Some(Ceiling { runners, since, next, reason: reason.unwrap_or_default() }))
+    }
+
+    /// Why an organization's queued jobs wait: a sentence for the oldest job of each of its classes that wait longest, oldest first, with
+    /// the time of the next try where there is one.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn org_reasons(&self, org: &str) -> Result<Vec<String>, LedgerError> {
         let org = self.canonical(org).await?;
         let mut connection = self.pool().get().await?;
-        let oldest: Vec<String> = connection.zrange(format!("org:{org}:pending"), 0, 0).await?;
+        let oldest: Vec<String> = connection.zrange(format!("org:{org}:pending"), 0, REASONS_LOOK - 1).await?;
         drop(connection);
+        let jobs: Vec<JobId> = oldest.iter().filter_map(|job| job.parse().ok()).collect();
+        let infos = self.jobs(&jobs).await?;
+        let mut classes = Vec::new();
         let mut reasons = Vec::new();
-        for job in oldest.iter().filter_map(|job| job.parse().ok()) {
-            reasons.push(format!("job {job}: {}", self.explain(job).await?.why));
+        for (job, info) in jobs.into_iter().zip(infos) {
+            let class = info.get("class").cloned();
+            if reasons.len() == REASONS || classes.contains(&class) {
+                continue;
+            }
+            classes.push(class);
+            let explanation = self.explain(job).await?;
+            let next = explanation.next.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+            let next = next.map(|at| format!("; tried again at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))).unwrap_or_default();
+            reasons.push(format!("job {job}: {}{next}", explanation.why));
         }
         Ok(reasons)
     }

@@ -1,0 +1,271 @@
+//! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials, old images, rolled-back data.
+
+use std::time::Duration;
+
+use jit_core::{
+    event::JobId,
+    ledger::{Answer, AnswerStatus, Claim, Failure, Observation, Registration, Subject},
+};
+
+mod support;
+use support::{Store, in_progress, queued};
+
+const MINUTE: i64 = 60_000;
+const STEP: Duration = Duration::from_secs(20);
+
+fn refused(subject: Subject, why: &str) -> Failure {
+    Failure { made: false, registration: Registration::None, back_off: Some((subject, Duration::from_secs(60), Duration::from_secs(600))), why: why.into() }
+}
+
+async fn fail(store: &Store, (name, fence): &(String, String), credential: &str, failure: &Failure) {
+    assert!(matches!(store.ledger.claim(name, fence, STEP, "w", credential).await.expect("claim"), Claim::Ours(_)));
+    store.ledger.fail(name, fence, failure).await.expect("failed");
+}
+
+async fn why(store: &Store, job: u64) -> jit_core::ledger::Explanation {
+    store.ledger.explain(JobId::new(job).expect("an id")).await.expect("explained")
+}
+
+/// Queues jobs 1 to `n` of an organization, and makes a runner for each that starts and waits for work.
+async fn idle_runners(store: &Store, org: &str, jobs: std::ops::RangeInclusive<u64>) -> Vec<String> {
+    for job in jobs {
+        store.apply(&queued(job, org)).await;
+    }
+    let reserved = store.admit().await;
+    for (number, (name, fence)) in reserved.iter().enumerate() {
+        store.make(name, fence, 100 + number as u64).await;
+    }
+    reserved.into_iter().map(|(name, _)| name).collect()
+}
+
+/// GitHub says of each question that its job is queued still.
+async fn still_queued(store: &Store, due: &jit_core::ledger::Due) {
+    for question in &due.questions {
+        let answer = Answer { status: AnswerStatus::Queued, runner: None, runner_id: None, conclusion: None };
+        store.ledger.answer(question, &answer).await.expect("answered");
+    }
+}
+
+/// What is to be removed is gone at once.
+async fn remove_all(store: &Store, due: &jit_core::ledger::Due) {
+    for removal in &due.removals {
+        store.ledger.observe_deregistered(Observation::Absent, &removal.name, "removed", jit_core::ledger::Deregistration::Deleted).await.expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn a_used_up_quota_sets_a_ceiling_that_rises_by_one_a_minute() {
+    let store = Store::open().await;
+    for job in 1..=5 {
+        store.apply(&queued(job, "acme")).await;
+    }
+    store.apply(&queued(6, "other")).await;
+    let reserved = store.admit().await;
+    assert_eq!(reserved.len(), 6);
+    for runner in &reserved[3..] {
+        fail(&store, runner, "default", &refused(Subject::Namespace, "exceeded quota: runners, used: pods=3")).await;
+    }
+    assert_eq!(store.admit().await.len(), 0, "three fit");
+    let waits = why(&store, 5).await;
+    assert!(waits.why.contains("exceeded quota: runners") && waits.why.contains("3 runners"), "{}", waits.why);
+    assert_eq!(waits.next, Some(store.time() + MINUTE));
+    store.assert_sound().await;
+    store.pass(MINUTE);
+    let tried = store.admit().await;
+    assert_eq!(tried.len(), 1, "one more is tried");
+    fail(&store, &tried[0], "default", &refused(Subject::Namespace, "exceeded quota")).await;
+    store.pass(MINUTE - 1);
+    assert_eq!(store.admit().await.len(), 0, "and a minute from the last refusal on");
+    // One of the three ends: its place is free, whatever the time.
+    store.make(&reserved[0].0, &reserved[0].1, 7).await;
+    store.ledger.observe(Observation::Release, &reserved[0].0, "ended").await.expect("released");
+    assert_eq!(store.admit().await.len(), 1);
+    store.pass(200 * MINUTE);
+    assert_eq!(store.admit().await.len(), 2, "a ceiling above the maximum is none");
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_misfit_is_replaced_holds_back_its_job_and_its_class_gets_one_at_a_time() {
+    let store = Store::open().await;
+    let first = idle_runners(&store, "acme", 1..=3).await;
+    // Elsewhere GitHub gives out work, so it is these that do not fit.
+    let other = idle_runners(&store, "other", 11..=11).await;
+    let due = store.due_after(MINUTE).await; // GitHub is asked about the jobs of the idle runners
+    still_queued(&store, &due).await;
+    store.pass(8 * MINUTE);
+    store.apply(&in_progress(11, "other", &other[0], 100)).await;
+    let due = store.due_after(MINUTE).await;
+    assert_eq!(due.removals.len(), first.len(), "none of them got work for ten minutes");
+    remove_all(&store, &due).await;
+    // The first and the last alone of the class are misfits; in between there were more than it should have had by then.
+    assert_eq!([store.state(1).await, store.state(2).await, store.state(3).await], ["in_question", "in_question", "queued"]);
+    let held = why(&store, 1).await;
+    assert!(held.why.contains("stayed idle while it waited"), "{}", held.why);
+    assert_eq!(held.next, Some(store.time() + 10 * MINUTE));
+    assert_eq!(store.admit().await.len(), 1, "job 3's");
+    store.apply(&queued(4, "acme")).await;
+    assert_eq!(store.admit().await.len(), 0, "one at a time");
+    assert!(why(&store, 4).await.why.contains("one runner at a time"), "{}", why(&store, 4).await.why);
+    store.apply(&queued(1, "acme")).await; // a redelivery
+    store.assert_sound().await;
+    let due = store.due_after(5 * MINUTE).await;
+    assert!(due.questions.iter().all(|question| question.job.get() > 2), "held back for ten minutes: {:?}", due.questions);
+    let due = store.due_after(5 * MINUTE).await;
+    still_queued(&store, &due).await;
+    assert_eq!([store.state(1).await, store.state(2).await], ["queued", "queued"]);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_class_whose_runner_gets_work_gets_as_many_as_it_has_jobs_again() {
+    let store = Store::open().await;
+    idle_runners(&store, "acme", 1..=1).await;
+    let other = idle_runners(&store, "other", 11..=11).await;
+    store.pass(9 * MINUTE);
+    store.apply(&in_progress(11, "other", &other[0], 100)).await;
+    let due = store.due_after(MINUTE).await; // asked about its job first
+    still_queued(&store, &due).await;
+    let due = store.due_after(1).await;
+    remove_all(&store, &due).await;
+    assert_eq!(store.state(1).await, "in_question");
+    for job in 2..=4 {
+        store.apply(&queued(job, "acme")).await;
+    }
+    let due = store.due_after(10 * MINUTE).await;
+    still_queued(&store, &due).await;
+    let one = store.admit().await;
+    assert_eq!(one.len(), 1, "its job came back, and remembers that it was a misfit");
+    store.make(&one[0].0, &one[0].1, 300).await;
+    store.apply(&in_progress(1, "acme", &one[0].0, 300)).await;
+    assert_eq!(store.admit().await.len(), 3);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_job_that_never_fits_is_held_back_twice_as_long_each_time_up_to_an_hour() {
+    let store = Store::open().await;
+    let mut held = Vec::new();
+    idle_runners(&store, "acme", 1..=1).await;
+    for _ in 0..5 {
+        while store.state(1).await != "in_question" {
+            let due = store.due_after(MINUTE).await;
+            still_queued(&store, &due).await;
+            remove_all(&store, &due).await;
+        }
+        let until = why(&store, 1).await.next.expect("when it is tried again");
+        held.push((until - store.time() + MINUTE - 1) / MINUTE);
+        store.pass(until - store.time());
+        let due = store.due_after(1).await;
+        still_queued(&store, &due).await;
+        let reserved = store.admit().await;
+        store.make(&reserved[0].0, &reserved[0].1, 5).await;
+    }
+    assert_eq!(held, [10, 20, 40, 60, 60]);
+}
+
+#[tokio::test]
+async fn where_nothing_starts_anywhere_one_runner_is_replaced_in_an_idle_time_out() {
+    let store = Store::open().await;
+    for org in 0..6_u64 {
+        idle_runners(&store, &format!("org-{org}"), org * 10 + 1..=org * 10 + 2).await;
+    }
+    let mut removed = Vec::new();
+    for _ in 0..60 {
+        let due = store.due_after(MINUTE).await;
+        still_queued(&store, &due).await;
+        removed.push(due.removals.len());
+        remove_all(&store, &due).await;
+        // Those that are made anew start as well, and get no work either.
+        for (name, fence) in store.admit().await {
+            store.make(&name, &fence, 1).await;
+        }
+    }
+    let gone: usize = removed.iter().sum();
+    // In an hour: six replaced, each with one that its class had too many from then on (which surplus would take anyway).
+    assert!((4..=14).contains(&gone), "{gone} of 12 went in an hour: {removed:?}");
+    assert!(removed[9] <= 2, "not all at once: {removed:?}");
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_credential_that_is_refused_costs_the_owners_of_others_nothing() {
+    let store = Store::open().await;
+    for (job, org) in [(1, "acme"), (2, "acme-too"), (3, "other")] {
+        store.apply(&queued(job, org)).await;
+    }
+    let of =
+        |job: u64, reserved: &[(String, String)]| reserved.iter().find(|(name, _)| name.starts_with(&format!("jit-runner-{job}-"))).cloned().expect("reserved");
+    let reserved = store.admit().await;
+    fail(&store, &of(1, &reserved), "east", &refused(Subject::Credential, "GitHub: the credential is not accepted")).await;
+    // Served by the same credential, and admitted before it was refused: nothing is made of it.
+    let (name, fence) = of(2, &reserved);
+    assert_eq!(store.ledger.claim(&name, &fence, STEP, "w", "east").await.expect("claim"), Claim::Stale);
+    assert_eq!(store.runner_state(&name).await, "gone");
+    let (name, fence) = of(3, &reserved);
+    store.make(&name, &fence, 5).await;
+    store.apply(&queued(4, "other")).await;
+    let more = store.admit().await;
+    assert_eq!(more.len(), 1, "other's alone: {more:?}");
+    for job in [1, 2] {
+        let waits = why(&store, job).await;
+        assert!(waits.why.contains("credential east") && waits.why.contains("not accepted"), "{}", waits.why);
+        assert!(waits.next.is_some());
+    }
+    store.assert_sound().await;
+    store.pass(MINUTE);
+    assert_eq!(store.admit().await.len(), 2, "both are tried again");
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn what_began_to_back_off_is_not_made() {
+    let store = Store::open().await;
+    for job in 1..=4 {
+        store.apply(&queued(job, "acme")).await;
+    }
+    let reserved = store.admit().await;
+    fail(&store, &reserved[0], "default", &refused(Subject::Global, "GitHub answered 503")).await;
+    for (name, fence) in &reserved[1..] {
+        assert_eq!(store.ledger.claim(name, fence, STEP, "w", "default").await.expect("claim"), Claim::Stale);
+    }
+    let status = store.ledger.org_status("acme").await.expect("status");
+    assert_eq!((status.running, status.pending), (0, 4));
+    assert!(store.due_after(1).await.is_empty(), "and leaves nothing to look up");
+    store.pass(MINUTE);
+    assert_eq!(store.admit().await.len(), 4);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn an_image_that_github_refuses_as_too_old_holds_back_its_profile() {
+    let store = Store::open().await;
+    let runners = idle_runners(&store, "acme", 1..=1).await;
+    store.ledger.observe(Observation::Outdated, &runners[0], "exit code 7").await.expect("observed");
+    store.apply(&queued(2, "other")).await;
+    assert_eq!(store.admit().await.len(), 0);
+    let waits = why(&store, 2).await;
+    assert!(waits.why.contains("profile default") && waits.why.contains("update the image"), "{}", waits.why);
+    store.pass(MINUTE);
+    assert_eq!(store.admit().await.len(), 1);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn data_restored_in_place_closes_the_gate_and_no_name_is_used_again() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    let mut redis = store.ledger.pool().get().await.expect("a connection");
+    let old: std::collections::HashMap<String, String> = redis::cmd("HGETALL").arg("ledger:meta").query_async(&mut redis).await.expect("read");
+    let first = store.admit().await;
+    store.ledger.observe(Observation::Remove, &first[0].0, "lost").await.expect("dropped");
+    // The same Redis, the same run: only the names are behind.
+    redis::cmd("HSET").arg("ledger:meta").arg("sequence").arg(old.get("sequence").map_or("0", String::as_str)).exec_async(&mut redis).await.expect("written");
+    assert!(store.ledger.admit().await.expect("admit").gate_closed);
+    assert!(!store.ledger.gate_is_open().await.expect("asked"), "for every other worker too");
+    assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").opened);
+    let second = store.admit().await;
+    assert_eq!(second.len(), 1);
+    assert_ne!(first[0].0, second[0].0);
+    store.assert_sound().await;
+}
