@@ -33,6 +33,12 @@ impl Credential {
         Self { name: name.into(), owners: owners.iter().map(|owner| fold(owner)).collect(), client }
     }
 
+    /// What GitHub counts calls of, as far as this scope goes: the name of its budget.
+    #[must_use]
+    pub fn account(&self, _scope: &Scope) -> String {
+        self.name.to_string()
+    }
+
     /// How well it serves an owner (folded already): not at all, as everybody, or by name.
     fn serves(&self, owner: &str) -> Option<bool> {
         if self.owners.iter().any(|own| own == owner) {

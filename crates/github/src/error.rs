@@ -172,9 +172,8 @@ impl Error {
         match self {
             Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::NameTaken { .. } => BackOff::Class,
             Self::NotServed { .. } | Self::Forbidden { .. } | Self::NotFound { .. } | Self::Refused { .. } => BackOff::Organization,
-            Self::Unauthorized { .. } | Self::PrimaryLimit { .. } => BackOff::Credential,
-            Self::SecondaryLimit { .. }
-            | Self::Unreachable { .. }
+            Self::Unauthorized { .. } | Self::PrimaryLimit { .. } | Self::SecondaryLimit { .. } => BackOff::Credential,
+            Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::Interrupted { .. }
             | Self::Server { .. }

@@ -3,8 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use jit_core::config::{
-    ConfigError, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, Secret,
+use jit_core::{
+    config::{
+        BudgetArgs, ConfigError, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs,
+        RedisSettings, Secret,
+    },
+    ledger::Budget,
 };
 use url::Url;
 
@@ -18,6 +22,8 @@ pub struct Args {
     redis: RedisArgs,
     #[command(flatten)]
     github: GithubArgs,
+    #[command(flatten)]
+    budget: BudgetArgs,
     #[command(flatten)]
     limits: LimitsArgs,
     #[command(flatten)]
@@ -136,6 +142,8 @@ pub struct Settings {
     pub token: Secret,
     /// Certificates to trust besides the system's.
     pub ca_pem: Option<Vec<u8>>,
+    /// How much of GitHub's limits is used.
+    pub budget: Budget,
     /// Time-out of a call of GitHub.
     pub github_timeout: Duration,
     /// Where runners run.
@@ -191,6 +199,7 @@ impl Args {
             api_url,
             token: token.unwrap_or_else(|| Secret::new("")),
             ca_pem,
+            budget: self.budget.resolve(&github.server_url, &mut problems),
             github_timeout: problems.duration("GITHUB_TIMEOUT", &self.github_timeout),
             concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000)).unwrap_or(1),
             pace: self.pace(&mut problems),

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use jit_core::{
     config::{LimitsSettings, RedisSettings},
-    ledger::Ledger,
+    ledger::{Budget, Ledger},
 };
 use tokio::sync::Notify;
 
@@ -51,6 +51,8 @@ pub struct Worker {
     pub redis: RedisSettings,
     /// GitHub, as whoever serves an owner.
     pub github: jit_github::Credentials,
+    /// How much of GitHub's limits is used.
+    pub budget: Budget,
     /// Time-out of a call of GitHub.
     pub github_timeout: Duration,
     /// Where runners run.

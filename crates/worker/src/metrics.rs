@@ -27,7 +27,7 @@ pub struct CredentialLabel {
 /// Labels of a failure to make a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Step {
-    /// Step that did not work: `pod`, `registration` or `delivery`.
+    /// Step that did not work: `budget` (not tried), `pod`, `registration` or `delivery`.
     pub step: &'static str,
 }
 

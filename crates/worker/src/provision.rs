@@ -20,7 +20,7 @@ use std::{
 
 use jit_core::{
     dead_letters,
-    ledger::{Claim, Failure, LedgerError, Observation, Registration, Reservation, Subject},
+    ledger::{Claim, Failure, LedgerError, Observation, Registration, Reservation, Spending, Subject, Whose},
     stream::{self, Entry, Reader},
 };
 use jit_github::{BackOff, Credential, Deletion, JitRequest, JitRunner, Scope};
@@ -37,8 +37,8 @@ use crate::{
 
 /// The JIT call's time-out doubles up to this when it runs out: a slow GitHub is waited for, not asked again.
 const JIT_TIMEOUT_MOST: Duration = Duration::from_secs(180);
-/// The one credential that serves every organization.
-const CREDENTIAL: &str = "default";
+/// What a reservation is claimed with whose owner no credential serves.
+const NO_CREDENTIAL: &str = "none";
 /// So long a step's result is offered to a ledger that does not answer; then the deadline clears up.
 const PERSIST: Duration = Duration::from_secs(20);
 
@@ -146,8 +146,21 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     };
     let began = Instant::now();
     let timeout = worker.backend.timeout() + patience.get();
-    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id, CREDENTIAL)).await.step("provision.claimed") {
-        Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence).await {
+    let scope = match scope_of(worker, entry, runner).await {
+        Ok(Some(scope)) => scope,
+        Ok(None) => {
+            tracing::debug!(runner.name = runner, "this reservation is gone");
+            return acknowledge(worker, entry).await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, runner.name = runner, "the ledger does not answer; the reservation's deadline drops it");
+            return acknowledge(worker, entry).await;
+        }
+    };
+    let place = Place::of(worker, &scope);
+    let credential = place.as_ref().map_or(NO_CREDENTIAL, |place| &*place.credential.name);
+    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id, credential)).await.step("provision.claimed") {
+        Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence, place).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
             }
@@ -162,8 +175,22 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     acknowledge(worker, entry).await;
 }
 
+/// Where a runner registers: in its entry, or (a release before wrote none there) in the ledger. None where the runner is gone.
+async fn scope_of(worker: &Worker, entry: &Entry, runner: &str) -> Result<Option<String>, LedgerError> {
+    if let Ok(scope) = entry.field("scope") {
+        return Ok(Some(scope.to_owned()));
+    }
+    Ok(persist(PERSIST, || worker.ledger.runner(runner)).await?.and_then(|mut info| info.remove("scope")))
+}
+
 /// Walks a reservation through its steps. An error is the ledger's; everything else is told to the ledger here.
-async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, fence: &str) -> Result<(), LedgerError> {
+async fn make(
+    worker: &Worker,
+    patience: &Patience,
+    reservation: &Reservation,
+    fence: &str,
+    place: Result<Place, jit_github::Error>,
+) -> Result<(), LedgerError> {
     let name = reservation.name.as_str();
     let spec = RunnerSpec {
         name: name.to_owned(),
@@ -186,14 +213,37 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
         result.map(|_| ())
     };
 
+    let place = match place {
+        Ok(place) => place,
+        Err(error) => return fail("registration", Failure { made: false, ..registration_failure(&error, false) }).await,
+    };
+    // Before anything is made: what GitHub would refuse costs neither a pod nor a call.
+    let account = place.credential.account(&place.scope);
+    match persist(PERSIST, || worker.ledger.spend_registration(&account, &spec.scope, name, &worker.budget)).await.step("provision.budget_spent")? {
+        Spending::Allowed => {}
+        Spending::Wait { whose, wait, why } => {
+            let back_off = Some((place.holds(whose, &spec), wait, wait));
+            return fail("budget", Failure { made: false, registration: Registration::None, back_off, why }).await;
+        }
+    }
+    let settle = async |sent: bool| {
+        if let Err(error) = worker.ledger.settle_registration(&account, &spec.scope, name, sent, &worker.budget).await.step("provision.budget_settled") {
+            tracing::debug!(%error, runner.name = name, "a registration counts from when it was allowed");
+        }
+    };
+
     // The group's id is known from the second runner of a scope on; the first one need not wait for it.
-    let (started, place) = tokio::join!(async { worker.backend.start(&spec).await.step("provision.pod_created") }, place(worker, &spec));
+    let group = async { place.credential.client.runner_group_id(&place.scope, &spec.group).await.step("provision.group_found") };
+    let (started, group) = tokio::join!(async { worker.backend.start(&spec).await.step("provision.pod_created") }, group);
     if let Err(error) = started {
+        settle(false).await;
         return fail("pod", pod_failure(&error)).await;
     }
-    let runner = match register(worker, patience, &spec, place).await {
+    let registered = register(worker, patience, &spec, &place, group).await;
+    settle(!matches!(registered, Err((_, false)))).await;
+    let runner = match registered {
         Ok(runner) => runner,
-        Err((error, asked)) => return fail("registration", registration_failure(&error, asked)).await,
+        Err((error, asked)) => return fail("registration", place.failure(&error, asked)).await,
     };
     match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await.step("provision.registration_recorded")? {
         Claim::Ours(()) => {}
@@ -218,15 +268,29 @@ async fn make(worker: &Worker, patience: &Patience, reservation: &Reservation, f
 struct Place {
     credential: Credential,
     scope: Scope,
-    group: u64,
 }
 
-async fn place(worker: &Worker, spec: &RunnerSpec) -> Result<Place, jit_github::Error> {
-    let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {:?}", spec.scope), said: error.to_string() };
-    let scope: Scope = spec.scope.parse().map_err(invalid)?;
-    let credential = worker.github.of(&scope)?;
-    let group = credential.client.runner_group_id(&scope, &spec.group).await.step("provision.group_found")?;
-    Ok(Place { credential, scope, group })
+impl Place {
+    fn of(worker: &Worker, scope: &str) -> Result<Self, jit_github::Error> {
+        let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {scope:?}"), said: error.to_string() };
+        let scope: Scope = scope.parse().map_err(invalid)?;
+        Ok(Self { credential: worker.github.of(&scope)?, scope })
+    }
+
+    /// What is held back by a limit of GitHub's.
+    fn holds(&self, whose: Whose, spec: &RunnerSpec) -> Subject {
+        match (whose, &self.scope) {
+            (Whose::Scope, Scope::Enterprise(_)) => Subject::Global,
+            // An organization's other repositories have windows of their own; a user's repository stands for an organization.
+            (Whose::Scope, Scope::Repository { .. }) if !spec.org.contains('/') => Subject::Class,
+            (Whose::Scope, _) => Subject::Org,
+            (Whose::Credential, _) => Subject::Credential,
+        }
+    }
+
+    fn failure(&self, error: &jit_github::Error, asked: bool) -> Failure {
+        registration_failure(error, asked)
+    }
 }
 
 /// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
@@ -234,13 +298,14 @@ async fn register(
     worker: &Worker,
     patience: &Patience,
     spec: &RunnerSpec,
-    place: Result<Place, jit_github::Error>,
+    place: &Place,
+    group: Result<u64, jit_github::Error>,
 ) -> Result<JitRunner, (jit_github::Error, bool)> {
-    let Place { credential, scope, group } = place.map_err(|error| (error, false))?;
+    let group = group.map_err(|error| (error, false))?;
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
-    let result = credential.client.generate_jit_config(&scope, &request, patience.get()).await.step("provision.runner_registered");
-    if let Some(remaining) = credential.client.rate_limit_remaining() {
-        let label = CredentialLabel { credential: credential.name.to_string() };
+    let result = place.credential.client.generate_jit_config(&place.scope, &request, patience.get()).await.step("provision.runner_registered");
+    if let Some(remaining) = place.credential.client.rate_limit_remaining() {
+        let label = CredentialLabel { credential: place.credential.name.to_string() };
         worker.metrics.github_remaining.get_or_create(&label).set(i64::try_from(remaining).unwrap_or(i64::MAX));
     }
     patience.learn(matches!(result, Err(jit_github::Error::TimedOut { .. })));

@@ -45,6 +45,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         limits: settings.limits.clone(),
         redis: settings.redis.clone(),
         github,
+        budget: settings.budget,
         github_timeout: settings.github_timeout,
         backend,
         concurrency: settings.concurrency,

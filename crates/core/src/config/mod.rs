@@ -6,11 +6,13 @@
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
+mod budget;
 mod github;
 mod limits;
 mod redis;
 mod secret;
 
+pub use budget::BudgetArgs;
 pub use github::{DEFAULT_PROFILE, GithubArgs, GithubSettings, Scope};
 pub use limits::{LimitsArgs, LimitsSettings, MAX_LIMIT, read_org_limits};
 pub use redis::{RedisArgs, RedisSettings};

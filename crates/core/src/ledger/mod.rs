@@ -41,6 +41,10 @@
 //! workers:alive           ZSET    worker → last heartbeat
 //! job:{id}:info           HASH    state, org, repo, class, times, runner, conclusion, reason; expires after the end
 //! runner:{name}:info      HASH    org, class, job that asked for it, job that it runs, state, fence, GitHub id, times; expires after the end
+//! credential:{name}:rate  HASH    limit, remaining, reset: what GitHub last said of the hour's calls; spent since then
+//! credential:{name}:points ZSET   runner → when its registration was asked for (one minute)
+//! credential:{name}:spare HASH    minute → optional calls (one hour)
+//! scope:{scope}:registrations ZSET runner → when it was registered (five minutes)
 //! ledger:meta             HASH    schema, epoch, sequence, effective configuration and its generation
 //! ```
 //!
@@ -69,6 +73,7 @@ use std::sync::{
 use deadpool_redis::{Pool, PoolError};
 use serde::{Serialize, de::DeserializeOwned};
 
+mod budget;
 mod doctor;
 mod explain;
 mod lists;
@@ -78,6 +83,7 @@ mod scripts;
 mod transitions;
 mod types;
 
+pub use budget::{Budget, RESERVE, RateWord, Spare, Spending, Whose};
 pub use doctor::{Finding, Report};
 pub use explain::Explanation;
 pub use lists::{JOB_STATES, Listing, RUNNER_STATES};

@@ -23,3 +23,4 @@ script!(LIMITS, "lua/limits.lua");
 script!(CONFIGURE, "lua/configure.lua");
 script!(RECONCILE, "lua/reconcile.lua");
 script!(RECOVERY, "lua/recovery.lua");
+script!(BUDGET, "lua/budget.lua");

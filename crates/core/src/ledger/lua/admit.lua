@@ -32,7 +32,7 @@ local function reserve(org, class)
   call('HSET', 'orgs:served', org, call('HINCRBY', 'ledger:meta', 'admissions', 1))
   mirror(org)
   refresh_class(class)
-  call('XADD', 'jit:provision', '*', 'v', '1', 'runner', name, 'fence', sequence)
+  call('XADD', 'jit:provision', '*', 'v', '1', 'runner', name, 'fence', sequence, 'scope', scope)
 end
 
 -- Begins to remove the runners that a class has too many: reserved ones first, then the youngest.
