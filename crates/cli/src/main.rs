@@ -1,4 +1,7 @@
-//! `jitctl`: what the system does and why, for people and for scripts. Reads Redis; decides nothing.
+//! `jitctl`: what the system does and why, and what an operator wants changed; for people and for scripts.
+//!
+//! It talks to Redis and to nothing else. What it changes goes through the same checks and the same transitions of the ledger as the admin API, with the
+//! same tick behind it, so that workers act on it at once. A command is a file of [`commands`].
 
 use std::{
     io::{IsTerminal, Write},
@@ -10,14 +13,19 @@ use clap::{Parser, Subcommand, ValueEnum};
 use jit_core::{
     config::{Problems, RedisArgs},
     event::JobId,
-    ledger::{Ledger, shown_state},
-    redis as connect,
+    ledger::Ledger,
+    names, redis as connect, stream,
 };
 
+mod commands;
 mod table;
 mod time;
 
-/// What the system does, and why.
+use commands::{dead, doctor, limits, lists, orders, status, why};
+
+/// What the system does, and why; and what an operator wants changed.
+///
+/// Exit status: 0 done, 1 it is not so or cannot be done, 2 the command line is wrong.
 #[derive(Parser)]
 #[command(name = "jitctl", version)]
 struct Args {
@@ -41,6 +49,7 @@ enum Command {
     /// The whole at a glance, or one organization
     Status {
         /// Organization, or owner/repo of a user's repository
+        #[arg(value_parser = org)]
         org: Option<String>,
     },
     /// Why a job waits: which limit, pause, back-off or step, since when
@@ -51,11 +60,110 @@ enum Command {
     /// Live runners: where each stands and since when
     Runners {
         /// Only of this organization
-        #[arg(long)]
+        #[arg(long, value_parser = org)]
         org: Option<String>,
+    },
+    /// Jobs that are not over, oldest first
+    Jobs(lists::JobsArgs),
+    /// Limits of organizations: shows them all, or sees and changes one
+    Limits {
+        #[command(subcommand)]
+        command: Option<limits::Command>,
+    },
+    /// Makes no runner more for an organization until it is resumed; those that run go on
+    Pause(orders::PauseArgs),
+    /// Makes runners for an organization again
+    Resume {
+        /// Organization, or owner/repo of a user's repository
+        #[arg(value_parser = org)]
+        org: String,
+    },
+    /// Removes a runner, at GitHub first, then its pod; one that GitHub calls busy lives on
+    Remove {
+        /// Its name, as `jitctl runners` shows it
+        #[arg(value_parser = runner)]
+        runner: String,
+    },
+    /// Makes a worker compare the ledger with the real runners now
+    Reconcile,
+    /// Dead letters: entries that could not be applied
+    Dead {
+        #[command(subcommand)]
+        command: dead::Command,
     },
     /// Checks the ledger's invariants on the live store; exit status 1 when one does not hold
     Doctor,
+}
+
+/// What every command works with.
+struct Ctl<'a> {
+    out: &'a mut dyn Write,
+    ledger: Ledger,
+    output: Output,
+    /// Redis's time, ms since 1970.
+    now: i64,
+}
+
+impl Ctl<'_> {
+    fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    fn json(&mut self, value: &impl serde::Serialize) -> anyhow::Result<()> {
+        Ok(writeln!(self.out, "{}", serde_json::to_string_pretty(value)?)?)
+    }
+
+    /// JSON for scripts, a sentence for people.
+    fn say(&mut self, json: &impl serde::Serialize, sentence: &str) -> anyhow::Result<()> {
+        if self.is_json() {
+            return self.json(json);
+        }
+        Ok(writeln!(self.out, "{sentence}")?)
+    }
+
+    /// Makes the workers act on what was changed, at once. Beat does so anyway in a while, so it stands also when this fails.
+    async fn tick(&self, kind: &str) -> anyhow::Result<()> {
+        let mut connection = self.ledger.pool().get().await?;
+        Ok(stream::tick_now(&mut connection, kind).await?)
+    }
+
+    async fn act_at_once(&self) {
+        if let Err(error) = self.tick("dispatch").await {
+            note(&format!("it is done, and workers act on it at beat's next tick, not at once: {error}"));
+        }
+    }
+
+    /// The spelling of an organization that is known here.
+    async fn known(&self, org: &str) -> anyhow::Result<String> {
+        let (org, known) = self.ledger.spelling(org).await?;
+        anyhow::ensure!(
+            known,
+            "{org} is not known here: no job of it came yet, and it has neither a limit of its own nor a pause (jitctl status shows who has)"
+        );
+        Ok(org)
+    }
+
+    /// The spelling of an organization, which may be one that is still to come.
+    async fn named(&self, org: &str) -> anyhow::Result<String> {
+        let (org, known) = self.ledger.spelling(org).await?;
+        if !known {
+            note(&format!("{org} is not known here yet: no job of it came. It is done all the same; is the name right?"));
+        }
+        Ok(org)
+    }
+}
+
+/// A word beside the answer, which scripts read from standard output.
+fn note(text: &str) {
+    eprintln!("jitctl: {text}");
+}
+
+fn org(text: &str) -> Result<String, String> {
+    if names::is_org(text) { Ok(text.to_owned()) } else { Err("not an organization's name (letters, digits, - and _), nor an owner/repository".into()) }
+}
+
+fn runner(text: &str) -> Result<String, String> {
+    if names::is_runner(text) { Ok(text.to_owned()) } else { Err("not a runner's name: 1 to 63 of a-z, 0-9 and -".into()) }
 }
 
 fn main() -> ExitCode {
@@ -84,126 +192,20 @@ async fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let redis = problems.finish(redis)?;
     let ledger = Ledger::new(connect::pool(&redis)?);
     let now = ledger.now().await.with_context(|| format!("Redis at {} (REDIS_URL or --redis-url)", redis.address()))?;
+    let mut ctl = Ctl { out, ledger, output: args.output, now };
     match args.command {
-        Command::Status { org: None } => status(out, &ledger, args.output).await,
-        Command::Status { org: Some(org) } => org_status(out, &ledger, &org, args.output).await,
-        Command::Why { job } => why(out, &ledger, job, now, args.output).await,
-        Command::Runners { org } => runners(out, &ledger, org.as_deref(), now, args.output).await,
-        Command::Doctor => doctor(out, &ledger, args.output).await,
+        Command::Status { org: None } => status::whole(&mut ctl, std::io::stdout().is_terminal()).await,
+        Command::Status { org: Some(org) } => status::of_org(&mut ctl, &org).await,
+        Command::Why { job } => why::why(&mut ctl, job).await,
+        Command::Runners { org } => lists::runners(&mut ctl, org.as_deref()).await,
+        Command::Jobs(wanted) => lists::jobs(&mut ctl, &wanted).await,
+        Command::Limits { command: None } => limits::all(&mut ctl).await,
+        Command::Limits { command: Some(command) } => limits::one(&mut ctl, command).await,
+        Command::Pause(wanted) => orders::pause(&mut ctl, &wanted).await,
+        Command::Resume { org } => orders::resume(&mut ctl, &org).await,
+        Command::Remove { runner } => orders::remove(&mut ctl, &runner).await,
+        Command::Reconcile => orders::reconcile(&mut ctl).await,
+        Command::Dead { command } => dead::run(&mut ctl, command).await,
+        Command::Doctor => doctor::doctor(&mut ctl).await,
     }
-}
-
-fn json(out: &mut dyn Write, value: &impl serde::Serialize) -> anyhow::Result<()> {
-    Ok(writeln!(out, "{}", serde_json::to_string_pretty(value)?)?)
-}
-
-async fn status(out: &mut dyn Write, ledger: &Ledger, output: Output) -> anyhow::Result<ExitCode> {
-    let overview = ledger.overview().await?;
-    if output == Output::Json {
-        json(out, &overview)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    writeln!(out, "runners     {} of {} live{}", overview.total_running, overview.max_total, breakdown(&overview.runners))?;
-    writeln!(out, "jobs        {} queued, {} asked about or running", overview.total_pending, overview.questions)?;
-    let [events, provision, ticks, dead] = overview.backlog;
-    writeln!(out, "backlog     jit:events {events}, jit:provision {provision}, jit:ticks {ticks}, jit:dead {dead}")?;
-    writeln!(out, "workers     {} alive", overview.workers)?;
-    writeln!(out, "admission   {}", if overview.admitting { "open" } else { "closed until the running pods have been counted" })?;
-    writeln!(out, "known       {} organizations; limit {} each where they have none of their own", overview.known_orgs, overview.max_per_org)?;
-    if !overview.organizations.is_empty() {
-        writeln!(out,)?;
-        let mut rows: Vec<_> = overview.organizations.iter().collect();
-        rows.sort_by_key(|(_, (running, pending))| std::cmp::Reverse((*pending, *running)));
-        let shown = if std::io::stdout().is_terminal() { 20 } else { rows.len() };
-        let lines = rows.iter().take(shown).map(|(org, (running, pending))| vec![(*org).clone(), running.to_string(), pending.to_string()]).collect();
-        table::print(out, &["ORGANIZATION", "RUNNING", "PENDING"], lines)?;
-        if rows.len() > shown {
-            writeln!(out, "… and {} more (--output json shows all)", rows.len() - shown)?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn breakdown(states: &std::collections::BTreeMap<String, u64>) -> String {
-    if states.is_empty() {
-        return String::new();
-    }
-    format!(" ({})", states.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", "))
-}
-
-async fn org_status(out: &mut dyn Write, ledger: &Ledger, org: &str, output: Output) -> anyhow::Result<ExitCode> {
-    let (status, reasons) = (ledger.org_status(org).await?, ledger.org_reasons(org).await?);
-    if output == Output::Json {
-        let mut value = serde_json::to_value(&status)?;
-        value["reasons"] = serde_json::json!(reasons);
-        json(out, &value)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let own = if status.is_custom_limit { "its own limit" } else { "the default limit" };
-    writeln!(out, "{}: {} of {} runners ({own}), {} jobs queued", status.organization, status.running, status.max, status.pending)?;
-    for reason in reasons {
-        writeln!(out, "  oldest {reason}")?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn why(out: &mut dyn Write, ledger: &Ledger, job: JobId, now: i64, output: Output) -> anyhow::Result<ExitCode> {
-    let explanation = ledger.explain(job).await?;
-    if output == Output::Json {
-        json(out, &explanation)?;
-    } else {
-        let since = explanation.since.map(|at| format!(", for {}", time::ago(now - at))).unwrap_or_default();
-        let next = explanation.next.map(|at| format!("; next try in {}", time::ago(at - now))).unwrap_or_default();
-        writeln!(out, "{job} is {}{since}: {}{next}", explanation.state.replace('_', " "), explanation.why)?;
-    }
-    Ok(if explanation.state == "unknown" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-async fn runners(out: &mut dyn Write, ledger: &Ledger, org: Option<&str>, now: i64, output: Output) -> anyhow::Result<ExitCode> {
-    let org = match org {
-        Some(org) => Some(ledger.canonical(org).await?),
-        None => None,
-    };
-    let mut runners = ledger.runners().await?;
-    runners.retain(|_, info| org.is_none() || info.get("org") == org.as_ref());
-    if output == Output::Json {
-        json(out, &runners)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows = runners.iter().map(|(name, info)| {
-        let text = |field: &str| info.get(field).cloned().unwrap_or_else(|| "-".into());
-        let age = info.get("reserved_at").and_then(|at| at.parse::<i64>().ok()).map_or_else(|| "-".into(), |at| time::ago(now - at));
-        vec![
-            name.clone(),
-            text("org"),
-            shown_state(info).to_owned(),
-            text("running_job"),
-            age,
-            info.get("detail").or(info.get("why")).cloned().unwrap_or_default(),
-        ]
-    });
-    table::print(out, &["RUNNER", "ORGANIZATION", "STATE", "JOB", "AGE", "NOTE"], rows.collect())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn doctor(out: &mut dyn Write, ledger: &Ledger, output: Output) -> anyhow::Result<ExitCode> {
-    let report = ledger.doctor_settled().await?;
-    if output == Output::Json {
-        json(out, &report)?;
-    } else {
-        writeln!(out, "looked at {} organizations, {} live runners, {} jobs that are not over", report.organizations, report.runners, report.jobs)?;
-        for finding in &report.findings {
-            writeln!(out, "invariant {}: {}", finding.invariant, finding.text)?;
-        }
-        writeln!(
-            out,
-            "{}",
-            if report.findings.is_empty() {
-                "all five invariants hold".to_owned()
-            } else {
-                format!("{} findings: POST /admin/reconcile, and report them if they stay", report.findings.len())
-            }
-        )?;
-    }
-    Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

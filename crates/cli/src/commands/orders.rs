@@ -1,0 +1,75 @@
+//! `pause`, `resume`, `remove`, `reconcile`: what an operator orders.
+
+use std::process::ExitCode;
+
+use jit_core::{ledger::Observation, operator, render};
+use serde_json::json;
+
+use crate::{Ctl, note, org};
+
+/// Whom to pause, and why.
+#[derive(clap::Args)]
+pub struct PauseArgs {
+    /// Organization, or owner/repo of a user's repository
+    #[arg(value_parser = org)]
+    org: String,
+    /// Why; it is what people are told who wait
+    #[arg(long, value_parser = reason)]
+    reason: String,
+    /// When it ends by itself, such as 2027-01-15T08:00:00Z; without it, it lasts until `jitctl resume`
+    #[arg(long)]
+    until: Option<String>,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    operator::reason(text).map(str::to_owned)
+}
+
+/// `jitctl pause ORG --reason … [--until …]`.
+pub async fn pause(ctl: &mut Ctl<'_>, wanted: &PauseArgs) -> anyhow::Result<ExitCode> {
+    let until = match &wanted.until {
+        Some(text) => Some(operator::until(text, ctl.now).map_err(|error| anyhow::anyhow!("--until {text}: {error}"))?),
+        None => None,
+    };
+    let org = ctl.named(&wanted.org).await?;
+    ctl.ledger.pause(&org, &wanted.reason, until).await?;
+    let until = until.and_then(render::time);
+    let end = until.as_ref().map_or_else(|| format!("until `jitctl resume {org}`"), |time| format!("until {time}"));
+    let answer = json!({ "organization": org, "paused": true, "reason": wanted.reason, "until": until });
+    ctl.say(&answer, &format!("{org} is paused {end}; its runners that run go on"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `jitctl resume ORG`: also when it was not paused.
+pub async fn resume(ctl: &mut Ctl<'_>, org: &str) -> anyhow::Result<ExitCode> {
+    let org = ctl.known(org).await?;
+    ctl.ledger.resume(&org).await?;
+    ctl.act_at_once().await;
+    ctl.say(&json!({ "organization": org, "paused": false }), &format!("{org} is not paused: runners are made for it within its limit"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `jitctl remove RUNNER`: asks for its removal, which workers carry out, at GitHub first.
+pub async fn remove(ctl: &mut Ctl<'_>, runner: &str) -> anyhow::Result<ExitCode> {
+    let observed = ctl.ledger.observe(Observation::Remove, runner, operator::WANTS_GONE).await?;
+    anyhow::ensure!(observed.state != "unknown", "{runner}: no runner of this name was there in the last day (jitctl runners shows those that live)");
+    if observed.changed {
+        ctl.act_at_once().await;
+    }
+    let sentence = match observed.state.as_str() {
+        "gone" => format!("{runner} is gone"),
+        _ => format!("{runner} is removed at GitHub first, then its pod; if GitHub calls it busy it lives on"),
+    };
+    ctl.say(&json!({ "name": runner, "state": observed.state }), &sentence)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `jitctl reconcile`: asks for a sync tick now.
+pub async fn reconcile(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
+    ctl.tick("sync").await?;
+    if ctl.ledger.workers_alive().await? == 0 {
+        note("no worker is alive; the next one that starts reconciles anyway");
+    }
+    ctl.say(&json!({ "status": "accepted" }), "a worker compares the ledger with the real runners now")?;
+    Ok(ExitCode::SUCCESS)
+}
