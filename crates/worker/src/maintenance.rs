@@ -13,8 +13,6 @@ use crate::{
 
 /// A tick that nobody took within this time is dropped: another has come meanwhile.
 const STALE: Duration = Duration::from_secs(60);
-/// A worker that dies over a tick keeps others from that kind for so long.
-const AT_MOST: Duration = Duration::from_secs(120);
 
 /// Takes ticks until `stop`.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {
@@ -54,7 +52,8 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
     if age > STALE {
         return tracing::info!(tick = kind, age_seconds = age.as_secs(), "a tick that nobody took in time is dropped");
     }
-    match worker.ledger.take_tick(kind, &worker.id, AT_MOST).await.step("maintenance.tick_taken") {
+    // One that dies over a tick keeps others from that kind until it is taken for dead. One that is slower than that is joined by another, which is harmless.
+    match worker.ledger.take_tick(kind, &worker.id, worker.pace.dead_after).await.step("maintenance.tick_taken") {
         Ok(true) => {}
         Ok(false) => return tracing::debug!(tick = kind, "a tick of this kind is being worked on"),
         Err(error) => return tracing::warn!(%error, tick = kind, "cannot take a tick"),

@@ -120,11 +120,18 @@ impl Managed {
         self.ready_after
     }
 
-    pub(super) fn is_running(&self) -> bool {
+    /// Whether it was started, and not ended by us since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
-    pub(super) async fn spawn(&mut self) -> anyhow::Result<()> {
+    /// Starts it, and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    #[allow(clippy::unused_async)] // its child is bound to the runtime
+    pub async fn spawn(&mut self) -> anyhow::Result<()> {
         self.log_from = fs::metadata(&self.log)?.len();
         let append = |path| OpenOptions::new().append(true).open(path);
         // It goes when this process goes, also when that is killed; and Ctrl-C is ours to pass on.
@@ -196,6 +203,36 @@ impl Managed {
         if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Sets a variable of its environment, or takes it away; counts from its next start on.
+    pub fn set_env(&mut self, name: &str, value: Option<&str>) {
+        self.env.retain(|(other, _)| other != name);
+        self.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
+    /// SIGSTOP: it stands still, and its connections stay open.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Its exit status, if it has ended by itself or by a signal that was not ours.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok().flatten()?;
+        self.child = None;
+        Some(status)
+    }
+
+    /// What it has logged since it was started last.
+    #[must_use]
+    pub fn log_since_start(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(usize::try_from(self.log_from).unwrap_or(0)..).unwrap_or_default()).into_owned()
     }
 
     /// SIGTERM.

@@ -74,6 +74,8 @@ pub struct Stack {
     pub parts: Vec<Managed>,
     /// Namespace of the runners, with the Kubernetes backend.
     pub namespace: Option<String>,
+    /// Where the simulated kubelet is steered, with the Kubernetes backend.
+    pub kubelet_url: Option<String>,
     http: reqwest::Client,
     bin: PathBuf,
     dir: tempfile::TempDir,
@@ -102,6 +104,7 @@ impl Stack {
             admin_key,
             parts: Vec::new(),
             namespace: None,
+            kubelet_url: None,
             http,
             bin,
             dir,
@@ -110,7 +113,10 @@ impl Stack {
         stack.start_github(options, &webhook_secret, &token).await?;
         if options.backend == Backend::Kubernetes {
             let namespace = cluster::create_namespace().await?;
-            let kubelet = stack.program("kubelet", "jit-simulator", &["kubelet", "--namespace", &namespace])?.inherit("KUBECONFIG");
+            let control = format!("127.0.0.1:{}", free_port()?);
+            let args = ["kubelet", "--namespace", &namespace, "--control", &control];
+            let kubelet = stack.program("kubelet", "jit-simulator", &args)?.inherit("KUBECONFIG").ready_on_url(&format!("http://{control}/counts"));
+            stack.kubelet_url = Some(format!("http://{control}"));
             stack.namespace = Some(namespace);
             stack.parts.push(kubelet);
             stack.part("kubelet")?.spawn().await?;
@@ -337,6 +343,33 @@ impl Stack {
     pub async fn create_jobs(&self, jobs: &Value) -> anyhow::Result<Vec<u64>> {
         let answer = self.post(&format!("{}/_control/jobs", self.github_url), jobs).await?;
         serde_json::from_value(answer["ids"].clone()).context("ids of jobs")
+    }
+
+    /// Has things go wrong at GitHub: bodies of `POST /_control/faults`.
+    ///
+    /// # Errors
+    /// When GitHub refuses.
+    pub async fn github_faults(&self, faults: &Value) -> anyhow::Result<()> {
+        self.post(&format!("{}/_control/faults", self.github_url), faults).await.map(drop)
+    }
+
+    /// Has things go wrong with pods: the body of the kubelet's `POST /faults`.
+    ///
+    /// # Errors
+    /// When there is no kubelet, or it refuses.
+    pub async fn kubelet_fault(&self, fault: &Value) -> anyhow::Result<()> {
+        let url = self.kubelet_url.as_ref().context("runners are processes here: there is no kubelet")?;
+        self.post(&format!("{url}/faults"), fault).await.map(drop)
+    }
+
+    /// Orders a runner's removal through the admin API.
+    ///
+    /// # Errors
+    /// When the receiver refuses.
+    pub async fn remove_runner(&self, name: &str) -> anyhow::Result<()> {
+        let url = format!("{}/admin/runners/{name}", self.receiver_url);
+        self.http.delete(url).header("X-Admin-Key", &self.admin_key).send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// Ends everything: the system first and gracefully, then what it stands on.
