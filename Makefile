@@ -1,5 +1,5 @@
 # One line a target; `make` alone lists them.
-.PHONY: help demo bench test lint fmt build control-plane redis clean
+.PHONY: help demo bench test lint fmt build control-plane redis clean mutants
 
 BACKEND ?= process
 # The demo and the benchmark run optimized programs, the tests debug ones.
@@ -21,6 +21,9 @@ bench: redis ## Latency, memory and start-up, with a pod of a real API server on
 test: redis control-plane ## Everything: unit, property and integration tests on a real Redis and a real API server
 	$(CARGO) build --workspace --bins
 	$(WITH_CLUSTER) $(CARGO) test --workspace
+
+mutants: redis ## Take each rule out of the ledger, and see that a test fails without it (half an hour)
+	python3 integration-tests/mutants.py
 
 lint: ## Formatting, clippy, documentation
 	$(CARGO) fmt --all --check

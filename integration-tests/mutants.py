@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Takes one rule at a time out of the ledger's scripts, and sees that a test fails without it: `make mutants`.
+
+Each mutant names the rule, the script, the text that is the rule, and what is left in its place. The tests run on a copy of the committed
+tree, so nothing here is changed. A mutant that no test kills ends the run with an error, and so does one whose text is not there any more.
+"""
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COPY = ROOT / "target" / "mutants"
+LUA = "crates/core/src/ledger/lua/"
+
+MUTANTS = [
+    ("a step checks its fence", "provision.lua", "or fence ~= args.fence or", "or"),
+    ("a failure checks its fence", "fail.lua", "if fence ~= args.fence or state == 'gone'", "if state == 'gone'"),
+    ("a removal moves the fence on", "runner.lua", "  call('HINCRBY', key, 'fence', 1)\n", ""),
+    ("a reservation is claimed once", "provision.lua", "if claimed_at or state ~= 'reserved' then", "if false then"),
+    ("the epoch gate: another Redis, or its data of another run", "admit.lua", "if not epoch or known_run_id ~= run_id then", "epoch = epoch or '1'\nif false then"),
+    ("the epoch gate: data restored in place", "admit.lua", "    known_run_id = nil\n", "    known_run_id = known_run_id\n"),
+    ("a new epoch is later than any that was seen", "reconcile.lua", "if epoch then seconds = math.max(seconds, tonumber(epoch, 36) + 1) end", ""),
+    ("the deadline sweep", "due.lua", "    if why then begin_removal(name, why) end\n", ""),
+    ("the tombstone", "job.lua", "  call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS)", "  call('DEL', key)"),
+    ("the tombstone is final", "event.lua", "if state == 'completed' then\n", "if false then\n"),
+    ("the tombstone expires", "job.lua", "  call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS)", "  local _ = ttl"),
+    ("an event of an earlier attempt is late", "event.lua", "if attempts < 0 then return", "if false then return"),
+    ("the limit of an organization", "demand.lua", "if running < limit and maximum > 0", "if maximum > 0"),
+    ("the maximum of the whole", "admit.lua", "if call('SCARD', 'runners:live') >= maximum then", "if false then"),
+    ("no more runners than jobs", "demand.lua", "  if wants > idle and", "  if wants > 0 and"),
+    ("surplus waits for its grace", "admit.lua", "if since + setting('surplus_grace') <= now or full or org_full", "if true"),
+    ("a create in flight keeps its slot", "observed.lua", "elseif state == 'removing' and hold_until and hold_until > now then", "elseif false then"),
+    ("no pod yet is no end of a reservation", "observed.lua", "  if state == 'reserved' then\n    changed = false", "  if false then\n    changed = false"),
+    ("a runner that went unseen questions a job", "runner.lua", "    if job then put_in_question(job,", "    if false then put_in_question(job,"),
+    ("a runner deleted unused questions none", "runner.lua", "elseif github_id and not unused then", "elseif github_id then"),
+    ("a registration in doubt is looked up", "runner.lua", "  call('ZADD', 'registrations:uncertain', now", "  local _ = ('ZADD' and now"),
+    ("a stale answer is not believed", "answer.lua", "if rev ~= args.rev then", "if false then"),
+    ("an event of another organization is not believed", "runner.lua", "(its_org ~= org and string.sub(scope, 1, 12) ~= 'enterprises/')", "false"),
+    ("a released name is not adopted again", "reconcile.lua", "if state == 'gone' then", "if false then"),
+    ("reconcile releases no reservation", "reconcile.lua", "if state ~= 'reserved' and since and since < args.began then", "if since == nil or since < args.began then"),
+    ("the quota's ceiling", "admit.lua", "elseif fits then maximum = fits end", "end"),
+    ("the ceiling rises", "demand.lua", "+ math.floor((now - since) / math.max(setting('quota_interval'), 1))", ""),
+    ("a misfit's job is held back", "due.lua", "  hold_back(oldest,", "  local _ = (oldest and"),
+    ("it is held back longer each time", "job.lua", "math.min(2 ^ (times - 1), MISFIT_CAP)", "1"),
+    ("a redelivery does not cut that short", "runner.lua", "  if held_until then at = math.max(at, tonumber(held_until)) end\n", ""),
+    ("a misfit's class gets one at a time", "demand.lua", "== 1 then return math.min(queued, 1) end", "== 2 then return math.min(queued, 1) end"),
+    ("until one gets work", "runner.lua", "  call('HDEL', 'class:' .. class .. ':info', 'misfit')\n", ""),
+    ("where nothing starts, not all are replaced", "due.lua", "if not within(last_start) and within(replaced_at) then", "if false then"),
+    ("a credential holds back what it serves", "demand.lua", "and not unserved(org) then", "then"),
+    ("what began to back off is not made", "provision.lua", "    if backing_off(subject) then", "    if false then"),
+    ("an old image holds back its profile", "observed.lua", "  back_off('profile:' .. call('HGET', key, 'profile'),", "  local _ = (('profile:' .. call('HGET', key, 'profile')),"),
+    ("a back-off doubles", "demand.lua", "delay * 2 ^ math.min(failures - 1, 20)", "delay"),
+    ("a pause holds", "demand.lua", "and call('HEXISTS', 'orgs:paused', org) == 0", ""),
+]
+
+
+def main() -> int:
+    shutil.rmtree(COPY / "tree", ignore_errors=True)
+    (COPY / "tree").mkdir(parents=True)
+    archive = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-xC", COPY / "tree"], input=archive, check=True)
+    survivors = []
+    for rule, script, text, instead in MUTANTS:
+        path = COPY / "tree" / LUA / script
+        whole = path.read_text()
+        if text not in whole:
+            print(f"STALE     {rule}: its text is not in {script} any more", flush=True)
+            survivors.append(rule)
+            continue
+        path.write_text(whole.replace(text, instead, 1))
+        failed = tests()
+        path.write_text(whole)
+        print(f"{'killed' if failed else 'SURVIVED':9} {rule}" + (f"   by {', '.join(failed[:3])}" + (f" and {len(failed) - 3} more" if len(failed) > 3 else "") if failed else ""), flush=True)
+        if not failed:
+            survivors.append(rule)
+    print(f"{len(MUTANTS)} mutants, {len(MUTANTS) - len(survivors)} killed")
+    return 1 if survivors else 0
+
+
+def tests() -> list[str]:
+    """Names of the tests that fail: the stories first, and the property test where they all pass."""
+    for names in (["--test", "ledger", "--test", "rules"], ["--test", "properties"]):
+        run = subprocess.run(
+            ["cargo", "test", "--quiet", "-p", "jit-core", *names, "--no-fail-fast"],
+            cwd=COPY / "tree", env={**__import__("os").environ, "CARGO_TARGET_DIR": str(COPY / "build"), "PROPTEST_MAX_SHRINK_ITERS": "0"},
+            capture_output=True, text=True,
+        )
+        failed = sorted(set(re.findall(r"^    (\w+)$", run.stdout, re.M)))
+        if failed:
+            return failed
+        if run.returncode != 0:
+            sys.exit(f"the tests do not build or run:\n{run.stderr[-2000:]}")
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
