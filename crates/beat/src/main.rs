@@ -108,7 +108,7 @@ async fn beat(
     readiness: probe::Readiness,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut connection = connect::publisher(&redis)?;
+    let mut connection = connect::publisher(&redis);
     let mut timer = tokio::time::interval(interval);
     timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {

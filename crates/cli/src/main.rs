@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use jit_core::{
-    config::{Problems, RedisArgs},
+    config::{Problems, RedisArgs, RedisSettings},
     event::JobId,
     ledger::Ledger,
     names, redis as connect, stream,
@@ -91,7 +91,7 @@ enum Command {
         #[command(subcommand)]
         command: dead::Command,
     },
-    /// Checks the ledger's invariants on the live store; exit status 1 when one does not hold
+    /// Checks the ledger's invariants on the live store, and Redis's settings; exit status 1 when one does not hold, or no process would start
     Doctor,
 }
 
@@ -99,6 +99,7 @@ enum Command {
 struct Ctl<'a> {
     out: &'a mut dyn Write,
     ledger: Ledger,
+    redis: RedisSettings,
     output: Output,
     /// Redis's time, ms since 1970.
     now: i64,
@@ -192,7 +193,7 @@ async fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let redis = problems.finish(redis)?;
     let ledger = Ledger::new(connect::pool(&redis)?);
     let now = ledger.now().await.with_context(|| format!("Redis at {} (REDIS_URL or --redis-url)", redis.address()))?;
-    let mut ctl = Ctl { out, ledger, output: args.output, now };
+    let mut ctl = Ctl { out, ledger, redis, output: args.output, now };
     match args.command {
         Command::Status { org: None } => status::whole(&mut ctl, std::io::stdout().is_terminal()).await,
         Command::Status { org: Some(org) } => status::of_org(&mut ctl, &org).await,

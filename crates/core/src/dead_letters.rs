@@ -8,12 +8,12 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use deadpool_redis::Pool;
 use redis::Script;
 
 use crate::{
     event::JobEvent,
     ledger::LedgerError,
+    redis::Pool,
     stream::{DEAD, EVENTS, Entry, PROVISION, VERSION},
 };
 

@@ -7,12 +7,12 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-use deadpool_redis::Pool;
 use redis::Script;
 
 use crate::{
     dead_letters::bury,
     ledger::LedgerError,
+    redis::Pool,
     stream::{Entry, claim, held_by_dead},
 };
 

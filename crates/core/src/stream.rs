@@ -11,14 +11,18 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::Pool;
 use redis::{
     AsyncCommands, FromRedisValue, RedisResult, Script, Value,
-    aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
+    aio::ConnectionLike,
     streams::{StreamAutoClaimReply, StreamClaimReply, StreamInfoConsumersReply, StreamPendingCountReply, StreamReadReply},
 };
 
-use crate::{config::RedisSettings, event::JobEvent, ledger::LedgerError, redis as connect};
+use crate::{
+    config::RedisSettings,
+    event::JobEvent,
+    ledger::LedgerError,
+    redis::{self as connect, Link, Pool},
+};
 
 /// Job events, from the receiver to intake.
 pub const EVENTS: &str = "jit:events";
@@ -95,7 +99,7 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// # Errors
 /// When Redis did not take it; it may still have, and the event may come twice.
-pub async fn publish(connection: &mut ConnectionManager, event: &JobEvent, delivery: &str, backlog_limit: u64) -> RedisResult<Option<String>> {
+pub async fn publish<C: ConnectionLike>(connection: &mut C, event: &JobEvent, delivery: &str, backlog_limit: u64) -> RedisResult<Option<String>> {
     let json = serde_json::to_string(event).map_err(|error| redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "event", error.to_string())))?;
     PUBLISH.arg(backlog_limit).arg(VERSION).arg(json).arg(delivery).invoke_async(connection).await
 }
@@ -166,7 +170,7 @@ pub struct Reader {
     stream: &'static str,
     consumer: String,
     block: Duration,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Link>,
     backlog_read: bool,
 }
 
@@ -183,7 +187,8 @@ impl Reader {
     /// When Redis cannot be reached. The next call connects anew.
     pub async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
         let result = self.try_read(count).await;
-        if result.is_err() {
+        // Also after news from another part of this process: its server is gone, or not the master any more.
+        if result.is_err() || self.connection.as_ref().is_some_and(|link| !link.is_good()) {
             (self.connection, self.backlog_read) = (None, false);
         }
         result

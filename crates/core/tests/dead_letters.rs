@@ -5,12 +5,11 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::Pool;
 use jit_core::{
     dead_letters::{self, DeadLetter, Order, Requeued},
     ledger::LedgerError,
     poison::{self, DEATHS, Suspect},
-    redis as connect,
+    redis::{self as connect, Pool},
     stream::{self, Entry, Reader},
 };
 

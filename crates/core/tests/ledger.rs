@@ -291,8 +291,6 @@ async fn a_store_of_the_python_system_is_told_apart_and_nothing_is_lost() {
     let error = store.ledger.apply(&queued(1, "acme"), None).await.expect_err("refused");
     assert!(error.is_transient(), "the event stays in its stream: {error}");
     assert!(error.to_string().contains("Python system"), "{error}");
-    let dangers = jit_core::redis::dangers(store.ledger.pool()).await.expect("dangers");
-    assert!(dangers.iter().any(|danger| danger.contains("appendonly")), "{dangers:?}");
 }
 
 #[tokio::test]

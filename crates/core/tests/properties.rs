@@ -11,7 +11,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use jit_core::{ledger::Ledger, redis as connect};
+use jit_core::{config::RedisSettings, ledger::Ledger, redis as connect};
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner};
 
 mod model;
@@ -36,7 +36,11 @@ async fn stores() -> Stores {
     let clock = Arc::new(AtomicI64::new(0));
     let number = |url: &str| url.rsplit_once(['/', '=']).and_then(|(_, number)| number.parse().ok()).expect("a database's number");
     let databases = (number(&redis.url), number(&backup.url));
-    let connection = async |settings| connect::reader(settings, std::time::Duration::ZERO).await.expect("a connection");
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(connect::RESPONSE_TIMEOUT));
+    let connection = async |settings: &RedisSettings| {
+        let client = redis::Client::open(settings.url.as_str()).expect("a URL");
+        client.get_multiplexed_async_connection_with_config(&patient).await.expect("a connection")
+    };
     Stores {
         ledger: Ledger::new(connect::pool(&redis).expect("a pool")).with_clock(clock.clone()),
         clock,

@@ -72,7 +72,7 @@ impl App {
     pub fn new(settings: Settings, stop: CancellationToken) -> anyhow::Result<Self> {
         Ok(Self {
             ledger: Ledger::new(connect::pool(&settings.redis)?),
-            publisher: Publisher::new(&settings.redis)?,
+            publisher: Publisher::new(&settings.redis),
             metrics: Metrics::new(),
             bodies: Budget::new(settings.max_body_bytes),
             webhooks: Lane::new(settings.max_in_flight),

@@ -7,10 +7,14 @@
 //! The rooms, in the order of a request: [`server`] accepts, [`routes`] directs; [`webhook`] goes through [`body`], [`signature`], [`payload`], [`job`]
 //! and [`publish`]; [`status`], [`metrics`] and [`admin`] answer people.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use jit_core::{process, telemetry};
+use jit_core::{
+    process,
+    redis::check::{Checks, Refused},
+    telemetry,
+};
 use tokio::net::TcpListener;
 
 pub mod admin;
@@ -31,10 +35,13 @@ pub mod signature;
 pub mod status;
 pub mod webhook;
 
+/// A Redis that could not be looked at is looked at again after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Runs the receiver until SIGTERM or SIGINT. It starts without Redis, and says so in `/health` and `/ready`.
 ///
 /// # Errors
-/// When the configuration is wrong, or the port is taken.
+/// When the configuration is wrong, the port is taken, or Redis is not one to start with.
 pub async fn run(args: config::ReceiverArgs) -> anyhow::Result<()> {
     let settings = args.resolve()?;
     telemetry::start(&settings.log_level, settings.log_format)?;
@@ -51,7 +58,24 @@ pub async fn run(args: config::ReceiverArgs) -> anyhow::Result<()> {
     }
     let app = Arc::new(app::App::new(settings, stop)?);
     let loading = tokio::spawn(limits_file::load_at_start(app.clone()));
-    server::serve(listener, app).await;
+    let refused = tokio::select! {
+        refused = check_redis(&app) => Some(refused),
+        () = server::serve(listener, app.clone()) => None,
+    };
     loading.abort();
-    Ok(())
+    refused.map_or(Ok(()), |refused| Err(refused.into()))
+}
+
+/// Ends only when the first look at Redis, which may come late, shows one that no process should start with.
+async fn check_redis(app: &app::App) -> Refused {
+    let mut checks = Checks::new(app.ledger.pool(), &app.settings.redis, app.metrics.redis_findings.clone());
+    loop {
+        match checks.first().await {
+            Ok(Ok(())) => break checks.watch(&app.stop).await,
+            Ok(Err(refused)) => return refused,
+            Err(error) => tracing::debug!(%error, "Redis's settings could not be looked at"),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    std::future::pending().await
 }

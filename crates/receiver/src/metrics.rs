@@ -14,11 +14,18 @@ use jit_core::ledger::Overview;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 
 use crate::messages::weighted;
+use jit_core::redis::check::REDIS_FINDINGS;
 
 /// Bounds of webhook latencies, in seconds: from a good day's to GitHub's patience.
 const LATENCIES: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 8.0];
@@ -28,6 +35,8 @@ pub struct Metrics {
     registry: Registry,
     webhooks: Family<Vec<(&'static str, String)>, Counter>,
     latency: Histogram,
+    /// What the checks of Redis's settings find wrong.
+    pub redis_findings: Gauge,
     ledger: Arc<LedgerGauges>,
 }
 
@@ -81,9 +90,11 @@ impl Metrics {
         registry.register("webhook_requests", "Webhooks by what became of them", webhooks.clone());
         let latency = Histogram::new(LATENCIES);
         registry.register_with_unit("webhook_latency", "Time to answer a webhook", Unit::Seconds, latency.clone());
+        let redis_findings = Gauge::default();
+        registry.register("jit_redis_findings", REDIS_FINDINGS, redis_findings.clone());
         let ledger = Arc::new(LedgerGauges::default());
         registry.register_collector(Box::new(ledger.clone()));
-        Self { registry, webhooks, latency, ledger }
+        Self { registry, webhooks, latency, redis_findings, ledger }
     }
 
     /// Counts a webhook. `repository` is `owner/repo` where series by repository are wanted; empty where it is not known.

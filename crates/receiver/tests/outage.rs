@@ -150,7 +150,7 @@ async fn proxy(redis: &RedisServer, forget: Arc<Notify>) -> RedisSettings {
             });
         }
     });
-    RedisSettings { url, password: None }
+    RedisSettings::of_url(&url).expect("a URL")
 }
 
 #[tokio::test]

@@ -54,6 +54,8 @@ pub struct Metrics {
     pub completed_jobs: Counter,
     /// Seconds from taking up a reservation to a runner that has all it needs.
     pub provision_seconds: Histogram,
+    /// What the checks of Redis's settings find wrong.
+    pub redis_findings: Gauge,
     /// Seconds that the last reconcile took, as bits.
     pub reconcile_seconds: Gauge<f64, AtomicU64>,
 }
@@ -74,6 +76,7 @@ impl Metrics {
             started_jobs: Counter::default(),
             completed_jobs: Counter::default(),
             provision_seconds: Histogram::new(buckets),
+            redis_findings: Gauge::default(),
             reconcile_seconds: Gauge::default(),
         };
         let mut registry = Registry::default();
@@ -84,6 +87,7 @@ impl Metrics {
         registry.register("runner_released", "Runners whose slot was freed", metrics.released.clone());
         registry.register("job_events_applied", "Job events applied to the ledger", metrics.events.clone());
         registry.register("dead_letters", "Entries that could not be read or applied", metrics.buried.clone());
+        registry.register("jit_redis_findings", jit_core::redis::check::REDIS_FINDINGS, metrics.redis_findings.clone());
         registry.register("gha_started_jobs", "Jobs that a runner began", metrics.started_jobs.clone());
         registry.register("gha_completed_jobs", "Jobs that are over", metrics.completed_jobs.clone());
         registry.register_with_unit(

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use jit_core::{ledger::Ledger, probe, process, redis as connect, telemetry};
+use jit_core::{
+    ledger::Ledger,
+    probe, process,
+    redis::{self as connect, check::Checks},
+    telemetry,
+};
 use jit_github::{Client, ClientOptions, Credential, Credentials, EVERYBODY};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +31,7 @@ const DEFAULT_CREDENTIAL: &str = "default";
 /// Runs a worker until it is told to stop, and drains it.
 ///
 /// # Errors
-/// When it cannot start; what is away for a while (Redis, GitHub, Kubernetes) is waited for.
+/// When it cannot start: also when Redis is not one to start with. What is away for a while (Redis, GitHub, Kubernetes) is waited for.
 pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format)?;
     let stop = process::stop_token(settings.drain_grace)?;
@@ -56,16 +61,23 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         metrics,
     });
 
+    // Looked at before anything is written: it may be another system's.
+    let mut checks = Checks::new(worker.ledger.pool(), &settings.redis, worker.metrics.redis_findings.clone());
     let mut pause = Pause::new();
-    while let Err(error) = worker.ledger.configure(&settings.limits).await.step("run.configured") {
-        tracing::warn!(%error, redis = settings.redis.address(), "cannot reach Redis; trying again");
+    loop {
+        let result = match checks.first().await {
+            Ok(Ok(())) => worker.ledger.configure(&settings.limits).await.step("run.configured"),
+            Ok(Err(refused)) => return Err(refused.into()),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => break,
+            Err(error) => tracing::warn!(%error, redis = settings.redis.address(), "cannot work with Redis; trying again"),
+        }
         pause.wait(&stop).await;
         if stop.is_cancelled() {
             return Ok(());
         }
-    }
-    for danger in connect::dangers(worker.ledger.pool()).await.unwrap_or_default() {
-        tracing::warn!(redis = settings.redis.address(), danger, "Redis is not set up to keep what it is given");
     }
     // Known to be alive before it holds anything, or others would take it away.
     if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("run.known_alive") {
@@ -83,6 +95,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         spawn(&worker, &finish, |worker, stop| async move { reconcile::run(&worker, &stop).await }),
         spawn(&worker, &finish, |worker, stop| async move { maintenance::heartbeat(&worker, &stop).await }),
         spawn(&worker, &finish, observe::run),
+        spawn(&worker, &finish, |_, stop| async move { checks.watch(&stop).await }),
     ];
     let taking = [
         spawn(&worker, &stop, |worker, stop| async move { intake::run(&worker, &stop).await }),

@@ -1,15 +1,24 @@
-//! `doctor`: whether the ledger's invariants hold on the live store.
+//! `doctor`: whether the ledger's invariants hold on the live store, and Redis is one to keep it.
 
 use std::process::ExitCode;
+
+use jit_core::redis::check::{Severity, look};
 
 use crate::Ctl;
 
 /// `jitctl doctor`.
 pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
     let report = ctl.ledger.doctor_settled().await?;
+    let settings = look(ctl.ledger.pool(), &ctl.redis).await?;
+    let refused = settings.iter().any(|finding| finding.severity == Severity::Refusal);
     if ctl.is_json() {
-        ctl.json(&report)?;
+        let mut value = serde_json::to_value(&report)?;
+        value["redis"] = serde_json::json!(settings);
+        ctl.json(&value)?;
     } else {
+        for finding in &settings {
+            writeln!(ctl.out, "Redis: {}", finding.text)?;
+        }
         writeln!(ctl.out, "looked at {} organizations, {} live runners, {} jobs that are not over", report.organizations, report.runners, report.jobs)?;
         for finding in &report.findings {
             writeln!(ctl.out, "invariant {}: {}", finding.invariant, finding.text)?;
@@ -24,5 +33,5 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
             }
         )?;
     }
-    Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.findings.is_empty() && !refused { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -87,7 +87,7 @@ impl Store {
     pub async fn open() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let url = format!("redis://127.0.0.1:{}/{}", server().port, NEXT.fetch_add(1, Ordering::Relaxed));
-        let ledger = Ledger::new(connect::pool(&RedisSettings { url: url.clone(), password: None }).unwrap());
+        let ledger = Ledger::new(connect::pool(&RedisSettings::of_url(&url).unwrap()).unwrap());
         #[derive(Parser)]
         struct Cli {
             #[command(flatten)]

@@ -15,7 +15,7 @@ mod secret;
 pub use budget::BudgetArgs;
 pub use github::{DEFAULT_PROFILE, GithubArgs, GithubSettings, Scope};
 pub use limits::{LimitsArgs, LimitsSettings, MAX_LIMIT, read_org_limits};
-pub use redis::{RedisArgs, RedisSettings};
+pub use redis::{RedisArgs, RedisSettings, TlsFiles};
 pub use secret::Secret;
 
 /// Everything that is wrong with a configuration.

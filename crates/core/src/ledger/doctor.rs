@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use deadpool_redis::Connection;
 use redis::{AsyncCommands, FromRedisValue, Pipeline, pipe};
 use serde::Serialize;
 
 use super::{Ledger, LedgerError};
+use crate::redis::Connection;
 
 /// Items that are asked about in one pipeline: a few ms of Redis's time.
 const CHUNK: usize = 500;

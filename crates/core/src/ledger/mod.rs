@@ -70,7 +70,6 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use deadpool_redis::{Pool, PoolError};
 use serde::{Serialize, de::DeserializeOwned};
 
 mod budget;
@@ -91,13 +90,15 @@ pub use overview::{JobInfo, OrgStatus, Overview, RunnerInfo, shown_state};
 pub use transitions::{ADMIT_BATCH, Claim};
 pub use types::*;
 
+use crate::redis::{Pool, PoolError, error};
+
 /// Why the ledger could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// Redis cannot be reached or did not answer: try again. The transition may or may not have happened; all are idempotent.
     #[error("Redis is unavailable: {0}")]
     Unavailable(String),
-    /// Redis refuses: it is full, read-only or loading.
+    /// Redis refuses for now: it is full, read-only, loading, wants another password, or holds what is not ours.
     #[error("Redis refuses: {0}")]
     Refused(String),
     /// The transition itself failed: what it was given, or what it found, is not what it can work with.
@@ -115,14 +116,12 @@ impl LedgerError {
 
 impl From<redis::RedisError> for LedgerError {
     fn from(error: redis::RedisError) -> Self {
-        match error.code() {
-            Some("OOM" | "READONLY" | "LOADING" | "MISCONF" | "NOAUTH" | "WRONGPASS" | "MASTERDOWN" | "BUSY" | "NOREPLICAS") => {
-                Self::Refused(error.to_string())
-            }
-            // An error inside a script carries the code of the command that failed in it.
-            Some(_) if ["OOM ", "READONLY ", "MISCONF ", "LEGACY "].iter().any(|word| error.to_string().contains(word)) => Self::Refused(error.to_string()),
-            Some(_) => Self::Rejected(error.to_string()),
-            None => Self::Unavailable(error.to_string()),
+        if error::is_refusal(&error) {
+            Self::Refused(error.to_string())
+        } else if error::is_answer(&error) {
+            Self::Rejected(error.to_string())
+        } else {
+            Self::Unavailable(error.to_string())
         }
     }
 }

@@ -54,7 +54,7 @@ pub fn fresh_redis() -> RedisSettings {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let database = NEXT.fetch_add(1, Ordering::Relaxed);
     assert!(database < 512, "more tests than databases");
-    RedisSettings { url: format!("redis://127.0.0.1:{}/{database}", server().port), password: None }
+    RedisSettings::of_url(&format!("redis://127.0.0.1:{}/{database}", server().port)).unwrap()
 }
 
 /// The default limits and deadlines.

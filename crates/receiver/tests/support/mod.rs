@@ -92,7 +92,7 @@ impl RedisServer {
     }
 
     pub fn settings(&self, database: u32) -> RedisSettings {
-        RedisSettings { url: format!("redis://127.0.0.1:{}/{database}", self.port), password: None }
+        RedisSettings::of_url(&format!("redis://127.0.0.1:{}/{database}", self.port)).unwrap()
     }
 }
 

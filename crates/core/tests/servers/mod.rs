@@ -1,0 +1,177 @@
+//! Redis servers of a test's own: plain, with TLS, in a Sentinel group. Each ends with the test, also when that is killed.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::{
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use jit_core::config::RedisSettings;
+use redis::{FromRedisValue, aio::MultiplexedConnection};
+
+/// One redis-server on a port of its own.
+pub struct Server {
+    pub port: u16,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Server {
+    /// With these further arguments, in which `{port}` stands for its port.
+    pub fn start(args: &[&str]) -> Self {
+        for _ in 0..20 {
+            let port = free_port();
+            let own = |arg: &&str| arg.replace("{port}", &port.to_string());
+            let mut server = Self { port, args: args.iter().map(own).collect(), child: None };
+            if server.try_start() {
+                return server;
+            }
+        }
+        panic!("redis-server did not start: run through `make test`, which installs it");
+    }
+
+    /// An empty one that keeps nothing.
+    pub fn plain(args: &[&str]) -> Self {
+        Self::start(&[&["--port", "{port}", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], args].concat())
+    }
+
+    fn try_start(&mut self) -> bool {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "redis-server"]).args(&self.args);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("setpriv of util-linux");
+        for _ in 0..400 {
+            if child.try_wait().unwrap().is_some() {
+                return false; // somebody else has the port
+            }
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                self.child = Some(child);
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        false
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// On the same port, with what it was started with.
+    pub fn start_again(&mut self) {
+        assert!(self.try_start(), "redis-server did not come back");
+    }
+
+    /// Sends it a signal, `STOP` say.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    pub fn settings(&self) -> RedisSettings {
+        RedisSettings::of_url(&format!("redis://127.0.0.1:{}/0", self.port)).unwrap()
+    }
+
+    /// A connection that is nobody's business but the test's.
+    pub async fn operator(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        client.get_multiplexed_async_connection().await.expect("connected")
+    }
+
+    /// Runs a command.
+    pub async fn run<T: FromRedisValue>(&self, command: &str) -> T {
+        run(&mut self.operator().await, command).await
+    }
+}
+
+/// Runs a command; its words are separated by spaces.
+pub async fn run<T: FromRedisValue>(connection: &mut MultiplexedConnection, command: &str) -> T {
+    let mut words = command.split(' ').map(|word| if word == "''" { "" } else { word });
+    redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query_async(connection).await.unwrap_or_else(|error| panic!("{command}: {error}"))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
+}
+
+/// A master, two replicas and three Sentinels that take it for dead after half a second.
+pub struct SentinelGroup {
+    pub servers: Vec<Server>,
+    pub sentinels: Vec<Server>,
+    dir: tempfile::TempDir,
+}
+
+impl SentinelGroup {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Without the delay a replica is in sync at once; with it a failover in the first seconds loses what no replica has.
+        let fast = ["--repl-diskless-sync-delay", "0", "--dir", dir.path().to_str().unwrap()];
+        let master = Server::plain(&fast);
+        let port = master.port.to_string();
+        let replica = || Server::plain(&[fast.as_slice(), &["--replicaof", &format!("127.0.0.1 {port}")]].concat());
+        let servers = vec![master, replica(), replica()];
+        eventually("both replicas are in sync", async || servers[0].run::<String>("INFO replication").await.matches("state=online").count() == 2).await;
+        let sentinels: Vec<_> = (0..3).map(|number| sentinel(&dir.path().join(format!("sentinel-{number}.conf")), &port)).collect();
+        for sentinel in &sentinels {
+            eventually("the Sentinels know each other and the replicas", async || {
+                let state: std::collections::HashMap<String, String> = sentinel.run("SENTINEL MASTER mymaster").await;
+                state["num-slaves"] == "2" && state["num-other-sentinels"] == "2" && state["flags"] == "master"
+            })
+            .await;
+        }
+        Self { servers, sentinels, dir }
+    }
+
+    pub fn settings(&self) -> RedisSettings {
+        let nodes: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        RedisSettings::of_url(&format!("redis+sentinel://{}/mymaster/0", nodes.join(","))).unwrap()
+    }
+
+    /// The server of this port.
+    pub fn server(&mut self, port: u16) -> &mut Server {
+        self.servers.iter_mut().find(|server| server.port == port).expect("one of ours")
+    }
+}
+
+fn sentinel(conf: &Path, master: &str) -> Server {
+    let lines = [
+        format!("sentinel monitor mymaster 127.0.0.1 {master} 2"),
+        "sentinel down-after-milliseconds mymaster 500".to_owned(),
+        "sentinel failover-timeout mymaster 3000".to_owned(),
+    ];
+    for _ in 0..20 {
+        std::fs::write(conf, lines.join("\n") + "\n").unwrap();
+        let port = free_port();
+        let args = [conf.to_str().unwrap(), "--sentinel", "--port", &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned);
+        let mut server = Server { port, args: args.into(), child: None };
+        if server.try_start() {
+            return server;
+        }
+    }
+    panic!("no Sentinel started")
+}
+
+/// Waits until it is so.
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..2400 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("never came true: {what}");
+}
