@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Takes one rule at a time out of the ledger's scripts, and sees that a test fails without it: `make mutants`.
+"""Takes one rule at a time out of the ledger's scripts, and sees that a test fails without it: `make mutants`, or mutants.py WORD...
+for those rules alone whose names hold one of the words.
 
 Each mutant names the rule, the script, the text that is the rule, and what is left in its place. The tests run on a copy of the committed
 tree, so nothing here is changed. A mutant that no test kills ends the run with an error, and so does one whose text is not there any more.
 """
+import os
 import pathlib
 import re
 import shutil
@@ -62,7 +64,8 @@ def main() -> int:
     archive = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], check=True, capture_output=True).stdout
     subprocess.run(["tar", "-xC", COPY / "tree"], input=archive, check=True)
     survivors = []
-    for rule, script, text, instead in MUTANTS:
+    mutants = [mutant for mutant in MUTANTS if len(sys.argv) == 1 or any(word in mutant[0] for word in sys.argv[1:])]
+    for rule, script, text, instead in mutants:
         path = COPY / "tree" / LUA / script
         whole = path.read_text()
         if text not in whole:
@@ -75,7 +78,7 @@ def main() -> int:
         print(f"{'killed' if failed else 'SURVIVED':9} {rule}" + (f"   by {', '.join(failed[:3])}" + (f" and {len(failed) - 3} more" if len(failed) > 3 else "") if failed else ""), flush=True)
         if not failed:
             survivors.append(rule)
-    print(f"{len(MUTANTS)} mutants, {len(MUTANTS) - len(survivors)} killed")
+    print(f"{len(mutants)} mutants, {len(mutants) - len(survivors)} killed")
     return 1 if survivors else 0
 
 
@@ -84,7 +87,7 @@ def tests() -> list[str]:
     for names in (["--test", "ledger", "--test", "rules"], ["--test", "properties"]):
         run = subprocess.run(
             ["cargo", "test", "--quiet", "-p", "jit-core", *names, "--no-fail-fast"],
-            cwd=COPY / "tree", env={**__import__("os").environ, "CARGO_TARGET_DIR": str(COPY / "build"), "PROPTEST_MAX_SHRINK_ITERS": "0"},
+            cwd=COPY / "tree", env={**os.environ, "CARGO_TARGET_DIR": str(COPY / "build"), "PROPTEST_MAX_SHRINK_ITERS": "0"},
             capture_output=True, text=True,
         )
         failed = sorted(set(re.findall(r"^    (\w+)$", run.stdout, re.M)))
