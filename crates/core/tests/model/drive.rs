@@ -154,9 +154,9 @@ impl<'a> World<'a> {
 
     /// Nothing may have changed, not even what the model does not know of.
     pub(super) async fn check_unchanged(&mut self) -> Checked {
-        let before = std::mem::take(&mut self.held);
+        let before = keyspace::in_order(&self.held);
         self.check().await?;
-        agree("a stale call's effect", &self.held, &before)
+        agree("a stale call's effect", &keyspace::in_order(&self.held), &before)
     }
 
     pub(super) fn pick(&self, who: Who, org: Option<&str>) -> Name {

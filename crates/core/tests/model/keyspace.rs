@@ -48,6 +48,16 @@ pub async fn dump(redis: &mut MultiplexedConnection) -> redis::RedisResult<(Dump
     Ok((dump.collect(), rung))
 }
 
+/// The same with the fields of each key in order: Redis may tell those of a large hash in another one from time to time.
+pub fn in_order(dump: &Dump) -> Dump {
+    let sorted = |content: &[String]| {
+        let mut pairs: Vec<_> = content.chunks(2).collect();
+        pairs.sort();
+        pairs.concat()
+    };
+    dump.iter().map(|(key, (expires, content))| (key.clone(), (*expires, sorted(content)))).collect()
+}
+
 /// Of a job's or a runner's fields, those that decide something.
 const TOLD: [&str; 17] = [
     "state",

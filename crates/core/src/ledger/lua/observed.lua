@@ -17,7 +17,7 @@ elseif args.what == 'note' then
 elseif args.what == 'release' then
   free(args.runner, args.why)
 elseif args.what == 'outdated' then -- it has ended, since GitHub refuses its version: every runner of its profile would
-  local why = 'GitHub refuses its runner as too old (exit code 7): update the image'
+  local why = 'its runner is too old for GitHub (code 7): update the image'
   back_off('profile:' .. call('HGET', key, 'profile'), setting('start_backoff'), setting('start_backoff') * 16, why)
   free(args.runner, why)
 elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and lives
