@@ -21,6 +21,7 @@ bench: redis ## Latency, memory and start-up, with a pod of a real API server on
 test: redis control-plane ## Everything: unit, property and integration tests on a real Redis and a real API server
 	$(CARGO) build --workspace --bins
 	$(WITH_CLUSTER) $(CARGO) test --workspace
+	integration-tests/openapi/run.sh
 
 mutants: redis ## Take each rule out of the ledger, and see that a test fails without it (half an hour)
 	python3 integration-tests/mutants.py

@@ -108,8 +108,13 @@ pub enum Requeued {
 /// Whether this can be the id of a dead letter.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
-    let number = |part: &str| (1..=20).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()) && part.parse::<u64>().is_ok();
-    text.split_once('-').is_some_and(|(ms, n)| number(ms) && number(n))
+    parsed(text).is_some()
+}
+
+fn parsed(id: &str) -> Option<(u64, u64)> {
+    let number = |part: &str| if (1..=20).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u64>().ok() } else { None };
+    let (ms, n) = id.split_once('-')?;
+    Some((number(ms)?, number(n)?))
 }
 
 // The entry is looked for first: whoever buries it a second time adds nothing. XADD comes before what removes: a Redis that is full refuses the whole.
@@ -144,6 +149,11 @@ pub async fn bury(pool: &Pool, stream: &str, entry: &Entry, reason: &str) -> Res
 pub async fn list(pool: &Pool, order: Order, cursor: Option<&str>, limit: usize) -> Result<Page, LedgerError> {
     if let Some(cursor) = cursor.filter(|cursor| !is_id(cursor)) {
         return Err(LedgerError::Rejected(format!("{cursor:?} is no id of a dead letter")));
+    }
+    // Nothing lies beyond the first and the last id that there can be, and Redis takes a range that would begin there for an error.
+    let (nothing_before, nothing_after) = (parsed("0-0"), parsed("18446744073709551615-18446744073709551615"));
+    if cursor.is_some_and(|cursor| parsed(cursor) == if order == Order::Newest { nothing_before } else { nothing_after }) {
+        return Ok(Page::default());
     }
     let after = cursor.map(|cursor| format!("({cursor}"));
     let mut command = match order {

@@ -37,7 +37,9 @@ impl std::str::FromStr for JobId {
     type Err = InvalidJobId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().ok().and_then(Self::new).ok_or_else(|| InvalidJobId(text.chars().take(40).collect()))
+        // `parse` alone would take a sign.
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| digits).and_then(Self::new).ok_or_else(|| InvalidJobId(text.chars().take(40).collect()))
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
     fn ids_keep_all_63_bits_and_nothing_more() {
         let id: JobId = "9223372036854775807".parse().expect("the largest id");
         assert_eq!(serde_json::to_string(&id).expect("JSON"), "\"9223372036854775807\"");
-        for wrong in ["0", "-1", "9223372036854775808", "1.5", "", "x"] {
+        for wrong in ["0", "-1", "+1", "9223372036854775808", "1.5", "", "x"] {
             assert!(wrong.parse::<JobId>().is_err(), "{wrong}");
         }
     }

@@ -101,6 +101,9 @@ async fn a_reservation_does_not_go_back_nor_does_what_came_from_nowhere() {
 async fn letters_are_listed_in_pages_in_both_directions() {
     let pool = connect::pool(&fresh_redis()).expect("a pool");
     assert_eq!(dead_letters::list(&pool, Order::Newest, None, 3).await.expect("a list"), dead_letters::Page::default());
+    for (order, end) in [(Order::Newest, "0-0"), (Order::Newest, "00-0"), (Order::Oldest, "18446744073709551615-18446744073709551615")] {
+        assert!(dead_letters::list(&pool, order, Some(end), 3).await.expect("a list").letters.is_empty(), "{end}");
+    }
     let mut ids = Vec::new();
     for n in 0..7 {
         ids.push(redis::<String>(&pool, &["XADD", "jit:dead", &format!("{}-{}", 10 + n / 3, n), "stream", "jit:events", "reason", "r"]).await);

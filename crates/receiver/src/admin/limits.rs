@@ -139,7 +139,9 @@ pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 }
 
 fn limit(at: &str, value: &Value) -> Result<u64, ApiError> {
-    operator::limit(value.as_u64()).map_err(|error| ApiError::invalid(format!("{at}: {error}")))
+    // 25.0 is a whole number too: JSON does not tell them apart.
+    let whole = value.as_f64().filter(|limit| limit.fract() == 0.0 && (0.0..=1e9).contains(limit)).map(|limit| limit as u64);
+    operator::limit(value.as_u64().or(whole)).map_err(|error| ApiError::invalid(format!("{at}: {error}")))
 }
 
 #[cfg(test)]
@@ -148,10 +150,10 @@ mod tests {
 
     #[test]
     fn a_limit_is_a_whole_number_from_1_to_1000() {
-        for good in [json!(1), json!(25), json!(1000)] {
+        for good in [json!(1), json!(25), json!(1000), json!(25.0)] {
             assert!(limit("limit", &good).is_ok(), "{good}");
         }
-        for bad in [json!(0), json!(1001), json!(-1), json!(25.0), json!(2.5), json!("25"), json!(true), json!(null), json!([25]), json!({})] {
+        for bad in [json!(0), json!(1001), json!(-1), json!(-0.0), json!(2.5), json!(1e300), json!("25"), json!(true), json!(null), json!([25]), json!({})] {
             assert_eq!(limit("limits.a", &bad).expect_err("bad").detail, "limits.a: give a whole number from 1 to 1000", "{bad}");
         }
     }
