@@ -1,5 +1,5 @@
 # One line a target; `make` alone lists them.
-.PHONY: help demo bench test lint fmt build control-plane redis clean mutants
+.PHONY: help demo bench chaos test lint fmt build control-plane redis libfaketime clean mutants
 
 BACKEND ?= process
 # The demo and the benchmark run optimized programs, the tests debug ones.
@@ -18,7 +18,11 @@ bench: redis ## Latency, memory and start-up, with a pod of a real API server on
 	$(CARGO) build --release --workspace --bins --quiet
 	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator bench
 
-test: redis control-plane ## Everything: unit, property and integration tests on a real Redis and a real API server
+chaos: redis libfaketime ## Random faults on the whole system, each schedule by its number (SEEDS=10, FIRST_SEED=1; KEEP_ALL=1 keeps all logs)
+	$(CARGO) build --release --workspace --bins --quiet
+	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED)) $(if $(KEEP_ALL),--keep-all)
+
+test: redis libfaketime control-plane ## Everything: unit, property and integration tests on a real Redis and a real API server
 	$(CARGO) build --workspace --bins
 	$(WITH_CLUSTER) $(CARGO) test --workspace
 	integration-tests/openapi/run.sh
@@ -42,6 +46,9 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 redis: ## Find redis-server, or install it from apt
 	@integration-tests/redis.sh ensure > /dev/null
+
+libfaketime: ## Find libfaketime, with which the clocks of workers go wrong, or install it from apt
+	@integration-tests/libfaketime.sh ensure > /dev/null
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -2,20 +2,11 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use futures::{StreamExt, pin_mut};
-use jit_simulator::stack::{Backend, Options, Stack, load};
+use jit_simulator::stack::{self, Backend, Options, Stack, load};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::{
-    Api, Client,
-    api::ListParams,
-    runtime::watcher::{self, Event},
-};
+use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 
 /// So long the system may take to settle on a busy machine before a test gives up.
@@ -49,65 +40,29 @@ pub fn number(value: &Value, pointer: &str) -> u64 {
 }
 
 /// Counts live pods by organization as the API server tells of them, and keeps the most at once.
-#[derive(Clone, Default)]
-pub struct PodCount(Arc<Mutex<Counts>>);
-
-#[derive(Default)]
-struct Counts {
-    live: HashMap<String, String>,
-    most: BTreeMap<String, usize>,
-    most_in_all: usize,
-    seen: BTreeSet<String>,
-}
+#[derive(Clone)]
+pub struct PodCount(stack::PodCount);
 
 impl PodCount {
     pub async fn watch(namespace: &str) -> Self {
-        let counts = Self::default();
-        let pods: Api<Pod> = Api::namespaced(Client::try_default().await.unwrap(), namespace);
-        let told = counts.clone();
-        tokio::spawn(async move {
-            let events = watcher::watcher(pods, watcher::Config::default().labels("app=jit-runner"));
-            pin_mut!(events);
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(Event::Apply(pod) | Event::InitApply(pod)) => told.saw(&pod, false),
-                    Ok(Event::Delete(pod)) => told.saw(&pod, true),
-                    _ => {}
-                }
-            }
-        });
-        counts
-    }
-
-    fn saw(&self, pod: &Pod, gone: bool) {
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let org = pod.metadata.labels.as_ref().and_then(|labels| labels.get("org")).cloned().unwrap_or_default();
-        let over = matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
-        let mut counts = self.0.lock().unwrap();
-        counts.seen.insert(name.clone());
-        if gone || over {
-            counts.live.remove(&name);
-        } else {
-            counts.live.insert(name, org.clone());
-        }
-        let now = counts.live.values().filter(|other| **other == org).count();
-        let in_all = counts.live.len();
-        let most = counts.most.entry(org).or_default();
-        *most = (*most).max(now);
-        counts.most_in_all = counts.most_in_all.max(in_all);
+        Self(stack::PodCount::watch(namespace, usize::MAX, usize::MAX).await.unwrap())
     }
 
     /// Fails when an organization, or the whole, ever had more pods than allowed.
     pub fn assert_within(&self, limit: usize, maximum: usize) {
-        let counts = self.0.lock().unwrap();
-        let over: Vec<_> = counts.most.iter().filter(|(_, most)| **most > limit).collect();
+        let over: Vec<_> = self.0.most().into_iter().filter(|(_, most)| *most > limit).collect();
         assert!(over.is_empty(), "over the limit of {limit}: {over:?}");
-        assert!(counts.most_in_all <= maximum, "{} pods at once, {maximum} are allowed", counts.most_in_all);
-        assert!(!counts.seen.is_empty(), "no pod was ever seen: the watch is blind");
+        assert!(self.0.most_in_all() <= maximum, "{} pods at once, {maximum} are allowed", self.0.most_in_all());
+        assert!(self.0.seen() > 0, "no pod was ever seen: the watch is blind");
     }
 
     pub fn pods_seen(&self) -> usize {
-        self.0.lock().unwrap().seen.len()
+        self.0.seen()
+    }
+
+    /// The most pods at once.
+    pub fn most_in_all(&self) -> usize {
+        self.0.most_in_all()
     }
 }
 

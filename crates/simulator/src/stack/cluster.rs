@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, ServiceAccount};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ObjectMeta, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, PostParams},
 };
 
 /// A new namespace in which pods can be created: its `default` service account is there.
@@ -29,6 +29,34 @@ pub(super) async fn create_namespace() -> anyhow::Result<String> {
 
 pub(super) async fn delete_namespace(name: &str) {
     if let Ok(client) = Client::try_default().await {
+        let _ = Api::<Node>::all(client.clone()).delete(name, &DeleteParams::default()).await;
         let _ = Api::<Namespace>::all(client).delete(name, &DeleteParams::default()).await;
     }
+}
+
+/// Each stack's node has the name of its namespace.
+pub(super) async fn delete_node(name: &str) -> anyhow::Result<()> {
+    match Api::<Node>::all(Client::try_default().await?).delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+pub(super) async fn delete_bound_pods(namespace: &str) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(Client::try_default().await?, namespace);
+    for pod in pods.list(&ListParams::default()).await?.items {
+        let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        if let (true, Some(name)) = (bound, pod.metadata.name) {
+            let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await; // it may be gone by itself
+        }
+    }
+    Ok(())
+}
+
+/// Pods and Secrets that are there.
+pub(super) async fn contents(namespace: &str) -> anyhow::Result<(usize, usize)> {
+    let client = Client::try_default().await?;
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?.items.len();
+    let secrets = Api::<Secret>::namespaced(client, namespace).list(&ListParams::default()).await?.items.len();
+    Ok((pods, secrets))
 }

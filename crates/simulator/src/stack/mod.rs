@@ -13,12 +13,19 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 mod cluster;
+mod gate;
 pub mod load;
 mod managed;
 mod memory;
+mod network;
+mod pods;
+pub mod proxy;
+mod steer;
 
 pub use managed::Managed;
 pub use memory::pss_kib;
+pub use network::Network;
+pub use pods::PodCount;
 
 /// So long a part may take to come up; a machine that builds something else at the same time is slow.
 const START: Duration = Duration::from_secs(30);
@@ -52,11 +59,25 @@ pub struct Options {
     pub github_args: Vec<String>,
     /// Runs a program of ours by name in place of those beside this one.
     pub bin: Option<PathBuf>,
+    /// Proxies stand between the parts, so that the network can fail.
+    pub proxies: bool,
+    /// How many seconds the clock of each worker is ahead; needs libfaketime.
+    pub clocks: Vec<i64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { orgs: 20, workers: 2, backend: Backend::Process, seed: 1, env: Vec::new(), github_args: Vec::new(), bin: None }
+        Self {
+            orgs: 20,
+            workers: 2,
+            backend: Backend::Process,
+            seed: 1,
+            env: Vec::new(),
+            github_args: Vec::new(),
+            bin: None,
+            proxies: false,
+            clocks: Vec::new(),
+        }
     }
 }
 
@@ -76,6 +97,8 @@ pub struct Stack {
     pub namespace: Option<String>,
     /// Where the simulated kubelet is steered, with the Kubernetes backend.
     pub kubelet_url: Option<String>,
+    /// What stands between the parts, with [`Options::proxies`].
+    pub network: Network,
     http: reqwest::Client,
     bin: PathBuf,
     dir: tempfile::TempDir,
@@ -105,6 +128,7 @@ impl Stack {
             parts: Vec::new(),
             namespace: None,
             kubelet_url: None,
+            network: Network::new(),
             http,
             bin,
             dir,
@@ -114,7 +138,7 @@ impl Stack {
         if options.backend == Backend::Kubernetes {
             let namespace = cluster::create_namespace().await?;
             let control = format!("127.0.0.1:{}", free_port()?);
-            let args = ["kubelet", "--namespace", &namespace, "--control", &control];
+            let args = ["kubelet", "--namespace", &namespace, "--node", &namespace, "--control", &control];
             let kubelet = stack.program("kubelet", "jit-simulator", &args)?.inherit("KUBECONFIG").ready_on_url(&format!("http://{control}/counts"));
             stack.kubelet_url = Some(format!("http://{control}"));
             stack.namespace = Some(namespace);
@@ -122,16 +146,21 @@ impl Stack {
             stack.part("kubelet")?.spawn().await?;
         }
         let env = stack.environment(options, &token);
-        stack.start_receiver(&env, &webhook_secret).await?;
+        let receiver_env = stack.environment_of("receiver", &env, options).await?;
+        stack.start_receiver(&receiver_env, &webhook_secret).await?;
         stack.post(&format!("{}/_control/webhook", stack.github_url), &serde_json::json!({ "url": format!("{}/webhook", stack.receiver_url) })).await?;
         for number in 1..=options.workers {
-            let mut worker = stack.program(&format!("worker-{number}"), "jit-worker", &[])?.envs(&env).ready_on_probe();
-            if options.backend == Backend::Kubernetes {
+            let name = format!("worker-{number}");
+            let mut env = stack.environment_of(&name, &env, options).await?;
+            env.extend(options.clocks.get(number - 1).filter(|ahead| **ahead != 0).map(|ahead| clock(*ahead)).transpose()?.into_iter().flatten());
+            let mut worker = stack.program(&name, "jit-worker", &[])?.envs(&env).ready_on_probe();
+            if options.backend == Backend::Kubernetes && !options.proxies {
                 worker = worker.inherit("KUBECONFIG");
             }
             stack.parts.push(worker);
         }
-        let beat = stack.program("beat", "jit-beat", &[])?.envs(&env).ready_on_probe();
+        let beat_env = stack.environment_of("beat", &env, options).await?;
+        let beat = stack.program("beat", "jit-beat", &[])?.envs(&beat_env).ready_on_probe();
         stack.parts.push(beat);
         for part in stack.parts.iter_mut().filter(|part| !part.is_running()) {
             part.spawn().await?;
@@ -164,6 +193,21 @@ impl Stack {
         }
         env.extend(options.env.iter().cloned());
         env
+    }
+
+    /// The common environment, with this part's own ways to Redis and the API server.
+    async fn environment_of(&mut self, part: &str, common: &[(String, String)], options: &Options) -> anyhow::Result<Vec<(String, String)>> {
+        let mut env = common.to_vec();
+        if options.proxies {
+            env.retain(|(name, _)| name != "REDIS_URL");
+            env.push(("REDIS_URL".to_owned(), self.network.redis_for(part, &self.redis_url).await?));
+            if options.backend == Backend::Kubernetes && part.starts_with("worker") {
+                let path = self.dir.path().join(format!("{part}.kubeconfig"));
+                self.network.kubernetes_for(part, &path).await?;
+                env.push(("KUBECONFIG".to_owned(), path.display().to_string()));
+            }
+        }
+        Ok(env)
     }
 
     async fn start_redis(&mut self) -> anyhow::Result<()> {
@@ -262,114 +306,24 @@ impl Stack {
         part.ready(&http, START).await
     }
 
+    /// Starts what was killed and not started again, and waits until every part is ready.
+    ///
+    /// # Errors
+    /// With the part that does not come up.
+    pub async fn all_ready(&mut self) -> anyhow::Result<()> {
+        for part in &mut self.parts {
+            if part.ended().is_some() || !part.is_running() {
+                part.spawn().await?;
+            }
+            part.ready(&self.http, START).await?;
+        }
+        Ok(())
+    }
+
     /// Directory of logs, records and data.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// A `jitctl` command's JSON answer.
-    ///
-    /// # Errors
-    /// When it cannot be run or answers no JSON.
-    pub async fn jitctl(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let output =
-            tokio::process::Command::new(self.bin.join("jitctl")).args(["--redis-url", &self.redis_url, "--output", "json"]).args(args).output().await?;
-        serde_json::from_slice(&output.stdout).with_context(|| format!("jitctl {args:?}: {}", String::from_utf8_lossy(&output.stderr)))
-    }
-
-    /// GET, JSON.
-    ///
-    /// # Errors
-    /// When there is no answer, or none of a success.
-    pub async fn get(&self, url: &str) -> anyhow::Result<Value> {
-        let mut tries = 1;
-        let answer = loop {
-            match self.http.get(url).send().await {
-                // A kept connection that the other side has just closed, or a machine with too much to do: looking again harms nothing.
-                Err(error) if tries < LOOKS => tracing::debug!(%error, url, tries, "no answer; looking again"),
-                answer => break answer?,
-            }
-            tries += 1;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        };
-        Ok(answer.error_for_status()?.json().await?)
-    }
-
-    /// POST, JSON both ways.
-    ///
-    /// # Errors
-    /// When there is no answer, or none of a success.
-    pub async fn post(&self, url: &str, body: &Value) -> anyhow::Result<Value> {
-        Ok(self.http.post(url).json(body).send().await?.error_for_status()?.json().await?)
-    }
-
-    /// The receiver's `/metrics`: what the ledger counts.
-    ///
-    /// # Errors
-    /// When the receiver does not answer.
-    pub async fn ledger(&self) -> anyhow::Result<Value> {
-        self.get(&format!("{}/metrics", self.receiver_url)).await
-    }
-
-    /// Sets an organization's limit through the admin API.
-    ///
-    /// # Errors
-    /// When the receiver refuses.
-    pub async fn set_limit(&self, org: &str, limit: u64) -> anyhow::Result<()> {
-        let url = format!("{}/admin/org-limits/{org}", self.receiver_url);
-        self.http.put(url).header("X-Admin-Key", &self.admin_key).json(&serde_json::json!({ "limit": limit })).send().await?.error_for_status()?;
-        Ok(())
-    }
-
-    /// Where our programs are.
-    #[must_use]
-    pub fn bin(&self) -> &Path {
-        &self.bin
-    }
-
-    /// What happened at GitHub.
-    ///
-    /// # Errors
-    /// When the simulated GitHub does not answer.
-    pub async fn summary(&self) -> anyhow::Result<Value> {
-        self.get(&format!("{}/_control/summary", self.github_url)).await
-    }
-
-    /// Creates jobs at GitHub, which sends their webhooks. Their ids.
-    ///
-    /// # Errors
-    /// When GitHub refuses.
-    pub async fn create_jobs(&self, jobs: &Value) -> anyhow::Result<Vec<u64>> {
-        let answer = self.post(&format!("{}/_control/jobs", self.github_url), jobs).await?;
-        serde_json::from_value(answer["ids"].clone()).context("ids of jobs")
-    }
-
-    /// Has things go wrong at GitHub: bodies of `POST /_control/faults`.
-    ///
-    /// # Errors
-    /// When GitHub refuses.
-    pub async fn github_faults(&self, faults: &Value) -> anyhow::Result<()> {
-        self.post(&format!("{}/_control/faults", self.github_url), faults).await.map(drop)
-    }
-
-    /// Has things go wrong with pods: the body of the kubelet's `POST /faults`.
-    ///
-    /// # Errors
-    /// When there is no kubelet, or it refuses.
-    pub async fn kubelet_fault(&self, fault: &Value) -> anyhow::Result<()> {
-        let url = self.kubelet_url.as_ref().context("runners are processes here: there is no kubelet")?;
-        self.post(&format!("{url}/faults"), fault).await.map(drop)
-    }
-
-    /// Orders a runner's removal through the admin API.
-    ///
-    /// # Errors
-    /// When the receiver refuses.
-    pub async fn remove_runner(&self, name: &str) -> anyhow::Result<()> {
-        let url = format!("{}/admin/runners/{name}", self.receiver_url);
-        self.http.delete(url).header("X-Admin-Key", &self.admin_key).send().await?.error_for_status()?;
-        Ok(())
     }
 
     /// Ends everything: the system first and gracefully, then what it stands on.
@@ -397,6 +351,18 @@ impl Drop for Stack {
     fn drop(&mut self) {
         self.end_runners();
     }
+}
+
+/// Has a program's wall clock be `ahead` seconds fast; what it waits by goes on as it is.
+fn clock(ahead: i64) -> anyhow::Result<[(String, String); 3]> {
+    const PLACES: [&str; 3] = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/faketime/libfaketimeMT.so.1",
+    ];
+    let library = PLACES.iter().find(|path| Path::new(path).exists()).context("libfaketime is missing: `make libfaketime` installs it")?;
+    Ok([("LD_PRELOAD", (*library).to_owned()), ("FAKETIME", format!("{ahead:+}s")), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())]
+        .map(|(name, value)| (name.to_owned(), value)))
 }
 
 /// A port that was free a moment ago.
