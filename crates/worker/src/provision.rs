@@ -252,7 +252,7 @@ async fn make(
 
     if let Err(error) = worker.backend.deliver(&spec, &runner.encoded_jit_config).await.step("provision.configuration_delivered") {
         let why = format!("its JIT configuration could not be delivered: {error}");
-        let back_off = matches!(error, BackendError::Unavailable(_)).then_some((Subject::Global, secs(1), secs(60)));
+        let back_off = matches!(error, BackendError::Unreachable(_) | BackendError::Unavailable(_)).then_some((Subject::Global, secs(1), secs(60)));
         return fail("delivery", Failure { made: true, registration: Registration::Known, back_off, why }).await;
     }
     match persist(PERSIST, || worker.ledger.created(name, fence)).await.step("provision.created")? {
@@ -303,12 +303,13 @@ async fn register(
 ) -> Result<JitRunner, (jit_github::Error, bool)> {
     let group = group.map_err(|error| (error, false))?;
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
-    let result = place.credential.client.generate_jit_config(&place.scope, &request, patience.get()).await.step("provision.runner_registered");
+    let given = patience.get();
+    let result = place.credential.client.generate_jit_config(&place.scope, &request, given).await.step("provision.runner_registered");
     if let Some(remaining) = place.credential.client.rate_limit_remaining() {
         let label = CredentialLabel { credential: place.credential.name.to_string() };
         worker.metrics.github_remaining.get_or_create(&label).set(i64::try_from(remaining).unwrap_or(i64::MAX));
     }
-    patience.learn(matches!(result, Err(jit_github::Error::TimedOut { .. })));
+    patience.learn(given, matches!(result, Err(jit_github::Error::TimedOut { .. })));
     result.map_err(|error| (error, true))
 }
 
@@ -342,7 +343,7 @@ fn pod_failure(error: &BackendError) -> Failure {
     let back_off = match error {
         BackendError::Quota(_) => Some((Subject::Namespace, secs(0), secs(0))),
         BackendError::Refused(_) => Some((Subject::Profile, secs(30), secs(600))),
-        BackendError::Unavailable(_) => Some((Subject::Global, secs(1), secs(60))),
+        BackendError::Unreachable(_) | BackendError::Unavailable(_) => Some((Subject::Global, secs(1), secs(60))),
         BackendError::Exists | BackendError::Gone(_) => None,
     };
     let made = matches!(error, BackendError::Unavailable(_) | BackendError::Exists);
@@ -378,9 +379,13 @@ impl Patience {
         Duration::from_millis(self.now.load(Ordering::Relaxed))
     }
 
-    fn learn(&self, timed_out: bool) {
-        let next = if timed_out { (self.get() * 2).min(JIT_TIMEOUT_MOST.max(self.usual)) } else { self.usual };
-        self.now.store(millis(next), Ordering::Relaxed);
+    /// A call that was given so long has run out of it, or was answered. Calls that run out at once double it once.
+    fn learn(&self, given: Duration, timed_out: bool) {
+        if timed_out {
+            self.now.fetch_max(millis((given * 2).min(JIT_TIMEOUT_MOST.max(self.usual))), Ordering::Relaxed);
+        } else {
+            self.now.store(millis(self.usual), Ordering::Relaxed);
+        }
     }
 }
 
@@ -396,10 +401,12 @@ mod tests {
     fn patience_doubles_when_it_runs_out_and_comes_back() {
         let patience = Patience::new(secs(20));
         for expected in [40, 80, 160, 180, 180] {
-            patience.learn(true);
+            let given = patience.get();
+            patience.learn(given, true);
+            patience.learn(given, true); // another call that was under way at the same time
             assert_eq!(patience.get(), secs(expected));
         }
-        patience.learn(false);
+        patience.learn(secs(20), false);
         assert_eq!(patience.get(), secs(20));
     }
 
@@ -415,5 +422,6 @@ mod tests {
         assert!(matches!(refused.back_off, Some((Subject::Class, ..))));
         assert!(!pod_failure(&BackendError::Quota("exceeded quota".into())).made);
         assert!(pod_failure(&BackendError::Unavailable("late".into())).made, "it may be there");
+        assert!(!pod_failure(&BackendError::Unreachable("refused".into())).made, "nobody was asked");
     }
 }

@@ -355,9 +355,9 @@ async fn while_the_server_is_away_calls_say_so_and_the_watch_waits() {
 
     away.abort();
     let _ = away.await;
-    assert!(matches!(backend.start(&spec("r-2")).await, Err(BackendError::Unavailable(_))));
-    assert!(matches!(backend.list().await, Err(BackendError::Unavailable(_))));
-    assert!(matches!(backend.stop("r-1").await, Err(BackendError::Unavailable(_))));
+    assert!(matches!(backend.start(&spec("r-2")).await, Err(BackendError::Unreachable(_))));
+    assert!(matches!(backend.list().await, Err(BackendError::Unreachable(_))));
+    assert!(matches!(backend.stop("r-1").await, Err(BackendError::Unreachable(_))));
     let nobody = Kubernetes::with_config(cluster.config.clone(), vec![Profile::default()], "x").await.err().unwrap();
     assert!(format!("{nobody:#}").contains(&address.to_string()), "{nobody:#}");
 

@@ -250,6 +250,7 @@ fn found<T>(deleted: kube::Result<T>) -> Result<bool, BackendError> {
 fn refusal(error: kube::Error) -> BackendError {
     let status = match error {
         kube::Error::Api(status) => status,
+        error if unreachable(&error) => return BackendError::Unreachable(bounded(&chain(&error))),
         error => return BackendError::Unavailable(bounded(&chain(&error))),
     };
     let Status { code, reason, message, .. } = *status;
@@ -262,6 +263,12 @@ fn refusal(error: kube::Error) -> BackendError {
         400 | 403 | 404 | 413 | 422 => BackendError::Refused(text),
         _ => BackendError::Unavailable(bounded(&format!("{code} {reason}: {message}"))),
     }
+}
+
+/// Whether no connection came about: nothing was sent that could have been carried out.
+fn unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect))
 }
 
 /// An error with its causes: those of the HTTP client alone say nothing.

@@ -98,6 +98,9 @@ pub enum BackendError {
     /// The runner's place went away (or ended) before its configuration came: nothing is to be handed to it any more.
     #[error("the runner is gone: {0}")]
     Gone(String),
+    /// The backend could not be reached: nothing was asked of it.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
     /// The backend did not answer, or not in time; what was asked may or may not have happened.
     #[error("unavailable: {0}")]
     Unavailable(String),
