@@ -130,7 +130,20 @@ async fn jobs_and_runners_are_listed_and_a_runner_is_removed() {
     assert_eq!(store.ticks().await, NONE);
     let busy = store.json(&["runners", "--org", "acme"]).as_object().expect("runners").keys().next().expect("one").clone();
     let fence: String = store.redis(&["HGET", &format!("runner:{busy}:info"), "fence"]).await;
-    store.ledger.claim(&busy, &fence, std::time::Duration::from_secs(20), "w", "default").await.expect("claimed");
+    store
+        .ledger
+        .claim(
+            &busy,
+            &fence,
+            &jit_core::ledger::Maker {
+                worker: "w",
+                credential: "default",
+                timeout: std::time::Duration::from_secs(20),
+                create_timeout: std::time::Duration::from_secs(10),
+            },
+        )
+        .await
+        .expect("claimed");
     assert!(store.ctl(&["remove", &busy]).ok().contains("GitHub first"));
     store.ctl(&["remove", "jit-runner-9-none"]).refused(1);
     store.ctl(&["remove", "A:b"]).refused(2);

@@ -11,7 +11,7 @@ use jit_core::{
 };
 
 mod support;
-use support::{Store, completed, in_progress, queued, waiting};
+use support::{Store, completed, in_progress, maker, queued, waiting};
 
 #[tokio::test]
 async fn a_job_gets_one_runner_and_leaves_nothing() {
@@ -152,15 +152,17 @@ async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     let timeout = std::time::Duration::from_secs(20);
-    assert!(matches!(store.ledger.claim(&name, &fence, timeout, "w1", "default").await.expect("claim"), Claim::Ours(_)));
-    assert_eq!(store.ledger.claim(&name, &fence, timeout, "w2", "default").await.expect("claim"), Claim::Stale, "taken once");
+    assert!(matches!(store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim"), Claim::Ours(_)));
+    assert_eq!(store.ledger.claim(&name, &fence, &maker("w2", "default")).await.expect("claim"), Claim::Stale, "taken once");
     let due = store.due_after(81_000).await;
     assert_eq!(due.removals.len(), 1, "its deadline has passed");
     assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Stale);
     assert_eq!(store.ledger.created(&name, &fence).await.expect("created"), Claim::Stale);
     let absent = store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent");
     assert!(!absent.changed, "a create may be in flight: the slot is kept");
-    store.pass(41_000);
+    store.pass(19_999);
+    assert!(!store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent").changed, "for twice the time that creating it may take");
+    store.pass(1);
     assert!(store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent").changed);
     assert_eq!(store.admit().await.len(), 1, "demand makes another, under a new name");
     store.assert_sound().await;
@@ -175,7 +177,7 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
     assert_eq!(reserved.len(), 2);
     let (name, fence) = reserved.iter().find(|(name, _)| name.starts_with("jit-runner-1-")).expect("acme's");
     let minute = std::time::Duration::from_secs(60);
-    store.ledger.claim(name, fence, minute, "w", "default").await.expect("claim");
+    store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim");
     let failure = Failure {
         made: false,
         registration: Registration::None,

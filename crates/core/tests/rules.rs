@@ -8,17 +8,16 @@ use jit_core::{
 };
 
 mod support;
-use support::{Store, in_progress, queued};
+use support::{Store, in_progress, maker, queued};
 
 const MINUTE: i64 = 60_000;
-const STEP: Duration = Duration::from_secs(20);
 
 fn refused(subject: Subject, why: &str) -> Failure {
     Failure { made: false, registration: Registration::None, back_off: Some((subject, Duration::from_secs(60), Duration::from_secs(600))), why: why.into() }
 }
 
 async fn fail(store: &Store, (name, fence): &(String, String), credential: &str, failure: &Failure) {
-    assert!(matches!(store.ledger.claim(name, fence, STEP, "w", credential).await.expect("claim"), Claim::Ours(_)));
+    assert!(matches!(store.ledger.claim(name, fence, &maker("w", credential)).await.expect("claim"), Claim::Ours(_)));
     store.ledger.fail(name, fence, failure).await.expect("failed");
 }
 
@@ -203,7 +202,7 @@ async fn a_credential_that_is_refused_costs_the_owners_of_others_nothing() {
     fail(&store, &of(1, &reserved), "east", &refused(Subject::Credential, "GitHub: the credential is not accepted")).await;
     // Served by the same credential, and admitted before it was refused: nothing is made of it.
     let (name, fence) = of(2, &reserved);
-    assert_eq!(store.ledger.claim(&name, &fence, STEP, "w", "east").await.expect("claim"), Claim::Stale);
+    assert_eq!(store.ledger.claim(&name, &fence, &maker("w", "east")).await.expect("claim"), Claim::Stale);
     assert_eq!(store.runner_state(&name).await, "gone");
     let (name, fence) = of(3, &reserved);
     store.make(&name, &fence, 5).await;
@@ -230,7 +229,7 @@ async fn what_began_to_back_off_is_not_made() {
     let reserved = store.admit().await;
     fail(&store, &reserved[0], "default", &refused(Subject::Global, "GitHub answered 503")).await;
     for (name, fence) in &reserved[1..] {
-        assert_eq!(store.ledger.claim(name, fence, STEP, "w", "default").await.expect("claim"), Claim::Stale);
+        assert_eq!(store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim"), Claim::Stale);
     }
     let status = store.ledger.org_status("acme").await.expect("status");
     assert_eq!((status.running, status.pending), (0, 4));

@@ -304,7 +304,20 @@ async fn runners_are_listed_and_removed_the_one_way() {
     assert_eq!((&gone["name"], &gone["state"]), (&names[0], &json!("gone")));
     assert_eq!(receiver.ticks().await, ["dispatch"]);
     let fence: String = receiver.redis(&["HGET", &format!("runner:{}:info", name(1)), "fence"]).await;
-    receiver.ledger().claim(&name(1), &fence, std::time::Duration::from_secs(20), "w", "default").await.expect("claimed");
+    receiver
+        .ledger()
+        .claim(
+            &name(1),
+            &fence,
+            &jit_core::ledger::Maker {
+                worker: "w",
+                credential: "default",
+                timeout: std::time::Duration::from_secs(20),
+                create_timeout: std::time::Duration::from_secs(10),
+            },
+        )
+        .await
+        .expect("claimed");
     receiver.ledger().observe(Observation::Started, &name(1), "").await.expect("seen");
     let removing = remove(name(1)).await;
     assert_eq!((removing.status.as_u16(), &removing.json()["state"]), (202, &json!("removing")));

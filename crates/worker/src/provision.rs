@@ -20,7 +20,7 @@ use std::{
 
 use jit_core::{
     dead_letters,
-    ledger::{Claim, Failure, LedgerError, Observation, Registration, Reservation, Spending, Subject, Whose},
+    ledger::{Claim, Failure, LedgerError, Maker, Observation, Registration, Reservation, Spending, Subject, Whose},
     stream::{self, Entry, Reader},
 };
 use jit_github::{BackOff, Credential, Deletion, JitRequest, JitRunner, Scope};
@@ -159,8 +159,9 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     };
     let place = Place::of(worker, &scope);
     let credential = place.as_ref().map_or(NO_CREDENTIAL, |place| &*place.credential.name);
-    match persist(PERSIST, || worker.ledger.claim(runner, fence, timeout, &worker.id, credential)).await.step("provision.claimed") {
-        Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence, place).await {
+    let maker = Maker { worker: &worker.id, credential, timeout, create_timeout: worker.backend.timeout() };
+    match persist(PERSIST, || worker.ledger.claim(runner, fence, &maker)).await.step("provision.claimed") {
+        Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence, place, began).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
             }
@@ -190,6 +191,7 @@ async fn make(
     reservation: &Reservation,
     fence: &str,
     place: Result<Place, jit_github::Error>,
+    began: Instant,
 ) -> Result<(), LedgerError> {
     let name = reservation.name.as_str();
     let spec = RunnerSpec {
@@ -232,6 +234,12 @@ async fn make(
         }
     };
 
+    // A worker that was stopped here and wakes up late must not create what nobody counts any more: its slot is kept for twice this time.
+    if began.elapsed() > worker.backend.timeout() {
+        settle(false).await;
+        let why = "its worker came too late to create its pod".to_owned();
+        return fail("pod", Failure { made: false, registration: Registration::None, back_off: None, why }).await;
+    }
     // The group's id is known from the second runner of a scope on; the first one need not wait for it.
     let group = async { place.credential.client.runner_group_id(&place.scope, &spec.group).await.step("provision.group_found") };
     let (started, group) = tokio::join!(async { worker.backend.start(&spec).await.step("provision.pod_created") }, group);

@@ -59,7 +59,9 @@ impl Ledger {
             "completed" => (format!("it is over ({}) without having run", text("conclusion")), time("completed_at"), None),
             "in_progress" => (format!("it runs on runner {}", text("runner")), time("started_at"), None),
             "waiting" => (format!("{}; it is no demand until it is approved", text("reason")), None, asked),
-            "in_question" if info.contains_key("held_until") => (format!("{}, so GitHub gives it to no runner of its labels and group; it is tried again", text("reason")), None, asked),
+            "in_question" if info.contains_key("held_until") => {
+                (format!("{}, so GitHub gives it to no runner of its labels and group; it is tried again", text("reason")), None, asked)
+            }
             "in_question" => (format!("{}; GitHub is asked what became of it", text("reason")), None, asked),
             _ => return self.explain_queued(job, &info).await,
         };

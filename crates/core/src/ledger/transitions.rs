@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Admission, Answer, Deregistration, Doubt, Due, Failure, Ledger, LedgerError, Listed, Observation, Observed, Question, Reconciliation, Registration,
+    Admission, Answer, Deregistration, Doubt, Due, Failure, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question, Reconciliation, Registration,
     Reservation, scripts,
 };
 use crate::{config::LimitsSettings, event::JobEvent};
@@ -99,13 +99,15 @@ impl Ledger {
         Ok(admission)
     }
 
-    /// Takes up a reservation. `timeout` is that of the step that follows; `credential` names what serves the organization at GitHub.
-    /// [`Claim::Stale`] also where something that it needs has begun to back off: then it is given back, and others may have its room.
+    /// Takes up a reservation. [`Claim::Stale`] also where something that it needs has begun to back off: then it is given back, and others may have its room.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn claim(&self, runner: &str, fence: &str, timeout: Duration, worker: &str, credential: &str) -> Result<Claim<Reservation>, LedgerError> {
-        let args = json!({ "step": "claim", "runner": runner, "fence": fence, "timeout": millis(timeout), "worker": worker, "credential": credential });
+    pub async fn claim(&self, runner: &str, fence: &str, maker: &Maker<'_>) -> Result<Claim<Reservation>, LedgerError> {
+        let args = json!({
+            "step": "claim", "runner": runner, "fence": fence, "worker": maker.worker, "credential": maker.credential,
+            "timeout": millis(maker.timeout), "create_timeout": millis(maker.create_timeout),
+        });
         Ok(match self.run(&scripts::PROVISION, &args).await? {
             Claimed::Reservation(reservation) => Claim::Ours(reservation),
             Claimed::Stale { .. } => Claim::Stale,

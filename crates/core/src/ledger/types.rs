@@ -57,6 +57,19 @@ fn json_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<St
     serde_json::from_str(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
+/// Who takes up a reservation, and with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Maker<'a> {
+    /// The worker, by its id.
+    pub worker: &'a str,
+    /// What serves the organization at GitHub, by its name.
+    pub credential: &'a str,
+    /// Time-out of all that happens until the runner is registered: a reservation that takes a minute more is removed.
+    pub timeout: Duration,
+    /// Time-out of creating its pod: what a dead worker had asked for may come about until twice that has passed, and its slot is kept for so long.
+    pub create_timeout: Duration,
+}
+
 /// What backs off after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,7 +8,7 @@ use std::{
 use jit_core::{
     config::LimitsSettings,
     event::JobEvent,
-    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Due, Failure, Listed, Observation, Question},
+    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Due, Failure, Listed, Maker, Observation, Question},
 };
 use redis::aio::MultiplexedConnection;
 
@@ -69,13 +69,15 @@ impl World<'_> {
         self.log.push(format!("{step:?} {name} with fence {fence}"));
         let ledger = self.ledger();
         let told = match step {
-            life::Step::Claim(credential) => match ledger.claim(name, fence, TIMEOUT, "worker", credential).await.map_err(text)? {
-                Claim::Ours(reservation) => {
-                    agree("the reservation's job", &Some(reservation.job.get()), &self.model.runners.get(name).map(|runner| runner.asked_by))?;
-                    Claim::Ours(())
+            life::Step::Claim(credential) => {
+                match ledger.claim(name, fence, &Maker { worker: "worker", credential, timeout: TIMEOUT, create_timeout: TIMEOUT / 2 }).await.map_err(text)? {
+                    Claim::Ours(reservation) => {
+                        agree("the reservation's job", &Some(reservation.job.get()), &self.model.runners.get(name).map(|runner| runner.asked_by))?;
+                        Claim::Ours(())
+                    }
+                    Claim::Stale => Claim::Stale,
                 }
-                Claim::Stale => Claim::Stale,
-            },
+            }
             life::Step::Registered(id) => {
                 self.next_id += 1;
                 ledger.registered(name, fence, id, TIMEOUT).await.map_err(text)?

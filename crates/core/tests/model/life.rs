@@ -55,11 +55,11 @@ impl Model {
                     return Told::GivenBack;
                 }
                 let runner = self.runner(name);
-                (runner.claimed, runner.step_timeout, runner.deadline) = (true, timeout, Some(now + timeout + 60_000));
+                (runner.claimed, runner.create_timeout, runner.deadline) = (true, timeout / 2, Some(now + timeout + 60_000));
                 runner.credential = Some(credential.into());
             }
             Step::Registered(id) => {
-                (runner.github_id, runner.uncertain, runner.step_timeout) = (Some(id), false, timeout);
+                (runner.github_id, runner.uncertain, runner.create_timeout) = (Some(id), false, 0);
                 if runner.stage == Stage::Reserved {
                     runner.deadline = Some(now + timeout + 60_000);
                 }
@@ -234,7 +234,7 @@ impl Model {
             return self.free(name); // nobody has made anything of it
         }
         if runner.stage == Stage::Reserved {
-            runner.hold_until = Some(now + 2 * runner.step_timeout);
+            runner.hold_until = Some(now + 2 * runner.create_timeout);
         }
         (runner.stage, runner.deadline) = (Stage::Removing, Some(now));
         self.settle();

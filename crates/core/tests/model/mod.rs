@@ -113,7 +113,7 @@ pub struct Runner {
     /// GitHub deleted it before it had any job.
     pub unused: bool,
     pub credential: Option<String>,
-    pub step_timeout: i64,
+    pub create_timeout: i64,
     pub reserved_at: i64,
     pub created_at: Option<i64>,
     pub started_at: Option<i64>,

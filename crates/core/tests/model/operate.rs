@@ -76,7 +76,7 @@ impl Model {
             unused: false,
             removal_tries: 0,
             credential: None,
-            step_timeout: 0,
+            create_timeout: 0,
             reserved_at: self.now,
             created_at: None,
             started_at: None,

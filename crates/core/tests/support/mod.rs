@@ -18,7 +18,7 @@ use jit_core::{
     class::Class,
     config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
     event::{Action, JobEvent, JobId},
-    ledger::{Claim, Due, Ledger, Observation},
+    ledger::{Claim, Due, Ledger, Maker, Observation},
     redis as connect,
 };
 
@@ -131,7 +131,7 @@ impl Store {
     /// Walks a reservation through its steps until its program runs.
     pub async fn make(&self, name: &str, fence: &str, github_id: u64) {
         let timeout = Duration::from_secs(20);
-        assert!(matches!(self.ledger.claim(name, fence, timeout, "w", "default").await.unwrap(), Claim::Ours(_)));
+        assert!(matches!(self.ledger.claim(name, fence, &maker("w", "default")).await.unwrap(), Claim::Ours(_)));
         assert_eq!(self.ledger.registered(name, fence, github_id, timeout).await.unwrap(), Claim::Ours(()));
         assert_eq!(self.ledger.created(name, fence).await.unwrap(), Claim::Ours(()));
         self.ledger.observe(Observation::Started, name, "").await.unwrap();
@@ -154,6 +154,11 @@ impl Store {
         let report = self.ledger.doctor().await.expect("examined");
         assert!(report.findings.is_empty(), "{:#?}", report.findings);
     }
+}
+
+/// A worker that has 20 s to make a runner, half of it for the pod.
+pub fn maker<'a>(worker: &'a str, credential: &'a str) -> Maker<'a> {
+    Maker { worker, credential, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
 }
 
 fn event(action: Action, job: u64, org: &str) -> JobEvent {

@@ -5,7 +5,7 @@
 -- makes another when that is over.
 --
 -- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
---       serves the organization)
+--       serves the organization), create_timeout (ms, of the create alone)
 
 local GRACE_MS = 60000
 
@@ -33,12 +33,12 @@ if args.step == 'claim' then
       return cjson.encode({ stale = true })
     end
   end
-  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'credential', args.credential, 'step_timeout', args.timeout)
+  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'credential', args.credential, 'create_timeout', args.create_timeout)
   deadline(args.runner, now + args.timeout + GRACE_MS)
   return cjson.encode({ name = args.runner, org = org, class = class, scope = scope, group = group, profile = profile, labels = labels, job = job })
 elseif args.step == 'registered' then
-  call('HSET', key, 'registered_at', now, 'github_id', args.github_id, 'step_timeout', args.timeout)
-  call('HDEL', key, 'uncertain')
+  call('HSET', key, 'registered_at', now, 'github_id', args.github_id)
+  call('HDEL', key, 'uncertain', 'create_timeout') -- its pod is there: no create is in flight
   if state == 'reserved' then deadline(args.runner, now + args.timeout + GRACE_MS) end
 elseif args.step == 'created' then
   call('HSET', key, 'created_at', now)

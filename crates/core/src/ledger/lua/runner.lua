@@ -83,7 +83,7 @@ end
 -- A reservation that nobody has taken up has nothing to remove: its slot is free at once.
 local function begin_removal(name, why)
   local key = 'runner:' .. name .. ':info'
-  local state, class, claimed_at, step_timeout = fields(key, 'state', 'class', 'claimed_at', 'step_timeout')
+  local state, class, claimed_at, create_timeout = fields(key, 'state', 'class', 'claimed_at', 'create_timeout')
   if not state or state == 'removing' or state == 'gone' then return false end
   call('HINCRBY', key, 'fence', 1)
   call('HSET', key, 'why', why)
@@ -93,7 +93,7 @@ local function begin_removal(name, why)
   end
   call('HSET', key, 'state', 'removing', 'removing_at', now)
   if state == 'reserved' then -- a create may be in flight: keep the slot for twice its time-out
-    call('HSET', key, 'hold_until', now + 2 * (tonumber(step_timeout) or 0))
+    call('HSET', key, 'hold_until', now + 2 * (tonumber(create_timeout) or 0))
   end
   call('SREM', 'class:' .. class .. ':idle', name)
   deadline(name, now)
