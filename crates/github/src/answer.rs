@@ -11,8 +11,10 @@ use crate::words::{clean, said};
 pub(crate) struct Answer {
     /// The call and its target.
     pub(crate) what: String,
-    /// Whether the call makes a runner: then 409 means that the name is taken, and a success is a secret.
+    /// Whether the call makes a runner: then 409 means that the name is taken.
     pub(crate) makes_runner: bool,
+    /// Whether a success is a secret.
+    pub(crate) secret: bool,
     /// What was sent with the request, removed should the answer repeat it.
     pub(crate) token: SecretString,
     pub(crate) status: u16,
@@ -34,7 +36,7 @@ impl Answer {
         let answer = self.success()?;
         serde_json::from_slice(&answer.body).map_err(|error| {
             // serde_json quotes what it does not like, which must not be a piece of a JIT config.
-            let why = if answer.makes_runner {
+            let why = if answer.secret {
                 format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
             } else {
                 clean(&error.to_string(), &answer.token)
@@ -47,6 +49,9 @@ impl Answer {
         let Self { what, makes_runner, token, status, rate, body, .. } = self;
         let said = clean(&said(&body), &token);
         match rate.limit(status, &said) {
+            Some(Limit::Registrations) => {
+                return Error::RegistrationLimit { what, said, retry_after: rate.wait() };
+            }
             Some(Limit::Primary) => {
                 return Error::PrimaryLimit { what, said, retry_after: rate.wait() };
             }
@@ -74,7 +79,16 @@ mod tests {
     use super::*;
 
     fn error(status: u16, makes_runner: bool, body: &str) -> Error {
-        let answer = Answer { what: "W".into(), makes_runner, token: "ghp_secret".into(), status, rate: RateHeaders::default(), next: None, body: body.into() };
+        let answer = Answer {
+            what: "W".into(),
+            makes_runner,
+            secret: makes_runner,
+            token: "ghp_secret".into(),
+            status,
+            rate: RateHeaders::default(),
+            next: None,
+            body: body.into(),
+        };
         answer.json::<u64>().unwrap_err()
     }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Deserialize;
 
+use crate::answer::Answer;
+use crate::app::{App, Who};
 use crate::error::Error;
 use crate::groups::Groups;
-use crate::options::{BuildError, ClientOptions};
+use crate::options::{BuildError, ClientOptions, Login};
 use crate::pages::Runners;
 use crate::scope::{Scope, resource};
 use crate::transport::{Call, Transport};
@@ -23,6 +25,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     transport: Transport,
+    /// Where calls go out as a GitHub App.
+    app: Option<App>,
     groups: Groups,
 }
 
@@ -40,7 +44,11 @@ impl Client {
     /// # Errors
     /// Where the options cannot work whatever GitHub answers.
     pub fn new(options: ClientOptions) -> Result<Self, BuildError> {
-        Ok(Self(Arc::new(Inner { transport: Transport::new(options)?, groups: Groups::default() })))
+        let app = match &options.login {
+            Login::Token(_) => None,
+            Login::App(login) => Some(App::new(login.clone())),
+        };
+        Ok(Self(Arc::new(Inner { transport: Transport::new(options)?, app, groups: Groups::default() })))
     }
 
     /// Registers a just-in-time runner: `POST {scope}/actions/runners/generate-jitconfig`.
@@ -66,8 +74,8 @@ impl Client {
         let body = serde_json::to_vec(request).map_err(|error| Error::Invalid { what: what.clone(), said: error.to_string() })?;
         call.body = Some(body);
         call.timeout = timeout;
-        call.makes_runner = true;
-        let answer = self.transport().send(call).await?;
+        (call.makes_runner, call.secret) = (true, true);
+        let answer = self.send(call).await?;
         let status = answer.status;
         if matches!(status, 403 | 404 | 422) {
             self.groups().forget(scope, request.runner_group_id);
@@ -123,7 +131,7 @@ impl Client {
     pub async fn delete_runner(&self, scope: &Scope, id: u64) -> Result<Deletion, Error> {
         let what = format!("deletion of runner {id} of {scope}");
         let call = self.call("delete-runner", Method::DELETE, scope, &["actions", "runners", &id.to_string()], what)?;
-        let answer = self.transport().send(call).await?;
+        let answer = self.send(call).await?;
         match answer.status {
             404 => Ok(Deletion::NotFound),
             422 => Ok(Deletion::Busy),
@@ -139,7 +147,7 @@ impl Client {
         let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
         let what = format!("job {id} of {scope}");
         let call = self.call("job", Method::GET, &scope, &["actions", "jobs", &id.to_string()], what)?;
-        let answer = self.transport().send(call).await?;
+        let answer = self.send(call).await?;
         if answer.status == 404 { Ok(None) } else { answer.json().map(Some) }
     }
 
@@ -147,6 +155,42 @@ impl Client {
     #[must_use]
     pub fn rate_limit_remaining(&self) -> Option<u64> {
         self.transport().remaining()
+    }
+
+    /// Whether both are clones of one client.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether it speaks as a GitHub App, with a token and an hour of calls for each installation.
+    #[must_use]
+    pub fn is_app(&self) -> bool {
+        self.0.app.is_some()
+    }
+
+    /// Whether calls at a scope can go out: a token knows nothing to the contrary, an App needs an installation's, which is fetched where none is at hand.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::Suspended`], [`Error::NoToken`].
+    pub async fn ready(&self, scope: &Scope) -> Result<(), Error> {
+        match (&self.0.app, Who::of(&scope.segments())) {
+            (Some(app), Who::Installation(account)) => app.ready(self.transport(), &tidy(&format!("token for {scope}")), &account).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a call as whoever it needs.
+    pub(crate) async fn send(&self, call: Call) -> Result<Answer, Error> {
+        let http = self.transport();
+        match (&self.0.app, &http.options().login) {
+            (Some(app), _) => match call.who.clone() {
+                Who::Installation(account) => app.send(http, call, &account).await,
+                Who::App => app.send_as_app(http, call).await,
+            },
+            (None, Login::Token(token)) => http.send(call, &token()).await,
+            (None, Login::App(_)) => unreachable!("an App's login makes an App"),
+        }
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -170,6 +214,6 @@ impl Client {
         let Some(url) = resource(&options.api_url, path) else {
             return Err(Error::Invalid { what, said: "(not sent) no name that a URL can hold".into() });
         };
-        Ok(Call { endpoint, what, method, url, body: None, timeout: options.timeout, makes_runner: false })
+        Ok(Call { endpoint, what, method, url, body: None, timeout: options.timeout, makes_runner: false, secret: false, who: Who::of(path) })
     }
 }

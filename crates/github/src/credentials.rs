@@ -34,9 +34,23 @@ impl Credential {
     }
 
     /// What GitHub counts calls of, as far as this scope goes: the name of its budget.
+    ///
+    /// A token has one hour of calls; an App has one at each owner where it is installed.
     #[must_use]
-    pub fn account(&self, _scope: &Scope) -> String {
-        self.name.to_string()
+    pub fn account(&self, scope: &Scope) -> String {
+        self.account_of(self.client.is_app().then(|| scope.owner()))
+    }
+
+    /// The same, of an App's installation at an owner or of the credential itself.
+    #[must_use]
+    pub fn account_of(&self, owner: Option<&str>) -> String {
+        Self::account_named(&self.name, owner)
+    }
+
+    /// The same, of the credential of this name.
+    #[must_use]
+    pub fn account_named(name: &str, owner: Option<&str>) -> String {
+        owner.map_or_else(|| name.to_owned(), |owner| format!("{name}/{}", fold(owner)))
     }
 
     /// How well it serves an owner (folded already): not at all, as everybody, or by name.

@@ -144,7 +144,7 @@ impl Client {
     /// As any call.
     pub async fn app_hook_url(&self) -> Result<Option<String>, Error> {
         let call = self.call_at("app-hook", Method::GET, &["app", "hook", "config"], "the App's webhook".to_owned())?;
-        Ok(self.transport().send(call).await?.json::<Config>()?.url)
+        Ok(self.send(call).await?.json::<Config>()?.url)
     }
 
     /// One page of a hook's deliveries, newest first: `GET {hook}/deliveries`. `cursor` is what the page before gave out.
@@ -156,7 +156,7 @@ impl Client {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let mut call = self.call_at("deliveries", Method::GET, &path, format!("deliveries of {hook}"))?;
         call.url.query_pairs_mut().append_pair("per_page", &PER_PAGE.to_string()).extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
-        let answer = self.transport().send(call).await?;
+        let answer = self.send(call).await?;
         let cursor = answer.next.as_deref().and_then(cursor_of);
         Ok(Deliveries { items: answer.json()?, cursor })
     }
@@ -170,7 +170,7 @@ impl Client {
         let path = hook.path(&["deliveries", &id, "attempts"]);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let call = self.call_at("redeliver", Method::POST, &path, format!("redelivery of {delivery} of {hook}"))?;
-        let answer = self.transport().send(call).await?;
+        let answer = self.send(call).await?;
         if matches!(answer.status, 404 | 422) {
             return Ok(false);
         }

@@ -24,6 +24,32 @@ pub enum Error {
         /// The name that was looked for.
         group: String,
     },
+    /// The GitHub App is not installed at this owner: nothing was sent.
+    #[error(
+        "{what}: the GitHub App is not installed at {owner}: install it there (the App's page, Install App), or name {owner} among the owners of another credential"
+    )]
+    NotInstalled {
+        /// The call and its target.
+        what: String,
+        /// Login of an organization or user, or slug of an enterprise.
+        owner: String,
+    },
+    /// The GitHub App's installation at this owner is suspended.
+    #[error("{what}: the GitHub App is suspended at {owner}: unsuspend it there (the owner's settings, GitHub Apps)")]
+    Suspended {
+        /// The call and its target.
+        what: String,
+        /// Login of an organization or user, or slug of an enterprise.
+        owner: String,
+    },
+    /// The GitHub App got no token for this call: it was not sent.
+    #[error("{what}: no token of the GitHub App for it: {cause}")]
+    NoToken {
+        /// The call and its target.
+        what: String,
+        /// Why.
+        cause: Box<Error>,
+    },
     /// No credential serves this owner: nothing was sent.
     #[error("no credential serves {owner}: name it among the owners of one in {source_of_credentials}")]
     NotServed {
@@ -82,6 +108,16 @@ pub enum Error {
         /// GitHub's words.
         said: String,
         /// Until the limit is reset; a minute where GitHub does not say; an hour at most.
+        retry_after: Duration,
+    },
+    /// The scope has used up its registrations of 5 minutes.
+    #[error("{what}: registrations of 5 minutes used up, {} s to go: {said}", .retry_after.as_secs())]
+    RegistrationLimit {
+        /// The call and its target.
+        what: String,
+        /// GitHub's words.
+        said: String,
+        /// Until the limit is reset; a minute where GitHub does not say.
         retry_after: Duration,
     },
     /// Too many calls at once, or too fast.
@@ -171,7 +207,15 @@ impl Error {
     pub fn backs_off(&self) -> BackOff {
         match self {
             Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::NameTaken { .. } => BackOff::Class,
-            Self::NotServed { .. } | Self::Forbidden { .. } | Self::NotFound { .. } | Self::Refused { .. } => BackOff::Organization,
+            Self::NotServed { .. }
+            | Self::NotInstalled { .. }
+            | Self::Suspended { .. }
+            | Self::RegistrationLimit { .. }
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::Refused { .. } => BackOff::Organization,
+            // What GitHub does not take of a request for a token, no class can mend.
+            Self::NoToken { cause, .. } => cause.backs_off().max(BackOff::Organization),
             Self::Unauthorized { .. } | Self::PrimaryLimit { .. } | Self::SecondaryLimit { .. } => BackOff::Credential,
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
@@ -186,10 +230,19 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::PrimaryLimit { retry_after, .. } | Self::SecondaryLimit { retry_after, .. } => Some(*retry_after),
+            Self::PrimaryLimit { retry_after, .. } | Self::SecondaryLimit { retry_after, .. } | Self::RegistrationLimit { retry_after, .. } => {
+                Some(*retry_after)
+            }
+            Self::NoToken { cause, .. } => cause.retry_after(),
             Self::Server { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// Whether the call itself went out to GitHub: else it counts nowhere.
+    #[must_use]
+    pub fn sent(&self) -> bool {
+        !matches!(self, Self::NotServed { .. } | Self::NotInstalled { .. } | Self::NoToken { .. } | Self::Unreachable { .. } | Self::NoSuchGroup { .. })
     }
 
     /// Whether GitHub may have done what was asked: what a call registered under a name has then to be looked up and deleted.

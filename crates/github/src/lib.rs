@@ -1,6 +1,6 @@
 //! A small typed client of GitHub's REST API: the calls that a manager of just-in-time runners makes, and no others.
 //!
-//! A [`Client`] knows one server and one credential, sends each call once, and says what came of it. It does not retry and does not wait: the
+//! A [`Client`] knows one server and one credential (a token, or a GitHub App), sends each call once, and says what came of it. It does not retry and does not wait: the
 //! ledger decides what is tried again, and when. For that, [`Error`] is a closed list whose every variant answers three questions:
 //!
 //! * [`backs_off`](Error::backs_off): does it concern the class, the organization, the credential or the whole server?
@@ -8,7 +8,9 @@
 //! * [`uncertain`](Error::uncertain): may GitHub have done it all the same? A registration whose answer was lost is looked up by name
 //!   ([`Client::find_runner`]) and deleted.
 //!
-//! Tokens and JIT configs are [`SecretString`](secrecy::SecretString)s, sent to the API's origin only, and in no error, log or `Debug`.
+//! Once, with one exception: a call as an App that GitHub answers with 401 has done nothing, and is sent again with a new token.
+//!
+//! Tokens, private keys and JIT configs are [`SecretString`](secrecy::SecretString)s, sent to the API's origin only, and in no error, log or `Debug`.
 //!
 //! Several credentials, each with the owners that it serves, are [`Credentials`].
 //!
@@ -20,11 +22,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod app;
 mod client;
+mod clock;
 mod credentials;
 mod deliveries;
 mod error;
 mod groups;
+mod installations;
+mod jwt;
 mod options;
 mod pages;
 mod rate;
@@ -38,12 +44,17 @@ mod words;
 #[cfg(feature = "openapi-validation")]
 pub mod openapi;
 
+pub use app::AppLogin;
 pub use client::Client;
+pub use clock::Clock;
 pub use credentials::{Credential, Credentials, EVERYBODY};
 pub use deliveries::{Deliveries, Delivery, Hook, HookAddress};
 pub use error::{BackOff, Error};
-pub use options::{BuildError, ClientOptions, OnResponse, Token};
+pub use installations::{Installation, InstalledAt};
+pub use jwt::{KeyError, check_private_key};
+pub use options::{BuildError, ClientOptions, Login, OnRate, OnResponse, Token};
 pub use pages::Listed;
+pub use rate::Rate;
 pub use repositories::{Organization, Repository};
 pub use runs::{Run, RunStatus};
 pub use scope::{Scope, ScopeError, api_url_for};

@@ -4,8 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 use url::Url;
+
+use crate::app::AppLogin;
+use crate::clock::Clock;
+use crate::rate::Rate;
 
 /// Gives the token for the next call; asked once a call, so a token file that was read again takes effect at once.
 pub type Token = Arc<dyn Fn() -> SecretString + Send + Sync>;
@@ -14,6 +19,24 @@ pub type Token = Arc<dyn Fn() -> SecretString + Send + Sync>;
 /// HTTP status, or 0 where none came. A call of several pages, and one that is redirected, speaks several times.
 pub type OnResponse = Arc<dyn Fn(&'static str, u16) + Send + Sync>;
 
+/// Told of what GitHub says of the hour's calls, with every answer that says it.
+pub type OnRate = Arc<dyn Fn(&Rate) + Send + Sync>;
+
+/// As whom GitHub is called.
+#[derive(Clone)]
+pub enum Login {
+    /// As whoever the token belongs to.
+    Token(Token),
+    /// As a GitHub App, installed at each owner that it serves.
+    App(AppLogin),
+}
+
+impl Login {
+    pub(crate) fn is_app(&self) -> bool {
+        matches!(self, Self::App(_))
+    }
+}
+
 /// How to reach GitHub, and as whom. Start from [`ClientOptions::new`].
 #[derive(Clone)]
 pub struct ClientOptions {
@@ -21,8 +44,8 @@ pub struct ClientOptions {
     pub api_url: Url,
     /// `User-Agent`, which GitHub requires. Default `jit-runner-manager/VERSION`.
     pub user_agent: String,
-    /// Where the token comes from.
-    pub token: Token,
+    /// As whom.
+    pub login: Login,
     /// Certificates to trust besides the system's, PEM: a GHES often has a company's own.
     pub extra_ca_pem: Option<Vec<u8>>,
     /// For each request, from its start to the end of its answer. Default 20 s; `generate_jit_config` is given its own.
@@ -32,20 +55,32 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// A hook for metrics.
     pub on_response: Option<OnResponse>,
+    /// A hook for whoever keeps GitHub's limits.
+    pub on_rate: Option<OnRate>,
+    /// The local clock; tests have their own.
+    pub clock: Clock,
 }
 
 impl ClientOptions {
-    /// Options with their defaults.
+    /// Options with their defaults, for a token.
     #[must_use]
     pub fn new(api_url: Url, token: Token) -> Self {
+        Self::with(api_url, Login::Token(token))
+    }
+
+    /// Options with their defaults.
+    #[must_use]
+    pub fn with(api_url: Url, login: Login) -> Self {
         Self {
             api_url,
             user_agent: concat!("jit-runner-manager/", env!("CARGO_PKG_VERSION")).into(),
-            token,
+            login,
             extra_ca_pem: None,
             timeout: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(5),
             on_response: None,
+            on_rate: None,
+            clock: Arc::new(Timestamp::now),
         }
     }
 }
@@ -56,6 +91,7 @@ impl fmt::Debug for ClientOptions {
         f.debug_struct("ClientOptions")
             .field("api_url", &self.api_url.origin().ascii_serialization())
             .field("user_agent", &self.user_agent)
+            .field("app", &if let Login::App(app) = &self.login { Some(&app.id) } else { None })
             .field("extra_ca_pem", &self.extra_ca_pem.is_some())
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)

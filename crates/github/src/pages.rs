@@ -62,7 +62,7 @@ impl Client {
         for page in 1..=PAGES {
             let mut call = self.call(endpoint, Method::GET, scope, &["actions", list], what.to_owned())?;
             call.url.query_pairs_mut().extend_pairs(query).append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
-            let answer = self.transport().send(call).await?;
+            let answer = self.send(call).await?;
             let linked = answer.next.is_some();
             let (total, items) = answer.json::<P>()?.into_parts();
             let count = items.len();
@@ -111,7 +111,7 @@ impl Client {
     /// Page `page` (from 1) of the list that `call` asks for.
     pub(crate) async fn page<T, P: OnePage<T>>(&self, mut call: Call, page: u32) -> Result<Listed<T>, Error> {
         call.url.query_pairs_mut().append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
-        let answer = self.transport().send(call).await?;
+        let answer = self.send(call).await?;
         let linked = answer.next.is_some();
         let items = answer.json::<P>()?.items();
         // GitHub links the next page; a proxy may have dropped that header, and then a full page tells that there may be another.

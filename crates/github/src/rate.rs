@@ -28,13 +28,21 @@ pub(crate) enum Limit {
     Primary,
     /// Too many at once or too fast.
     Secondary,
+    /// Registrations in 5 minutes, of one scope.
+    Registrations,
 }
 
 /// What an answer's headers say about limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RateHeaders {
+    /// Calls in the window.
+    pub(crate) limit: Option<u64>,
     /// Calls left in the window.
     pub(crate) remaining: Option<u64>,
+    /// Whether these two are of registrations, not of all calls.
+    pub(crate) of_registrations: bool,
+    /// GitHub's time.
+    pub(crate) date: Option<Timestamp>,
     /// `retry-after`, from now.
     pub(crate) retry_after: Option<Duration>,
     /// `x-ratelimit-reset`, from now.
@@ -45,10 +53,14 @@ impl RateHeaders {
     /// Reads them. `clock` is the local time, used where the answer has no `Date`.
     pub(crate) fn read(headers: &HeaderMap, clock: Timestamp) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-        let now = text(DATE.as_str()).and_then(http_date).unwrap_or(clock);
+        let date = text(DATE.as_str()).and_then(http_date);
+        let now = date.unwrap_or(clock);
         let until = |then: Timestamp| Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO).min(LONGEST);
         Self {
+            limit: text("x-ratelimit-limit").and_then(|n| n.parse().ok()),
             remaining: text("x-ratelimit-remaining").and_then(|n| n.parse().ok()),
+            of_registrations: text("x-ratelimit-resource") == Some("actions_runner_registration"),
+            date,
             retry_after: text(RETRY_AFTER.as_str()).and_then(|value| match value.parse::<u64>() {
                 Ok(seconds) => Some(Duration::from_secs(seconds).min(LONGEST)),
                 Err(_) => http_date(value).map(until),
@@ -66,6 +78,8 @@ impl RateHeaders {
         let names = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if names(&["secondary rate limit", "secondary-rate-limits", "abuse detection", "abuse-rate-limits"]) {
             Some(Limit::Secondary)
+        } else if self.remaining == Some(0) && self.of_registrations {
+            Some(Limit::Registrations)
         } else if self.remaining == Some(0) || (self.retry_after.is_none() && names(&["api rate limit exceeded"])) {
             Some(Limit::Primary)
         } else if self.retry_after.is_some() || status == 429 {
@@ -73,6 +87,12 @@ impl RateHeaders {
         } else {
             None
         }
+    }
+
+    /// What they say of the hour's calls, of the account or of the installation at `owner`.
+    pub(crate) fn rate(&self, owner: Option<String>) -> Option<Rate> {
+        let (limit, remaining, reset_in) = (self.limit?, self.remaining?, self.reset?);
+        (!self.of_registrations).then_some(Rate { owner, limit, remaining, reset_in })
     }
 
     /// How long a limited caller waits: at least what GitHub says, a minute where it says nothing, an hour at most.
@@ -87,6 +107,19 @@ fn http_date(text: &str) -> Option<Timestamp> {
     DateTimeParser::new().parse_timestamp(text).ok()
 }
 
+/// What GitHub said of an hour's calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Where the calls of an App's installation are counted: the owner that it is installed at, in lower case.
+    pub owner: Option<String>,
+    /// Calls an hour.
+    pub limit: u64,
+    /// Calls left.
+    pub remaining: u64,
+    /// Until they are all there again.
+    pub reset_in: Duration,
+}
+
 /// The calls left in the window, as the last answer that said so had it.
 #[derive(Debug)]
 pub(crate) struct Remaining(AtomicI64);
@@ -98,10 +131,8 @@ impl Default for Remaining {
 }
 
 impl Remaining {
-    pub(crate) fn see(&self, headers: &RateHeaders) {
-        if let Some(n) = headers.remaining {
-            self.0.store(i64::try_from(n).unwrap_or(i64::MAX), Ordering::Relaxed);
-        }
+    pub(crate) fn see(&self, remaining: u64) {
+        self.0.store(i64::try_from(remaining).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// `None` until an answer has said it: GHES has its limits off by default.
@@ -172,8 +203,8 @@ mod tests {
     fn remaining_is_the_last_one_said() {
         let remaining = Remaining::default();
         assert_eq!(remaining.last(), None);
-        remaining.see(&read(&[("x-ratelimit-remaining", "4999")]));
-        remaining.see(&read(&[]));
+        remaining.see(4998);
+        remaining.see(4999);
         assert_eq!(remaining.last(), Some(4999));
     }
 }

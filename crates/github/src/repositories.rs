@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
 
+use crate::app::{Account, Who};
 use crate::client::Client;
 use crate::error::Error;
 use crate::pages::{Listed, OnePage, PER_PAGE};
@@ -81,13 +82,14 @@ impl OnePage<Repository> for Repositories {
 
 impl Client {
     /// Organizations of the server whose id is greater than `since`, by id: `GET organizations`. On a GHES these are all; on github.com, millions.
+    /// Not as an App, which has its [installations](Self::installations).
     ///
     /// # Errors
     /// As any call.
     pub async fn organizations(&self, since: u64) -> Result<Listed<Organization>, Error> {
         let mut call = self.call_at("organizations", Method::GET, &["organizations"], "organizations of the server".to_owned())?;
         call.url.query_pairs_mut().append_pair("since", &since.to_string()).append_pair("per_page", &PER_PAGE.to_string());
-        let answer = self.transport().send(call).await?;
+        let answer = self.send(call).await?;
         let linked = answer.next.is_some();
         let items: Vec<Organization> = answer.json()?;
         let more = linked || items.len() >= PER_PAGE;
@@ -105,12 +107,14 @@ impl Client {
         self.page::<_, Vec<Repository>>(call, page).await
     }
 
-    /// One page (from 1) of the repositories that an App's installation sees: `GET installation/repositories`. Only with an installation's token.
+    /// One page (from 1) of the repositories that the App's installation at `owner` sees: `GET installation/repositories`. Only as an App.
     ///
     /// # Errors
     /// As any call.
-    pub async fn installation_repositories(&self, page: u32) -> Result<Listed<Repository>, Error> {
-        let call = self.call_at("installation-repositories", Method::GET, &["installation", "repositories"], "repositories of the installation".to_owned())?;
+    pub async fn installation_repositories(&self, owner: &str, page: u32) -> Result<Listed<Repository>, Error> {
+        let what = format!("repositories that the installation at {owner} sees");
+        let mut call = self.call_at("installation-repositories", Method::GET, &["installation", "repositories"], what)?;
+        call.who = Who::Installation(Account::Owner(owner.to_owned()));
         self.page::<_, Repositories>(call, page).await
     }
 }

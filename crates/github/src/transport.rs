@@ -7,13 +7,14 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION};
 use reqwest::{Certificate, Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::answer::Answer;
+use crate::app::Who;
+use crate::clock::GithubTime;
 use crate::error::Error;
 use crate::options::{BuildError, ClientOptions};
 use crate::rate::{RateHeaders, Remaining};
@@ -29,6 +30,7 @@ const REDIRECTS: usize = 3;
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A request to be sent.
+#[derive(Clone)]
 pub(crate) struct Call {
     /// Its name in metrics and logs.
     pub(crate) endpoint: &'static str,
@@ -39,8 +41,12 @@ pub(crate) struct Call {
     /// JSON.
     pub(crate) body: Option<Vec<u8>>,
     pub(crate) timeout: Duration,
-    /// Whether it makes a runner: then 409 means that the name is taken, and a success is a secret.
+    /// Whether it makes a runner: then 409 means that the name is taken.
     pub(crate) makes_runner: bool,
+    /// Whether a success is a secret.
+    pub(crate) secret: bool,
+    /// As whom it is sent, where that depends on the call.
+    pub(crate) who: Who,
 }
 
 /// What sends calls.
@@ -48,6 +54,7 @@ pub(crate) struct Transport {
     http: reqwest::Client,
     options: ClientOptions,
     remaining: Remaining,
+    time: GithubTime,
 }
 
 impl Transport {
@@ -87,21 +94,41 @@ impl Transport {
             http = http.tls_certs_only([]);
         }
         let http = http.build().map_err(|e| BuildError::Http(chain(&e)))?;
-        Ok(Self { http, options, remaining: Remaining::default() })
+        let time = GithubTime::new(options.clock.clone());
+        Ok(Self { http, options, remaining: Remaining::default(), time })
     }
 
     pub(crate) fn options(&self) -> &ClientOptions {
         &self.options
     }
 
+    /// GitHub's time.
+    pub(crate) fn time(&self) -> &GithubTime {
+        &self.time
+    }
+
+    /// Notes what an answer says of the hour's calls.
+    fn see(&self, headers: &RateHeaders, who: &Who) {
+        if let (Some(remaining), false) = (headers.remaining, headers.of_registrations) {
+            self.remaining.see(remaining);
+        }
+        let owner = match who {
+            Who::Installation(account) if self.options.login.is_app() => Some(account.name().to_ascii_lowercase()),
+            _ => None,
+        };
+        if let (Some(tell), Some(rate)) = (&self.options.on_rate, headers.rate(owner)) {
+            tell(&rate);
+        }
+    }
+
     pub(crate) fn remaining(&self) -> Option<u64> {
         self.remaining.last()
     }
 
-    /// Sends `call` and reads the answer, whatever its status. An error says that there is none.
-    pub(crate) async fn send(&self, call: Call) -> Result<Answer, Error> {
-        let Call { endpoint, what, method, mut url, body, timeout, makes_runner } = call;
-        let token = (self.options.token)();
+    /// Sends `call` with `token` and reads the answer, whatever its status. An error says that there is none.
+    pub(crate) async fn send(&self, call: Call, token: &SecretString) -> Result<Answer, Error> {
+        let Call { endpoint, what, method, mut url, body, timeout, makes_runner, secret, who } = call;
+        let token = token.clone();
         let authorization = bearer(&token)
             .ok_or_else(|| Error::Unauthorized { what: what.clone(), said: "(not sent) the token is empty or holds characters that no header can".into() })?;
         let started = Instant::now();
@@ -119,8 +146,11 @@ impl Transport {
             }
             tracing::debug!(http.endpoint = endpoint, http.status = status, elapsed_ms = started.elapsed().as_millis(), "called GitHub");
             let mut response = sent.map_err(|error| failed(&what, error, timeout, &token))?;
-            let rate = RateHeaders::read(response.headers(), Timestamp::now());
-            self.remaining.see(&rate);
+            let rate = RateHeaders::read(response.headers(), self.time.local());
+            if let Some(date) = rate.date {
+                self.time.learn(date);
+            }
+            self.see(&rate, &who);
             if response.status().is_redirection() {
                 let to = target(&url, &response);
                 match to {
@@ -149,7 +179,7 @@ impl Transport {
                 // The status says enough where the rest does not come.
                 read(&mut response, LARGEST_REFUSAL).await.map(|(body, _)| body).unwrap_or_default()
             };
-            return Ok(Answer { what, makes_runner, token, status, rate, next, body });
+            return Ok(Answer { what, makes_runner, secret, token, status, rate, next, body });
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Mock, Reply, TOKEN, client, options};
-use jit_github::{BackOff, Client, Deletion, Error, JitRequest, JitRunner, Scope};
+use jit_github::{BackOff, Client, Deletion, Error, JitRequest, JitRunner, Login, Scope};
 use serde_json::json;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -47,6 +47,17 @@ async fn every_refusal_says_what_backs_off() {
                 .with("x-ratelimit-reset", "1795305900"),
             "PrimaryLimit",
             Credential,
+            Some(300),
+            sure,
+        ),
+        (
+            message(403, "API rate limit exceeded")
+                .with("date", "Sun, 22 Nov 2026 00:00:00 GMT")
+                .with("x-ratelimit-remaining", "0")
+                .with("x-ratelimit-reset", "1795305900")
+                .with("x-ratelimit-resource", "actions_runner_registration"),
+            "RegistrationLimit",
+            Organization,
             Some(300),
             sure,
         ),
@@ -175,7 +186,7 @@ async fn the_token_is_asked_for_each_call_and_an_unusable_one_is_not_sent() {
     let mock = Mock::always(Reply::empty(204)).await;
     let turn = Arc::new(AtomicUsize::new(0));
     let mut with = options(mock.url.clone());
-    with.token = Arc::new(move || ["first", "second\n", "", "bad\u{0}", "bad\nmiddle"][turn.fetch_add(1, Ordering::Relaxed)].into());
+    with.login = Login::Token(Arc::new(move || ["first", "second\n", "", "bad\u{0}", "bad\nmiddle"][turn.fetch_add(1, Ordering::Relaxed)].into()));
     let client = Client::new(with).unwrap();
     assert_eq!(client.delete_runner(&acme(), 1).await.unwrap(), Deletion::Deleted);
     assert_eq!(client.delete_runner(&acme(), 1).await.unwrap(), Deletion::Deleted);

@@ -21,9 +21,11 @@ fn request() -> JitRequest {
     JitRequest { name: "jit-runner-1-1".into(), runner_group_id: 1, labels: vec!["self-hosted".into(), "code-linux".into()], work_folder: Some("_work".into()) }
 }
 
-/// GitHub's example of a job lacks `created_at`, which its schema requires.
+/// GitHub's examples of jobs lack `created_at`, which its schema requires.
 fn complete(mut example: Value) -> Value {
-    if example.get("run_id").is_some() {
+    let jobs =
+        example.get_mut("jobs").and_then(Value::as_array_mut).map(|jobs| jobs.iter_mut().for_each(|job| job["created_at"] = json!("2020-01-20T17:42:00Z")));
+    if jobs.is_none() && example.get("run_id").is_some() {
         example["created_at"] = json!("2020-01-20T17:42:00Z");
     }
     example
@@ -51,7 +53,7 @@ async fn github(version: Version, status: Option<u16>) -> (Mock, Arc<Mutex<Vec<S
             "DELETE" => 204,
             _ => 200,
         });
-        let example = examples(version, method, path, status).unwrap_or_default().into_iter().next().map(complete);
+        let example = examples(version, method, path, status).unwrap_or_default().into_iter().next().filter(|example| !example.is_null()).map(complete);
         let refusal = json!({"message": "What it says", "documentation_url": "https://docs.github.com/rest"});
         let body = if status >= 400 { Some(refusal) } else { example.or((status == 202).then(|| json!({}))) };
         if let Err(why) = validate_response(version, method, path, status, body.as_ref()) {
@@ -122,7 +124,7 @@ async fn what_finds_lost_jobs_is_described_and_every_example_is_read() {
         let repositories = client.org_repositories("acme", 1).await.unwrap();
         assert_eq!((repositories.items[0].full_name.as_str(), repositories.items[0].public), ("octocat/Hello-World", true));
         assert!(repositories.items[0].pushed_at.is_some() && !repositories.items[0].asleep);
-        assert_eq!(client.installation_repositories(1).await.unwrap().items.len(), 1);
+        assert_eq!(client.installation_repositories("github", 1).await.unwrap().items.len(), 1);
         assert_eq!(client.runners_page(&org, 1).await.unwrap().items.len(), 2);
         assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new());
     }
