@@ -10,6 +10,7 @@ use axum::body::Bytes;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
+use super::app::Caller;
 use super::faults::{Endpoint, RestFate};
 use super::log::Event;
 use super::model::{Job, JobState, Ms, Repo, Scope};
@@ -22,6 +23,8 @@ use crate::clock::iso;
 pub struct Call {
     /// Which one.
     pub endpoint: Endpoint,
+    /// Who calls.
+    pub caller: Caller,
     /// Whose; none for /meta and /rate_limit.
     pub scope: Option<Scope>,
     /// Id of the runner, job or run.
@@ -36,6 +39,8 @@ pub struct Call {
 
 /// The window of the limit on calls.
 const HOUR: Ms = 3_600_000;
+/// The window of the limit on points.
+const MINUTE: Ms = 60_000;
 
 /// A page of a list.
 pub(super) struct Page {
@@ -101,9 +106,14 @@ impl Server {
 
     /// Carries a call out. `fault` is what will be done to its answer, for the log.
     pub fn rest(&mut self, call: &Call, site: &Site, fault: Option<&'static str>, now: Ms) -> Answer {
-        let spent = match self.spend(call.endpoint, now) {
+        if let Some(answer) = self.refuses(call) {
+            self.note(call, answer.status, None, fault, now);
+            return answer;
+        }
+        let spent = match self.spend(call, now) {
             Ok(headers) => headers,
             Err(answer) => {
+                self.counters.rest_limited += 1;
                 self.note(call, answer.status, None, fault, now);
                 return answer;
             }
@@ -113,9 +123,11 @@ impl Server {
             (_, Endpoint::Meta) => {
                 Answer::json(200, json!({ "verifiable_password_authentication": true, "installed_version": self.settings.server_version, "packages": [] }))
             }
-            (_, Endpoint::RateLimit) => self.rate_limit(now),
+            (_, Endpoint::RateLimit) => self.rate_limit(call, now),
             (_, Endpoint::ListOrganizations) => self.list_organizations(call, site),
             (None, Endpoint::AppHook | Endpoint::ListDeliveries | Endpoint::Redeliver) => self.about_hooks(call, site),
+            (_, Endpoint::Installations | Endpoint::OrgInstallation | Endpoint::UserInstallation | Endpoint::AccessTokens) => self.about_app(call, site, now),
+            (_, Endpoint::InstallationRepositories) => self.list_installation_repositories(call, site),
             (Some(scope), _) if !self.find_scope(scope) => Answer::not_found(),
             (Some(scope), Endpoint::GenerateJitconfig) => match self.register(scope, call, &site.url, now) {
                 Ok((answer, id, name)) => {
@@ -154,16 +166,33 @@ impl Server {
         self.log.push(now, event);
     }
 
-    /// Takes one call off the hour's quota and returns the headers that say so.
-    fn spend(&mut self, endpoint: Endpoint, now: Ms) -> Result<Vec<(&'static str, String)>, Answer> {
-        let Some(limit) = self.settings.rate_limit else { return Ok(Vec::new()) };
-        if now >= self.quota.0 + HOUR {
-            self.quota = (now, 0);
+    /// Takes one call off its caller's hour and minute, and returns the headers that say so.
+    fn spend(&mut self, call: &Call, now: Ms) -> Result<Vec<(&'static str, String)>, Answer> {
+        let headers = self.spend_hour(call, now)?;
+        let Some(most) = self.settings.points_per_minute else { return Ok(headers) };
+        let (start, points) = self.points.entry((call.caller.clone(), call.endpoint)).or_insert((now, 0));
+        if now >= *start + MINUTE {
+            (*start, *points) = (now, 0);
         }
-        if endpoint != Endpoint::RateLimit {
-            self.quota.1 += 1;
+        *points +=
+            if matches!(call.endpoint, Endpoint::GenerateJitconfig | Endpoint::DeleteRunner | Endpoint::Redeliver | Endpoint::AccessTokens) { 5 } else { 1 };
+        if *points <= most {
+            return Ok(headers);
         }
-        let (start, used) = self.quota;
+        let wait = (*start + MINUTE - now).div_ceil(1000);
+        Err(Answer { headers, ..Answer::refused(429, false) }.header("retry-after", wait))
+    }
+
+    fn spend_hour(&mut self, call: &Call, now: Ms) -> Result<Vec<(&'static str, String)>, Answer> {
+        let Some(limit) = self.apps.limit(&call.caller).or(self.settings.rate_limit) else { return Ok(Vec::new()) };
+        let quota = self.quotas.entry(call.caller.clone()).or_insert((now, 0));
+        if now >= quota.0 + HOUR {
+            *quota = (now, 0);
+        }
+        if call.endpoint != Endpoint::RateLimit {
+            quota.1 += 1;
+        }
+        let (start, used) = *quota;
         let headers = vec![
             ("x-ratelimit-limit", limit.to_string()),
             ("x-ratelimit-remaining", limit.saturating_sub(used).to_string()),
@@ -177,10 +206,9 @@ impl Server {
         Err(Answer { headers, ..Answer::refused(403, true) })
     }
 
-    fn rate_limit(&self, now: Ms) -> Answer {
-        let Some(limit) = self.settings.rate_limit else { return Answer::error(404, "Rate limiting is not enabled.") };
-        let (start, used) = self.quota;
-        let (start, used) = if now >= start + HOUR { (now, 0) } else { (start, used) };
+    fn rate_limit(&self, call: &Call, now: Ms) -> Answer {
+        let Some(limit) = self.apps.limit(&call.caller).or(self.settings.rate_limit) else { return Answer::error(404, "Rate limiting is not enabled.") };
+        let (start, used) = self.quotas.get(&call.caller).copied().filter(|(start, _)| now < start + HOUR).unwrap_or((now, 0));
         let core = json!({ "limit": limit, "remaining": limit.saturating_sub(used), "used": used.min(limit), "reset": (start + HOUR) / 1000 });
         Answer::json(200, json!({ "resources": { "core": core, "search": core }, "rate": core }))
     }

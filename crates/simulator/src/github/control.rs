@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::app::AppState;
 use super::faults::Fault;
 use super::hooks::HookKind;
 use super::jobs::{ControlError, JobSpec};
@@ -38,6 +39,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/jobs/{id}/rerun", post(|app: Shared, id: Path<u64>| act(app, id, Server::rerun)))
         .route("/runners", get(runners))
         .route("/orgs", post(add_owner))
+        .route("/app", post(set_app))
+        .route("/tokens", post(add_token))
         .route("/groups", post(set_group))
         .route("/webhook", post(set_webhook))
         .route("/hooks", post(set_hook))
@@ -145,6 +148,33 @@ async fn add_owner(State(app): Shared, body: Posted<NewOwner>) -> Result<Json<Va
     let kind = if owner.user { OwnerKind::User } else { OwnerKind::Organization };
     app.with(|server, _| server.add_owner(&owner.login, kind))?;
     Ok(Json(json!({ "login": owner.login })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppAt {
+    /// Login of an organization or user, or slug of the enterprise.
+    account: String,
+    state: AppState,
+}
+
+async fn set_app(State(app): Shared, body: Posted<AppAt>) -> Result<Json<Value>, ControlError> {
+    let at = posted(body)?;
+    app.with(|server, now| server.set_installation(&at.account, at.state, now))?;
+    Ok(Json(json!({ "account": at.account })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    token: String,
+    rate_limit: Option<u64>,
+}
+
+async fn add_token(State(app): Shared, body: Posted<NewToken>) -> Result<Json<Value>, ControlError> {
+    let new = posted(body)?;
+    app.with(|server, _| server.add_token(&new.token, new.rate_limit));
+    Ok(Json(json!({ "rate_limit": new.rate_limit })))
 }
 
 #[derive(Deserialize)]

@@ -66,6 +66,16 @@ pub enum Endpoint {
     ListOrganizations,
     /// GET /orgs/{org}/repos
     ListRepositories,
+    /// GET /app/installations
+    Installations,
+    /// GET /orgs/{org}/installation
+    OrgInstallation,
+    /// GET /users/{user}/installation
+    UserInstallation,
+    /// POST /app/installations/{id}/access_tokens
+    AccessTokens,
+    /// GET /installation/repositories
+    InstallationRepositories,
     /// GET /meta
     Meta,
     /// GET /rate_limit
@@ -90,6 +100,11 @@ impl Endpoint {
             Self::Redeliver => "redeliver",
             Self::ListOrganizations => "list_organizations",
             Self::ListRepositories => "list_repositories",
+            Self::Installations => "installations",
+            Self::OrgInstallation => "org_installation",
+            Self::UserInstallation => "user_installation",
+            Self::AccessTokens => "access_tokens",
+            Self::InstallationRepositories => "installation_repositories",
             Self::Meta => "meta",
             Self::RateLimit => "rate_limit",
         }

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod api;
+pub mod app;
 mod assign;
 pub mod control;
 pub mod faults;
@@ -174,13 +175,18 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let shutdown = CancellationToken::new();
     let hook_url = options.hook.as_ref().and_then(|hook| hook.url.clone());
     let (webhooks, queue) = webhook::Outgoing::new(options.hook);
+    let mut server = Server::new(options.settings.clone());
+    if let Some((id, path)) = options.settings.app_id.as_deref().zip(options.settings.app_public_key_file.as_deref()) {
+        let pem = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        server.set_app(id, app::public_key(&pem).with_context(|| format!("read {}", path.display()))?);
+    }
     let app = Arc::new(App {
         site: payload::Site::new(&url, &options.settings),
         poll: Duration::from_millis(options.settings.poll_ms),
         token: options.token,
         webhooks,
         clock: options.clock,
-        server: Mutex::new(Server::new(options.settings.clone())),
+        server: Mutex::new(server),
     });
     app.with(|server, _| server.hooks.url = hook_url.map(Into::into));
     let router = Router::new().nest("/api/v3", rest::routes()).nest("/_runner", runners::routes()).nest("/_control", control::routes());

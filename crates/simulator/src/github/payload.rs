@@ -58,7 +58,7 @@ impl Site {
         site
     }
 
-    fn account(&self, login: &str, id: u64, kind: OwnerKind) -> Value {
+    pub(super) fn account(&self, login: &str, id: u64, kind: OwnerKind) -> Value {
         let api = format!("{}/users/{login}", self.api);
         json!({
             "login": login, "id": id, "node_id": format!("U_kgDO{id:08x}"), "avatar_url": format!("{}/avatars/u/{id}?v=4", self.url), "gravatar_id": "",
@@ -69,6 +69,13 @@ impl Site {
             "received_events_url": format!("{api}/received_events"), "type": match kind { OwnerKind::Organization => "Organization", OwnerKind::User => "User" },
             "site_admin": false, "user_view_type": "public",
         })
+    }
+
+    /// The enterprise.
+    pub(super) fn enterprise_json(&self) -> Value {
+        let mut json: Value = serde_json::from_str(&self.enterprise).unwrap_or_default();
+        json["website_url"] = Value::Null;
+        json
     }
 
     /// Who did it: always the same person.

@@ -116,6 +116,7 @@ impl Server {
         if *used <= limit {
             return Ok(());
         }
+        self.counters.rest_limited += 1;
         let reset = (*start + REGISTRATION_WINDOW).div_ceil(1000);
         let answer = Answer::refused(403, true).header("x-ratelimit-limit", limit).header("x-ratelimit-remaining", 0);
         Err(answer.header("x-ratelimit-reset", reset).header("x-ratelimit-resource", "actions_runner_registration"))

@@ -16,6 +16,7 @@ use secrecy::ExposeSecret;
 use super::App;
 use super::answer::Answer;
 use super::api::Call;
+use super::app::Caller;
 use super::faults::{Endpoint, Kind};
 use super::model::Scope;
 use super::serve::Cut;
@@ -50,6 +51,11 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/app/hook/config", route(Endpoint::AppHook))
         .route("/app/hook/deliveries", route(Endpoint::ListDeliveries))
         .route("/app/hook/deliveries/{id}/attempts", route(Endpoint::Redeliver))
+        .route("/app/installations", route(Endpoint::Installations))
+        .route("/app/installations/{id}/access_tokens", route(Endpoint::AccessTokens))
+        .route("/orgs/{org}/installation", route(Endpoint::OrgInstallation))
+        .route("/users/{user}/installation", route(Endpoint::UserInstallation))
+        .route("/installation/repositories", route(Endpoint::InstallationRepositories))
         .route("/organizations", route(Endpoint::ListOrganizations))
         .route("/meta", route(Endpoint::Meta))
         .route("/rate_limit", route(Endpoint::RateLimit))
@@ -68,16 +74,17 @@ fn route(endpoint: Endpoint) -> MethodRouter<Shared> {
                         Query(query): Pairs,
                         headers: HeaderMap,
                         body: Bytes| async move {
-        if let Err(answer) = authorize(&app, &headers) {
-            return respond(answer, &app.site.version);
-        }
-        match call(endpoint, &params, uri.path().to_owned(), query, body) {
+        let caller = match authorize(&app, &headers) {
+            Ok(caller) => caller,
+            Err(answer) => return respond(answer, &app.site.version),
+        };
+        match call(endpoint, caller, &params, uri.path().to_owned(), query, body) {
             Some(call) => carry_out(&app, &call).await,
             None => respond(Answer::not_found(), &app.site.version),
         }
     };
     match endpoint {
-        Endpoint::GenerateJitconfig | Endpoint::Redeliver => post(handler),
+        Endpoint::GenerateJitconfig | Endpoint::Redeliver | Endpoint::AccessTokens => post(handler),
         Endpoint::DeleteRunner => delete(handler),
         _ => get(handler),
     }
@@ -109,19 +116,19 @@ async fn carry_out(app: &App, call: &Call) -> Response {
     response
 }
 
-fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Answer> {
+fn authorize(app: &App, headers: &HeaderMap) -> Result<Caller, Answer> {
     let Some(value) = headers.get(AUTHORIZATION) else { return Err(Answer::error(401, "Requires authentication")) };
     let token =
         value.to_str().ok().and_then(|value| value.split_once(' ')).filter(|(kind, _)| ["bearer", "token"].iter().any(|k| kind.eq_ignore_ascii_case(k)));
     match token {
-        Some((_, token)) if token.trim() == app.token.expose_secret() => Ok(()),
-        _ => Err(Answer::error(401, "Bad credentials")),
+        Some((_, token)) => app.with(|server, now| server.caller(token.trim(), app.token.expose_secret(), now)),
+        None => Err(Answer::error(401, "Bad credentials")),
     }
 }
 
-fn call(endpoint: Endpoint, params: &HashMap<String, String>, path: String, query: HashMap<String, String>, body: Bytes) -> Option<Call> {
+fn call(endpoint: Endpoint, caller: Caller, params: &HashMap<String, String>, path: String, query: HashMap<String, String>, body: Bytes) -> Option<Call> {
     let lower = |key: &str| params.get(key).map(|value| value.to_lowercase());
-    let scope = match (lower("org"), lower("enterprise"), lower("owner"), lower("repo")) {
+    let scope = match (lower("org").or_else(|| lower("user")), lower("enterprise"), lower("owner"), lower("repo")) {
         (Some(org), ..) => Some(Scope::Organization(org)),
         (_, Some(slug), ..) => Some(Scope::Enterprise(slug)),
         (.., Some(owner), Some(repo)) => Some(Scope::Repository(owner, repo)),
@@ -131,7 +138,7 @@ fn call(endpoint: Endpoint, params: &HashMap<String, String>, path: String, quer
         Some(id) => Some(id.parse().ok()?),
         None => None,
     };
-    Some(Call { endpoint, scope, id, path, query, body })
+    Some(Call { endpoint, caller, scope, id, path, query, body })
 }
 
 fn respond(answer: Answer, version: &str) -> Response {

@@ -1,5 +1,7 @@
 //! What a simulated GitHub is started with: its size, its release and its patience.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 use super::model::Ms;
@@ -72,6 +74,21 @@ pub struct Settings {
     /// Registrations in five minutes and scope (github.com: 1500); unlimited by default
     #[arg(long)]
     pub registration_limit: Option<u32>,
+    /// Points a minute of one caller at one endpoint (github.com: 900; a POST takes 5), and a secondary limit above; unlimited by default
+    #[arg(long)]
+    pub points_per_minute: Option<u64>,
+    /// Id of a GitHub App
+    #[arg(long, requires = "app_public_key_file")]
+    pub app_id: Option<String>,
+    /// File that holds its public key, PEM (`openssl rsa -pubout`)
+    #[arg(long, requires = "app_id")]
+    pub app_public_key_file: Option<PathBuf>,
+    /// How long a token of an installation holds
+    #[arg(long, default_value_t = 3_600_000)]
+    pub app_token_ms: Ms,
+    /// The App is installed at every organization that exists from the start
+    #[arg(long)]
+    pub app_installed: bool,
     /// How long a webhook may take (github.com: 10 s, GHES: 30 s)
     #[arg(long, default_value_t = 10_000)]
     pub webhook_timeout_ms: Ms,
@@ -99,6 +116,11 @@ impl Default for Settings {
             idle_ttl_ms: None,
             rate_limit: None,
             registration_limit: None,
+            points_per_minute: None,
+            app_id: None,
+            app_public_key_file: None,
+            app_token_ms: 3_600_000,
+            app_installed: false,
             webhook_timeout_ms: 10_000,
             webhook_concurrency: 32,
         }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::faults::Faults;
+use super::app::{AppState, Apps, Caller};
+use super::faults::{Endpoint, Faults};
 use super::hooks::Hooks;
 use super::jobs::ControlError;
 use super::log::Log;
@@ -67,7 +68,11 @@ pub struct Server {
     pub(super) totals: Gauges,
     pub(super) counters: Counters,
     pub(super) registrations: HashMap<Scope, (Ms, u32)>,
-    pub(super) quota: (Ms, u64),
+    /// By caller: start of the hour, and calls since.
+    pub(super) quotas: HashMap<Caller, (Ms, u64)>,
+    /// By caller and endpoint: start of the minute, and points since.
+    pub(super) points: HashMap<(Caller, Endpoint), (Ms, u64)>,
+    pub(super) apps: Apps,
     pub(super) outbox: Vec<Delivery>,
     pub(super) hooks: Hooks,
     pub(super) next: NextIds,
@@ -85,6 +90,8 @@ pub(super) struct Counters {
     pub(super) jit_registered: u64,
     pub(super) jit_unneeded: u64,
     pub(super) rest_calls: u64,
+    pub(super) rest_limited: u64,
+    pub(super) app_tokens: u64,
     pub(super) runners_connected: u64,
     pub(super) runners_removed_unused: u64,
     pub(super) jobs_requeued: u64,
@@ -126,7 +133,9 @@ impl Server {
             totals: Gauges::default(),
             counters: Counters::default(),
             registrations: HashMap::new(),
-            quota: (0, 0),
+            quotas: HashMap::new(),
+            points: HashMap::new(),
+            apps: Apps::default(),
             outbox: Vec::new(),
             hooks: Hooks::default(),
             next: NextIds { owner: 1000, repo: 700_000_000, run: 9_000_000_000, job: 30_000_000_000, runner: 100, group: 1 },
@@ -135,6 +144,9 @@ impl Server {
         for number in 1..=server.settings.orgs {
             let login = format!("org-{number:04}");
             let _ = server.add_owner(&login, OwnerKind::Organization);
+            if server.settings.app_installed {
+                let _ = server.set_installation(&login, AppState::Installed, 0);
+            }
         }
         server
     }

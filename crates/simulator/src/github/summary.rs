@@ -82,6 +82,10 @@ pub struct RunnerCounts {
     pub removed_unused: u64,
     /// All REST calls.
     pub rest_calls: u64,
+    /// Of them, refused because of a limit.
+    pub rest_limited: u64,
+    /// Tokens given to installations of the App.
+    pub app_tokens: u64,
 }
 
 /// The most at once.
@@ -199,6 +203,8 @@ impl Server {
                 connected: counters.runners_connected,
                 removed_unused: counters.runners_removed_unused,
                 rest_calls: counters.rest_calls,
+                rest_limited: counters.rest_limited,
+                app_tokens: counters.app_tokens,
             },
             latency: Latencies {
                 webhook_to_jit_ms: spans(|times| times.sent, |times| times.requested),

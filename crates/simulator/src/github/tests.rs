@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::api::Call;
+use super::app::{AppState, Caller};
 use super::faults::Endpoint;
 use super::jobs::{ControlError, JobSpec};
 use super::model::{Action, Conclusion, JobState, Ms, Scope};
@@ -41,7 +42,7 @@ impl World {
 
     fn rest(&mut self, endpoint: Endpoint, scope: Scope, id: Option<u64>, body: Value, query: &[(&str, &str)]) -> Answer {
         let query: HashMap<String, String> = query.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let call = Call { endpoint, scope: Some(scope), id, path: "/api/v3/x".into(), query, body: body.to_string().into() };
+        let call = Call { endpoint, caller: Caller::default(), scope: Some(scope), id, path: "/api/v3/x".into(), query, body: body.to_string().into() };
         self.server.rest(&call, &self.site, None, self.now)
     }
 
@@ -406,4 +407,46 @@ fn runs_and_jobs_can_be_looked_up() {
     assert_eq!((&done["total_count"], &done["workflow_runs"][0]["conclusion"]), (&json!(1), &json!("cancelled")));
     assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(jobs[2]), Value::Null, &[]).body.unwrap()["status"], "completed");
     assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(1), Value::Null, &[]).status, 404);
+}
+
+#[test]
+fn an_apps_answers_are_as_github_describes_them() {
+    use jit_github::openapi::{Version, validate_response};
+
+    let mut world = world();
+    world.jobs(json!({ "user": "alice", "repo": "dots", "labels": ["x"] }));
+    for account in ["org-0001", "alice", "simulated"] {
+        world.server.set_installation(account, AppState::Installed, world.now).unwrap();
+    }
+    world.server.set_installation("alice", AppState::Suspended, world.now).unwrap();
+    let mut ask = |caller: Caller, endpoint, account: Option<&str>, id: Option<u64>| {
+        let scope = account.map(|account| Scope::Organization(account.into()));
+        let call = Call { endpoint, caller, scope, id, path: "/api/v3/x".into(), query: HashMap::new(), body: Vec::new().into() };
+        world.server.rest(&call, &world.site, None, world.now)
+    };
+    let installed = ask(Caller::App, Endpoint::OrgInstallation, Some("org-0001"), None);
+    let id = installed.body.as_ref().unwrap()["id"].as_u64();
+    let all = ask(Caller::App, Endpoint::Installations, None, None);
+    let alice = all.body.as_ref().unwrap()[1]["id"].as_u64();
+    let of_installation = Caller::Installation(id.unwrap());
+    for (method, path, answer, status) in [
+        ("GET", "/app/installations", all, 200),
+        ("GET", "/orgs/org-0001/installation", installed, 200),
+        ("GET", "/users/alice/installation", ask(Caller::App, Endpoint::UserInstallation, Some("alice"), None), 200),
+        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, id), 201),
+        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, alice), 403),
+        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, Some(1)), 404),
+        ("POST", "/app/installations/1/access_tokens", ask(Caller::Anybody, Endpoint::AccessTokens, None, id), 401),
+        ("GET", "/orgs/nobody/installation", ask(Caller::App, Endpoint::OrgInstallation, Some("nobody"), None), 404),
+        ("GET", "/orgs/org-0001/actions/runners", ask(of_installation.clone(), Endpoint::ListRunners, Some("org-0001"), None), 200),
+        ("GET", "/orgs/org-0001/actions/runners", ask(Caller::Installation(alice.unwrap()), Endpoint::ListRunners, Some("org-0001"), None), 403),
+        ("GET", "/orgs/org-0001/actions/runners", ask(Caller::App, Endpoint::ListRunners, Some("org-0001"), None), 401),
+        ("GET", "/installation/repositories", ask(of_installation, Endpoint::InstallationRepositories, None, None), 200),
+        ("GET", "/installation/repositories", ask(Caller::Anybody, Endpoint::InstallationRepositories, None, None), 403),
+    ] {
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        for version in Version::ALL {
+            validate_response(version, method, path, status, answer.body.as_ref()).unwrap();
+        }
+    }
 }

@@ -145,7 +145,7 @@ impl Stack {
             stack.parts.push(kubelet);
             stack.part("kubelet")?.spawn().await?;
         }
-        let env = stack.environment(options, &token);
+        let env = stack.environment(options);
         let receiver_env = stack.environment_of("receiver", &env, options).await?;
         stack.start_receiver(&receiver_env, &webhook_secret).await?;
         stack.post(&format!("{}/_control/webhook", stack.github_url), &serde_json::json!({ "url": format!("{}/webhook", stack.receiver_url) })).await?;
@@ -171,11 +171,12 @@ impl Stack {
         Ok(stack)
     }
 
-    fn environment(&self, options: &Options, token: &str) -> Vec<(String, String)> {
+    fn environment(&self, options: &Options) -> Vec<(String, String)> {
+        let token_file = self.dir.path().join("token").display().to_string();
         let no_limits = self.dir.path().join("org-limits.yaml").display().to_string();
         let mut env: Vec<(String, String)> = [
             ("GHES_URL", self.github_url.as_str()),
-            ("GITHUB_PAT", token),
+            ("GITHUB_PAT_FILE", &token_file),
             ("REDIS_URL", &self.redis_url),
             ("LISTEN_ADDRESS", "127.0.0.1"),
             ("PORT", "0"),
@@ -190,6 +191,10 @@ impl Stack {
                 ("RUNNER_COMMAND".to_owned(), format!("exec '{}' runner", self.bin.join("jit-simulator").display())),
                 ("RUNNER_DIRECTORY".to_owned(), self.dir.path().join("runners").display().to_string()),
             ]),
+        }
+        // Whoever brings credentials of its own needs no token.
+        if options.env.iter().any(|(name, _)| matches!(name.as_str(), "GITHUB_APP_ID" | "GITHUB_CREDENTIALS_FILE")) {
+            env.retain(|(name, _)| name != "GITHUB_PAT_FILE");
         }
         env.extend(options.env.iter().cloned());
         env
