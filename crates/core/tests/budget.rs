@@ -1,8 +1,13 @@
 //! GitHub's limits, kept ahead of time: on a real Redis, with a clock of the test's.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeMap, time::Duration};
 
-use jit_core::ledger::{Budget, RateWord, Spare, Spending, Whose};
+use jit_core::{
+    event::JobId,
+    ledger::{Budget, Claim, Failure, RateWord, Registration, Spare, Spending, Subject, Whose},
+};
 use proptest::prelude::*;
 
 mod support;
@@ -116,6 +121,26 @@ async fn optional_calls_leave_half_of_the_hour_and_keep_to_their_number() {
     assert_eq!(spare(1).await, Spare::Wait(secs(900)), "half of the hour's calls are the runners'");
     assert_eq!(spend(&store, "orgs/acme", "a", &OFF).await, Spending::Allowed);
     assert!(matches!(store.ledger.spend_spare("default", 1, &OFF).await.expect("an answer"), Spare::Wait(_)), "turned off");
+}
+
+#[tokio::test]
+async fn a_credential_that_became_another_is_tried_at_once() {
+    let store = Store::open().await;
+    store.apply(&support::queued(1, "Acme")).await;
+    let (name, fence) = store.admit().await.remove(0);
+    assert!(matches!(store.ledger.claim(&name, &fence, &support::maker("w", "poor")).await.unwrap(), Claim::Ours(_)));
+    store.ledger.note_rate("poor", &word(100, 0, 3600)).await.expect("noted");
+    let spending = store.ledger.spend_registration("poor", "orgs/Acme", &name, &OFF).await.expect("an answer");
+    let Spending::Wait { wait, why, .. } = spending else { panic!("nothing is left") };
+    let failure = Failure { made: false, registration: Registration::None, back_off: Some((Subject::Credential, wait, wait)), why };
+    store.ledger.fail(&name, &fence, &failure).await.expect("noted");
+    assert!(store.admit().await.is_empty(), "held for an hour");
+    let explained = store.ledger.explain(JobId::new(1).unwrap()).await.expect("explained");
+    assert!(explained.why.contains("credential poor") && explained.next == Some(store.time() + 3_600_000), "{explained:?}");
+    store.ledger.renew_credential("poor").await.expect("renewed");
+    assert_eq!(store.admit().await.len(), 1);
+    assert_eq!(store.ledger.spend_registration("poor", "orgs/Acme", &name, &OFF).await.expect("an answer"), Spending::Allowed);
+    store.assert_sound().await;
 }
 
 #[derive(Clone, Debug)]

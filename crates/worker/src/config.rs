@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use jit_core::{
     config::{
-        BudgetArgs, ConfigError, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs,
-        RedisSettings, Secret,
+        BudgetArgs, ConfigError, CredentialsArgs, CredentialsSettings, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs,
+        LogFormat, Problems, RedisArgs, RedisSettings,
     },
     ledger::Budget,
 };
@@ -31,15 +31,17 @@ pub struct Args {
     /// Root of GitHub's REST API; default: {GHES_URL}/api/v3, or https://api.github.com
     #[arg(long, env)]
     ghes_api_url: Option<String>,
-    /// File that holds the token (or GITHUB_PAT, or GITHUB_TOKEN, in the environment)
-    #[arg(long, env, alias = "github-token-file")]
-    github_pat_file: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: CredentialsArgs,
     /// PEM file of certificates to trust besides the system's
     #[arg(long, env)]
     github_ca_file: Option<PathBuf>,
     /// A call of GitHub has to be answered within this time; the time for a JIT configuration doubles up to 3 minutes when it runs out
     #[arg(long, env, default_value = "20s")]
     github_timeout: String,
+    /// An organization where GitHub refuses (no right, App not installed) is tried again after this time, doubling up to 30 minutes
+    #[arg(long, env, default_value = "1m", hide_short_help = true)]
+    organization_backoff: String,
     /// kubernetes or process
     #[arg(long, env, default_value = "kubernetes")]
     runner_backend: String,
@@ -138,12 +140,14 @@ pub struct Settings {
     pub limits: LimitsSettings,
     /// Root of GitHub's REST API.
     pub api_url: Url,
-    /// Token.
-    pub token: Secret,
+    /// As whom GitHub is called.
+    pub credentials: CredentialsSettings,
     /// Certificates to trust besides the system's.
     pub ca_pem: Option<Vec<u8>>,
     /// How much of GitHub's limits is used.
     pub budget: Budget,
+    /// Wait after an organization refused the first time.
+    pub organization_backoff: Duration,
     /// Time-out of a call of GitHub.
     pub github_timeout: Duration,
     /// Where runners run.
@@ -177,11 +181,8 @@ impl Args {
             }),
             None => jit_github::api_url_for(&github.server_url),
         };
-        let token =
-            Secret::resolve("GITHUB_PAT", self.github_pat_file.as_deref(), &mut problems).or_else(|| Secret::resolve("GITHUB_TOKEN", None, &mut problems));
-        if token.is_none() {
-            problems.add("GITHUB_PAT is not set: give the token in GITHUB_PAT, or the file that holds it in GITHUB_PAT_FILE");
-        }
+        let check_key = |key: &secrecy::SecretString| jit_github::check_private_key(key).map_err(|error| error.to_string());
+        let credentials = self.credentials.resolve(check_key, &mut problems);
         let ca_pem = self
             .github_ca_file
             .as_deref()
@@ -197,8 +198,9 @@ impl Args {
             redis: self.redis.resolve(&mut problems),
             limits: self.limits.resolve(&mut problems),
             api_url,
-            token: token.unwrap_or_else(|| Secret::new("")),
+            credentials,
             ca_pem,
+            organization_backoff: problems.duration("ORGANIZATION_BACKOFF", &self.organization_backoff),
             budget: self.budget.resolve(&github.server_url, &mut problems),
             github_timeout: problems.duration("GITHUB_TIMEOUT", &self.github_timeout),
             concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000)).unwrap_or(1),
@@ -256,11 +258,7 @@ impl Args {
 /// Variables of the contract that this release does not know yet: refused, since what is ignored in silence is found at night.
 fn refuse_what_is_to_come(problems: &mut Problems, variable: impl Fn(&str) -> Option<String>) {
     let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-    for (name, instead) in [
-        ("GITHUB_APP_ID", "give a token in GITHUB_PAT"),
-        ("GITHUB_CREDENTIALS_FILE", "give one token in GITHUB_PAT"),
-        ("RUNNER_PROFILES_FILE", "the RUNNER_* variables describe the one profile"),
-    ] {
+    for (name, instead) in [("RUNNER_PROFILES_FILE", "the RUNNER_* variables describe the one profile")] {
         if set(name).is_some() {
             problems.add(format!("{name} is not supported by this release: {instead}"));
         }
@@ -279,7 +277,7 @@ mod tests {
         let mut problems = Problems::default();
         refuse_what_is_to_come(&mut problems, |name| Some(if name == "RUNNER_WORKLOAD" { "pod" } else { "x" }.into()));
         let text = problems.finish(()).expect_err("problems").to_string();
-        assert!(["GITHUB_APP_ID", "GITHUB_CREDENTIALS_FILE", "RUNNER_PROFILES_FILE"].iter().all(|name| text.contains(name)), "{text}");
+        assert!(text.contains("RUNNER_PROFILES_FILE"), "{text}");
         assert!(!text.contains("RUNNER_WORKLOAD"), "{text}");
     }
 

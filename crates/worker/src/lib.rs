@@ -20,11 +20,13 @@ use tokio::sync::Notify;
 pub mod admission;
 pub mod backend;
 pub mod config;
+pub mod credentials;
 pub mod intake;
 pub mod maintenance;
 pub mod metrics;
 pub mod observe;
 pub mod provision;
+pub mod rates;
 pub mod reconcile;
 pub mod retry;
 pub mod run;
@@ -35,6 +37,7 @@ use admission::Admitter;
 use backend::Backend;
 use config::Pace;
 use metrics::Metrics;
+use rates::Rates;
 
 /// How long a reader waits for new entries, and so how long a stop may go unnoticed by it.
 pub const BLOCK: Duration = Duration::from_millis(1000);
@@ -53,6 +56,10 @@ pub struct Worker {
     pub github: jit_github::Credentials,
     /// How much of GitHub's limits is used.
     pub budget: Budget,
+    /// What GitHub says of its limits.
+    pub rates: Rates,
+    /// Wait after an organization refused the first time.
+    pub organization_backoff: Duration,
     /// Time-out of a call of GitHub.
     pub github_timeout: Duration,
     /// Where runners run.

@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     BLOCK, Worker,
     backend::{BackendError, RunnerSpec},
-    metrics::{self, CredentialLabel},
+    metrics,
     retry::{Pause, persist},
     step::{self, Step},
 };
@@ -203,9 +203,17 @@ async fn make(
         labels: reservation.labels.clone(),
         job: reservation.job.get(),
     };
-    let fail = async |step: &'static str, failure: Failure| {
+    let served = || place.as_ref().map_or(true, |place| place.is_served(worker));
+    let fail = async |step: &'static str, mut failure: Failure| {
+        if matches!(failure.back_off, Some((Subject::Credential | Subject::Org, ..))) && !served() {
+            failure.back_off = None;
+        }
         worker.metrics.failed.get_or_create(&metrics::Step { step }).inc();
-        tracing::warn!(runner.name = name, org = spec.org, job.id = spec.job, step, why = failure.why, backs_off = ?failure.back_off.map(|(subject, ..)| subject), "a runner could not be made");
+        if step == "budget" {
+            tracing::info!(runner.name = name, org = spec.org, job.id = spec.job, why = failure.why, "a runner has to wait for GitHub's limits");
+        } else {
+            tracing::warn!(runner.name = name, org = spec.org, job.id = spec.job, step, why = failure.why, backs_off = ?failure.back_off.map(|(subject, ..)| subject), "a runner could not be made");
+        }
         let made = failure.made;
         let result = persist(PERSIST, || worker.ledger.fail(name, fence, &failure)).await.step("provision.failed");
         if made {
@@ -215,11 +223,15 @@ async fn make(
         result.map(|_| ())
     };
 
-    let place = match place {
+    let place = match &place {
         Ok(place) => place,
-        Err(error) => return fail("registration", Failure { made: false, ..registration_failure(&error, false) }).await,
+        Err(error) => return fail("registration", Failure { made: false, ..registration_failure(error, false, worker.organization_backoff) }).await,
     };
-    // Before anything is made: what GitHub would refuse costs neither a pod nor a call.
+    // Before anything is made: what GitHub would refuse costs neither a pod nor a call. Where the App is not installed, the
+    // token tells; one at hand costs nothing.
+    if let Err(error) = place.credential.client.ready(&place.scope).await.step("provision.token_ready") {
+        return fail("registration", Failure { made: false, ..place.failure(&error, false, worker.organization_backoff) }).await;
+    }
     let account = place.credential.account(&place.scope);
     match persist(PERSIST, || worker.ledger.spend_registration(&account, &spec.scope, name, &worker.budget)).await.step("provision.budget_spent")? {
         Spending::Allowed => {}
@@ -247,11 +259,11 @@ async fn make(
         settle(false).await;
         return fail("pod", pod_failure(&error)).await;
     }
-    let registered = register(worker, patience, &spec, &place, group).await;
-    settle(!matches!(registered, Err((_, false)))).await;
+    let registered = register(patience, &spec, place, group).await;
+    settle(registered.as_ref().err().is_none_or(|(error, asked)| *asked && error.sent())).await;
     let runner = match registered {
         Ok(runner) => runner,
-        Err((error, asked)) => return fail("registration", place.failure(&error, asked)).await,
+        Err((error, asked)) => return fail("registration", place.failure(&error, asked, worker.organization_backoff)).await,
     };
     match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await.step("provision.registration_recorded")? {
         Claim::Ours(()) => {}
@@ -292,18 +304,32 @@ impl Place {
             // An organization's other repositories have windows of their own; a user's repository stands for an organization.
             (Whose::Scope, Scope::Repository { .. }) if !spec.org.contains('/') => Subject::Class,
             (Whose::Scope, _) => Subject::Org,
+            (Whose::Credential, scope) if self.is_one_installations(scope) => Subject::Org,
             (Whose::Credential, _) => Subject::Credential,
         }
     }
 
-    fn failure(&self, error: &jit_github::Error, asked: bool) -> Failure {
-        registration_failure(error, asked)
+    /// Whether the hour's calls are counted for this organization alone: an App has one at each owner.
+    fn is_one_installations(&self, scope: &Scope) -> bool {
+        self.credential.client.is_app() && !matches!(scope, Scope::Enterprise(_))
+    }
+
+    fn failure(&self, error: &jit_github::Error, asked: bool, organization: Duration) -> Failure {
+        let mut failure = registration_failure(error, asked, organization);
+        if matches!(error, jit_github::Error::PrimaryLimit { .. }) && self.is_one_installations(&self.scope) {
+            failure.back_off = failure.back_off.map(|(_, first, most)| (Subject::Org, first, most));
+        }
+        failure
+    }
+
+    /// Whether this credential still serves here. What is refused to one that was replaced meanwhile holds back nobody.
+    fn is_served(&self, worker: &Worker) -> bool {
+        worker.github.of(&self.scope).is_ok_and(|now| now.name == self.credential.name && now.client.is_same(&self.credential.client))
     }
 }
 
 /// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
 async fn register(
-    worker: &Worker,
     patience: &Patience,
     spec: &RunnerSpec,
     place: &Place,
@@ -313,10 +339,6 @@ async fn register(
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
     let given = patience.get();
     let result = place.credential.client.generate_jit_config(&place.scope, &request, given).await.step("provision.runner_registered");
-    if let Some(remaining) = place.credential.client.rate_limit_remaining() {
-        let label = CredentialLabel { credential: place.credential.name.to_string() };
-        worker.metrics.github_remaining.get_or_create(&label).set(i64::try_from(remaining).unwrap_or(i64::MAX));
-    }
     patience.learn(given, matches!(result, Err(jit_github::Error::TimedOut { .. })));
     result.map_err(|error| (error, true))
 }
@@ -358,10 +380,10 @@ fn pod_failure(error: &BackendError) -> Failure {
     Failure { made, registration: Registration::None, back_off, why: format!("its pod could not be created: {error}") }
 }
 
-fn registration_failure(error: &jit_github::Error, asked: bool) -> Failure {
+fn registration_failure(error: &jit_github::Error, asked: bool, organization: Duration) -> Failure {
     let (subject, first, most) = match error.backs_off() {
         BackOff::Class => (Subject::Class, secs(30), secs(1800)),
-        BackOff::Organization => (Subject::Org, secs(60), secs(1800)),
+        BackOff::Organization => (Subject::Org, organization, secs(1800)),
         BackOff::Credential => (Subject::Credential, secs(30), secs(300)),
         BackOff::All => (Subject::Global, secs(2), secs(30)),
     };
@@ -421,11 +443,11 @@ mod tests {
     #[test]
     fn what_may_have_happened_is_looked_up() {
         let what = || "POST".to_owned();
-        let lost = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, true);
+        let lost = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, true, secs(60));
         assert_eq!((lost.registration, lost.made), (Registration::Uncertain, true));
-        let group = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, false);
+        let group = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, false, secs(60));
         assert_eq!(group.registration, Registration::None, "only its group was asked for");
-        let refused = registration_failure(&jit_github::Error::Invalid { what: what(), said: "no".into() }, true);
+        let refused = registration_failure(&jit_github::Error::Invalid { what: what(), said: "no".into() }, true, secs(60));
         assert_eq!(refused.registration, Registration::None);
         assert!(matches!(refused.back_off, Some((Subject::Class, ..))));
         assert!(!pod_failure(&BackendError::Quota("exceeded quota".into())).made);

@@ -8,7 +8,6 @@ use jit_core::{
     redis::{self as connect, check::Checks},
     telemetry,
 };
-use jit_github::{Client, ClientOptions, Credential, Credentials, EVERYBODY};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,16 +16,16 @@ use crate::{
     admission::Admitter,
     backend::{Backend, kubernetes::Kubernetes, process::Process},
     config::{BackendSettings, Settings},
+    credentials::Keeper,
     intake, maintenance,
-    metrics::{Call, Metrics},
-    observe, provision, reconcile,
+    metrics::Metrics,
+    observe, provision,
+    rates::{self, Rates},
+    reconcile,
     retry::Pause,
     step::Step,
     upkeep,
 };
-
-/// Name of the credential that the environment alone describes.
-const DEFAULT_CREDENTIAL: &str = "default";
 
 /// Runs a worker until it is told to stop, and drains it.
 ///
@@ -42,7 +41,8 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     tokio::task::yield_now().await;
 
     let ledger = Ledger::new(connect::pool(&settings.redis)?);
-    let github = credentials(&settings, &metrics)?;
+    let rates = Rates::default();
+    let (keeper, github) = Keeper::new(&settings, &metrics, &rates)?;
     let Some(backend) = connect_backend(&settings.backend, &stop).await? else { return Ok(()) };
     let worker = Arc::new(Worker {
         id: process::identity(),
@@ -51,6 +51,8 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         redis: settings.redis.clone(),
         github,
         budget: settings.budget,
+        rates,
+        organization_backoff: settings.organization_backoff,
         github_timeout: settings.github_timeout,
         backend,
         concurrency: settings.concurrency,
@@ -95,6 +97,8 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         spawn(&worker, &finish, |worker, stop| async move { reconcile::run(&worker, &stop).await }),
         spawn(&worker, &finish, |worker, stop| async move { maintenance::heartbeat(&worker, &stop).await }),
         spawn(&worker, &finish, observe::run),
+        spawn(&worker, &finish, |worker, stop| async move { rates::run(&worker, &stop).await }),
+        spawn(&worker, &finish, |worker, stop| async move { keeper.watch(&worker, &stop).await }),
         spawn(&worker, &finish, |_, stop| async move { checks.watch(&stop).await }),
     ];
     let taking = [
@@ -122,18 +126,6 @@ fn spawn<F: Future<Output = ()> + Send + 'static>(
     task: impl FnOnce(Arc<Worker>, CancellationToken) -> F,
 ) -> tokio::task::JoinHandle<()> {
     tokio::spawn(task(worker.clone(), stop.clone()))
-}
-
-fn credentials(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Credentials> {
-    let (token, requests) = (settings.token.clone(), metrics.github_requests.clone());
-    let mut options = ClientOptions::new(settings.api_url.clone(), Arc::new(move || token.get()));
-    options.timeout = settings.github_timeout;
-    options.extra_ca_pem = settings.ca_pem.clone();
-    options.on_response = Some(Arc::new(move |endpoint, status| {
-        requests.get_or_create(&Call { endpoint: endpoint.to_owned(), status }).inc();
-    }));
-    let credential = Credential::new(DEFAULT_CREDENTIAL, &[EVERYBODY.into()], Client::new(options)?);
-    Ok(Credentials::new("GITHUB_CREDENTIALS_FILE", vec![credential]))
 }
 
 /// `None` when the worker was stopped before Kubernetes answered.

@@ -91,6 +91,13 @@ impl<'a> Run<'a> {
                 self.killed().await;
                 self.held_by_a_ghost("jit:provision").await;
             }
+            "credentials.renewed" => {
+                self.arm_here().await;
+                self.ready().await;
+                // Another token, which GitHub knows as well.
+                self.stack.post(&format!("{}/_control/tokens", self.stack.github_url), &json!({ "token": "another" })).await.unwrap();
+                std::fs::write(self.stack.dir().join("token"), "another").unwrap();
+            }
             "admission.reaped" => self.surplus().await,
             "provision.failed" | "upkeep.removed_unregistered" => self.refused(&json!({ "fault": "rest_status", "status": 409 })).await,
             "upkeep.registration_found" => self.refused(&json!({ "fault": "rest_cut" })).await,

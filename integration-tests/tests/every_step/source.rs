@@ -10,8 +10,8 @@ use std::{
 const EFFECTS: [(&str, &[&str]); 7] = [
     ("ledger.", &["now", "pool", "runner", "living_workers", "clone"]),
     ("backend.", &["timeout", "watch", "clone"]),
-    ("github.", &["of", "clone"]),
-    ("client.", &["rate_limit_remaining", "clone"]),
+    ("github.", &["of", "all", "serving", "clone"]),
+    ("client.", &["is_app", "is_same", "clone"]),
     ("stream::", &["iter"]),
     ("dead_letters::", &[]),
     ("reader.", &[]),

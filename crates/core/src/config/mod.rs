@@ -7,12 +7,14 @@
 use std::{fmt::Display, str::FromStr, time::Duration};
 
 mod budget;
+mod credentials;
 mod github;
 mod limits;
 mod redis;
 mod secret;
 
 pub use budget::BudgetArgs;
+pub use credentials::{CheckKey, CredentialSettings, CredentialsArgs, CredentialsFile, CredentialsSettings, DEFAULT_CREDENTIAL, LoginSettings};
 pub use github::{DEFAULT_PROFILE, GithubArgs, GithubSettings, Scope};
 pub use limits::{LimitsArgs, LimitsSettings, MAX_LIMIT, read_org_limits};
 pub use redis::{RedisArgs, RedisSettings, TlsFiles};
@@ -31,6 +33,18 @@ impl Problems {
     /// Notes one more problem: the variable, what is wrong with it, what to do.
     pub fn add(&mut self, problem: impl Into<String>) {
         self.0.push(problem.into());
+    }
+
+    /// How many there are so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The value, or a note of the problem and a stand-in that nobody will see.

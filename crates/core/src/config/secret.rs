@@ -44,6 +44,26 @@ impl Secret {
         Self(Arc::new(Source::Value(SecretString::from(value.into()))))
     }
 
+    /// The content of a file, which is read again when it changes.
+    ///
+    /// # Errors
+    /// When it cannot be read or is empty, in a sentence.
+    pub fn file(path: &Path) -> Result<Self, String> {
+        let (value, modified) = read(path)?;
+        let read = Mutex::new(Read { value, modified, looked: Instant::now() });
+        Ok(Self(Arc::new(Source::File { path: path.to_owned(), read })))
+    }
+
+    /// Whether both are taken from the same file, or are the same value.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&*self.0, &*other.0) {
+            (Source::File { path: a, .. }, Source::File { path: b, .. }) => a == b,
+            (Source::Value(a), Source::Value(b)) => a.expose_secret() == b.expose_secret(),
+            _ => false,
+        }
+    }
+
     /// The secret called `variable`: its value in the environment, or the content of the file at `file`. An empty value counts as none.
     /// Both at once, an unreadable and an empty file are noted as problems.
     pub fn resolve(variable: &str, file: Option<&Path>, problems: &mut Problems) -> Option<Self> {
@@ -54,11 +74,8 @@ impl Secret {
                 None
             }
             (Some(value), None) => Some(Self::new(value)),
-            (None, Some(path)) => match read(path) {
-                Ok((value, modified)) => {
-                    let read = Mutex::new(Read { value, modified, looked: Instant::now() });
-                    Some(Self(Arc::new(Source::File { path: path.to_owned(), read })))
-                }
+            (None, Some(path)) => match Self::file(path) {
+                Ok(secret) => Some(secret),
                 Err(error) => {
                     problems.add(format!("{variable}_FILE={}: {error}", path.display()));
                     None
@@ -90,6 +107,14 @@ impl Secret {
                 }
                 state.value.clone()
             }
+        }
+    }
+
+    /// The next [`Self::get`] looks at the file again, however soon it comes.
+    #[cfg(test)]
+    pub(super) fn look_again(&self) {
+        if let (Source::File { read, .. }, Some(long_ago)) = (&*self.0, Instant::now().checked_sub(LOOK_EVERY)) {
+            read.lock().unwrap_or_else(PoisonError::into_inner).looked = long_ago;
         }
     }
 

@@ -174,6 +174,15 @@ impl Ledger {
         self.run::<Value>(&scripts::BUDGET, &args).await.map(|_| ())
     }
 
+    /// The credential of this name is another at GitHub from now on, or is gone: it does not back off any more, nor does what it serves, and
+    /// what GitHub said of the one before is forgotten.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn renew_credential(&self, credential: &str) -> Result<(), LedgerError> {
+        self.run::<Value>(&scripts::BUDGET, &json!({ "what": "renew", "credential": credential })).await.map(|_| ())
+    }
+
     /// Asks for `calls` optional calls: allowed while more than half of the hour's calls remain after them, where GitHub tells, and within
     /// [`Budget::spare_calls_per_hour`]. More at once than that number count as that number.
     ///

@@ -5,7 +5,7 @@
 -- `credential:{name}:spare`        HASH  minute → optional calls, of the last hour
 -- `scope:{scope}:registrations`    ZSET  runner → when it was registered, of the last five minutes
 --
--- args: what (said | registration | settle | spare), credential, scope (lower case), runner,
+-- args: what (said | registration | settle | renew | spare), credential, scope (lower case), runner,
 --       limit, remaining, reset_in (ms), registrations, registrations_ms, posts, posts_ms, reserve (share of the limit), sent, calls, calls_per_hour
 
 local MINUTE_MS, HOUR_MS = 60000, 3600000
@@ -79,6 +79,20 @@ elseif args.what == 'settle' then
     local key, most, span = unpack(window)
     if args.sent and most > 0 then note(key, span) elseif not args.sent then call('ZREM', key, args.runner) end
   end
+  return cjson.encode({})
+elseif args.what == 'renew' then
+  -- It is another at GitHub from now on, or serves nobody any more: what was refused to the one before says nothing of the next.
+  local function lift(subject)
+    call('DEL', subject .. ':backoff')
+    if call('ZREM', 'backoffs', subject) == 1 then refresh_subject(subject) end
+  end
+  call('DEL', rate, points)
+  for _, org in ipairs(call('SMEMBERS', 'credential:' .. args.credential .. ':orgs')) do
+    -- Of an App, the hour of the organization's owner.
+    call('DEL', 'credential:' .. args.credential .. '/' .. string.lower(string.match(org, '^[^/]+')) .. ':rate')
+    lift('org:' .. org)
+  end
+  lift('credential:' .. args.credential)
   return cjson.encode({})
 elseif args.what == 'spare' then
   local limit, left, reset = hour()
