@@ -186,9 +186,12 @@ impl Reader {
     /// # Errors
     /// When Redis cannot be reached. The next call connects anew.
     pub async fn read(&mut self, count: usize) -> RedisResult<Vec<Entry>> {
+        // Another part of this process may know that its server is gone, or not the master any more.
+        if self.connection.as_ref().is_some_and(|link| !link.is_good()) {
+            (self.connection, self.backlog_read) = (None, false);
+        }
         let result = self.try_read(count).await;
-        // Also after news from another part of this process: its server is gone, or not the master any more.
-        if result.is_err() || self.connection.as_ref().is_some_and(|link| !link.is_good()) {
+        if result.is_err() {
             (self.connection, self.backlog_read) = (None, false);
         }
         result

@@ -3,10 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use jit_core::{
     config::{Problems, RedisArgs, RedisSettings},
@@ -19,7 +16,7 @@ use redis::AsyncCommands;
 
 mod servers;
 mod support;
-use servers::{SentinelGroup, Server, eventually, run};
+use servers::{SentinelGroup, Server, certificates, eventually, run};
 use support::{default_limits, queued};
 
 /// The three kinds of connections, as a process has them.
@@ -82,18 +79,26 @@ async fn port(pool: &Pool) -> Result<u16, LedgerError> {
 #[tokio::test]
 async fn a_failover_is_followed_and_the_old_master_is_left_alone() {
     let mut group = SentinelGroup::start().await;
-    let mut process = Process::new(&group.settings());
+    let settings = group.settings();
+    let mut process = Process::new(&settings);
     let first = process.round(1).await.expect("works");
     assert_eq!(first, group.servers[0].port);
+    // Another part of the same process, which has nothing to do while it happens.
+    let idle = connect::pool(&settings).unwrap();
+    assert_eq!(port(&idle).await.expect("works"), first);
+    let mut idle_reader = Reader::new(settings.clone(), stream::EVENTS, "idle", Duration::from_millis(200));
+    assert!(idle_reader.read(1).await.expect("works").is_empty());
 
     // Silent, then awake again: it takes itself for the master until the Sentinels tell it otherwise.
     group.server(first).signal("STOP");
     let second = process.recovered("the first failover", 2).await;
     assert_ne!(second, first);
     group.server(first).signal("CONT");
-    for _ in 0..50 {
-        assert_eq!(port(&process.pool).await.expect("works"), second, "a connection of the past was lent out");
-    }
+    let role: Vec<redis::Value> = group.server(first).run("ROLE").await;
+    assert_eq!(role[0], redis::Value::BulkString(b"master".to_vec()), "it would take writes");
+    assert_eq!(port(&idle).await.expect("works"), second, "a connection of the past was lent out");
+    process.publish(90).await.expect("works");
+    assert_eq!(idle_reader.read(1).await.expect("works").len(), 1, "it reads where nothing comes any more");
     assert_eq!(process.round(3).await.expect("works"), second);
 
     eventually("the old master is a replica in sync", async || {
@@ -120,31 +125,29 @@ async fn a_master_that_was_demoted_while_connections_were_idle_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_named_and_calls_itself_a_replica_is_not_used() {
+    let mut group = SentinelGroup::start().await;
+    let settings = group.settings();
+    let (old, new) = (connect::pool(&settings).unwrap(), connect::pool(&settings).unwrap());
+    let first = port(&old).await.expect("works");
+    // One Sentinel alone elects nobody: the name stays where it was while the role goes.
+    group.sentinels.truncate(1);
+    let other = group.servers[1].port;
+    let _: () = group.server(first).run(&format!("REPLICAOF 127.0.0.1 {other}")).await;
+    for pool in [&old, &new] {
+        let error = port(pool).await.expect_err("no master");
+        assert!(error.is_transient() && error.to_string().contains("not a master"), "{error}");
+    }
+    let _: () = group.server(first).run("REPLICAOF NO ONE").await;
+    eventually("it is the master again", async || port(&old).await.is_ok() && port(&new).await.is_ok()).await;
+}
+
+#[tokio::test]
 async fn without_a_sentinel_that_knows_the_master_it_says_so() {
     let group = SentinelGroup::start().await;
     let settings = RedisSettings::of_url(&group.settings().url.replace("mymaster", "other")).unwrap();
     let error = Ledger::new(connect::pool(&settings).unwrap()).now().await.expect_err("no such master");
     assert!(error.is_transient() && error.to_string().contains("other"), "{error}");
-}
-
-/// A certificate authority of a company's own, a server's certificate and a client's, as PEM files.
-fn certificates(dir: &Path) -> [PathBuf; 5] {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    let paths = ["ca.crt", "redis.crt", "redis.key", "client.crt", "client.key"].map(|name| dir.join(name));
-    std::fs::write(&paths[0], authority.self_signed(&key).unwrap().pem()).unwrap();
-    let issuer = Issuer::new(authority, key);
-    for (cert, private) in [(&paths[1], &paths[2]), (&paths[3], &paths[4])] {
-        let key = KeyPair::generate().unwrap();
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        // Of the same name as its issuer it would pass for self-signed.
-        leaf.distinguished_name.push(rcgen::DnType::CommonName, "leaf");
-        std::fs::write(cert, leaf.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        std::fs::write(private, key.serialize_pem()).unwrap();
-    }
-    paths
 }
 
 fn resolved(args: &[&str]) -> RedisSettings {

@@ -41,6 +41,9 @@ const JIT_TIMEOUT_MOST: Duration = Duration::from_secs(180);
 const NO_CREDENTIAL: &str = "none";
 /// So long a step's result is offered to a ledger that does not answer; then the deadline clears up.
 const PERSIST: Duration = Duration::from_secs(20);
+/// Before anything is made there is nothing to clear up, so a Redis that is full or away is waited for: below the time after which another worker takes
+/// the entry for forgotten.
+const PERSIST_CLAIM: Duration = Duration::from_secs(240);
 
 /// Makes runners until `stop`, then finishes those in hand.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
@@ -160,7 +163,7 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     let place = Place::of(worker, &scope);
     let credential = place.as_ref().map_or(NO_CREDENTIAL, |place| &*place.credential.name);
     let maker = Maker { worker: &worker.id, credential, timeout, create_timeout: worker.backend.timeout() };
-    match persist(PERSIST, || worker.ledger.claim(runner, fence, &maker)).await.step("provision.claimed") {
+    match persist(PERSIST_CLAIM, || worker.ledger.claim(runner, fence, &maker)).await.step("provision.claimed") {
         Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence, place, began).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
@@ -181,7 +184,7 @@ async fn scope_of(worker: &Worker, entry: &Entry, runner: &str) -> Result<Option
     if let Ok(scope) = entry.field("scope") {
         return Ok(Some(scope.to_owned()));
     }
-    Ok(persist(PERSIST, || worker.ledger.runner(runner)).await?.and_then(|mut info| info.remove("scope")))
+    Ok(persist(PERSIST_CLAIM, || worker.ledger.runner(runner)).await?.and_then(|mut info| info.remove("scope")))
 }
 
 /// Walks a reservation through its steps. An error is the ledger's; everything else is told to the ledger here.

@@ -57,7 +57,6 @@ pub struct Link {
     connection: MultiplexedConnection,
     generation: Arc<Generation>,
     of: u64,
-    broken: bool,
     /// By Sentinel: its server has to be a master.
     named: bool,
 }
@@ -76,13 +75,13 @@ impl Link {
             // Which master this is was learned on the way.
             Topology::Sentinel(sentinels) => (sentinel::connect(settings, sentinels, response_timeout).await?, generation.current(), true),
         };
-        Ok(Self { connection, generation, of, broken: false, named })
+        Ok(Self { connection, generation, of, named })
     }
 
     /// Whether it can be used, as far as anybody of this process knows.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        !self.broken && self.of == self.generation.current()
+        self.of == self.generation.current()
     }
 
     /// Asks its server: it answers and, where Sentinel named it, is still a master.
@@ -93,12 +92,11 @@ impl Link {
         answer.unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "Redis is silent")))).inspect_err(|_| self.give_up())
     }
 
-    fn give_up(&mut self) {
-        self.broken = true;
+    fn give_up(&self) {
         self.generation.end(self.of);
     }
 
-    fn note<'a>(&mut self, values: impl IntoIterator<Item = &'a Value>) {
+    fn note<'a>(&self, values: impl IntoIterator<Item = &'a Value>) {
         let answered = |value: &Value| matches!(value, Value::ServerError(error) if wants_another_connection(&error.clone().into()));
         if values.into_iter().any(answered) {
             self.give_up();

@@ -54,7 +54,8 @@ impl SharedConnection {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn link(&self) -> RedisResult<(u64, Link)> {
+    /// The connection, or a new one where it failed or its server is known to be gone.
+    async fn link(&self) -> RedisResult<Link> {
         let (number, opening) = {
             let mut current = self.lock();
             if matches!(current.opening.peek(), Some(Ok(link)) if !link.is_good()) {
@@ -62,40 +63,23 @@ impl SharedConnection {
             }
             (current.number, current.opening.clone())
         };
-        let link = opening.await.inspect_err(|_| self.replace(number))?;
-        Ok((number, link))
-    }
-
-    /// Puts a fresh connection in the place of this one, unless somebody has done so.
-    fn replace(&self, number: u64) {
-        let mut current = self.lock();
-        if current.number == number {
-            *current = Current::new(number + 1, &self.settings);
-        }
+        opening.await.inspect_err(|_| {
+            let mut current = self.lock();
+            // Unless somebody has done so.
+            if current.number == number {
+                *current = Current::new(number + 1, &self.settings);
+            }
+        })
     }
 }
 
 impl ConnectionLike for SharedConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move {
-            let (number, mut link) = self.link().await?;
-            let result = link.req_packed_command(cmd).await;
-            if !link.is_good() {
-                self.replace(number);
-            }
-            result
-        })
+        Box::pin(async move { self.link().await?.req_packed_command(cmd).await })
     }
 
     fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(async move {
-            let (number, mut link) = self.link().await?;
-            let result = link.req_packed_commands(pipeline, offset, count).await;
-            if !link.is_good() {
-                self.replace(number);
-            }
-            result
-        })
+        Box::pin(async move { self.link().await?.req_packed_commands(pipeline, offset, count).await })
     }
 
     fn get_db(&self) -> i64 {

@@ -3,8 +3,9 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -52,7 +53,7 @@ impl Server {
             if child.try_wait().unwrap().is_some() {
                 return false; // somebody else has the port
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if self.answers() {
                 self.child = Some(child);
                 return true;
             }
@@ -61,6 +62,14 @@ impl Server {
         child.kill().unwrap();
         child.wait().unwrap();
         false
+    }
+
+    /// Listening is not enough: a Cluster's server listens, and ends when its second port is taken.
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let tls = self.args.first().is_some_and(|arg| arg == "--port") && self.args.get(1).is_some_and(|port| port == "0");
+        let mut byte = [0];
+        tls || (stream.set_read_timeout(Some(Duration::from_secs(1))).is_ok() && stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut byte).is_ok())
     }
 
     /// SIGKILL.
@@ -95,6 +104,12 @@ impl Server {
     /// Runs a command.
     pub async fn run<T: FromRedisValue>(&self, command: &str) -> T {
         run(&mut self.operator().await, command).await
+    }
+
+    /// Runs a command that may fail.
+    pub async fn try_run<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        let mut words = command.split(' ');
+        redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query_async(&mut self.operator().await).await
     }
 }
 
@@ -163,6 +178,26 @@ fn sentinel(conf: &Path, master: &str) -> Server {
         }
     }
     panic!("no Sentinel started")
+}
+
+/// A certificate authority of a company's own, a server's certificate and a client's, as PEM files.
+pub fn certificates(dir: &Path) -> [PathBuf; 5] {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let paths = ["ca.crt", "redis.crt", "redis.key", "client.crt", "client.key"].map(|name| dir.join(name));
+    std::fs::write(&paths[0], authority.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(authority, key);
+    for (cert, private) in [(&paths[1], &paths[2]), (&paths[3], &paths[4])] {
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        // Of the same name as its issuer it would pass for self-signed.
+        leaf.distinguished_name.push(rcgen::DnType::CommonName, "leaf");
+        std::fs::write(cert, leaf.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        std::fs::write(private, key.serialize_pem()).unwrap();
+    }
+    paths
 }
 
 /// Waits until it is so.
