@@ -1,5 +1,5 @@
 # One line a target; `make` alone lists them.
-.PHONY: help demo bench chaos test lint fmt build control-plane redis libfaketime clean mutants
+.PHONY: help demo bench chaos test fuzz lint fmt build control-plane redis libfaketime clean mutants
 
 BACKEND ?= process
 # The demo and the benchmark run optimized programs, the tests debug ones.
@@ -29,6 +29,9 @@ test: redis libfaketime control-plane ## Everything: unit, property and integrat
 
 mutants: redis ## Take each rule out of the ledger, and see that a test fails without it (half an hour)
 	python3 integration-tests/mutants.py
+
+fuzz: ## What comes from outside, made up at random, some MINUTES=10 on two cores: webhooks, signatures, matchers, files of limits, stream entries, ids
+	FUZZ_SECONDS=$$(( $(or $(MINUTES),10) * 10 )) $(CARGO) test -p jit-core -p jit-receiver --test fuzz -- --nocapture
 
 lint: ## Formatting, clippy, documentation
 	$(CARGO) fmt --all --check

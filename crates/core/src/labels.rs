@@ -50,6 +50,13 @@ impl LabelMatcher {
     }
 }
 
+/// As `LABEL_MATCHERS` takes it.
+impl std::fmt::Display for LabelMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.alternatives.iter().map(|all| all.join("+")).collect::<Vec<_>>().join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,6 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::Problems;
+use crate::names::shown;
 
 /// Highest limit of one organization.
 pub const MAX_LIMIT: u64 = 1000;
@@ -133,28 +135,45 @@ struct OrgLimitsFile {
     org_limits: BTreeMap<String, u64>,
 }
 
+/// Largest file of limits, in bytes: limits of some 20,000 organizations fit.
+pub const ORG_LIMITS_SIZE: usize = 1024 * 1024;
+/// Longest error that a file is told, in characters.
+const TOLD: usize = 300;
+
 /// Reads a file of limits. No file is no limits; two spellings of one organization and a limit out of range are errors.
 ///
 /// # Errors
 /// With a sentence that names the file and what is wrong in it.
 pub fn read_org_limits(path: &Path) -> Result<BTreeMap<String, u64>, String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(at(&error)),
-    };
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(ORG_LIMITS_SIZE as u64 + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) if text.len() > ORG_LIMITS_SIZE => Err(at(&format!("it is larger than {ORG_LIMITS_SIZE} bytes"))),
+        Ok(_) => parse_org_limits(&text).map_err(|error| at(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(at(&error)),
+    }
+}
+
+/// Reads the text of such a file.
+///
+/// # Errors
+/// With a sentence that says what is wrong in it.
+pub fn parse_org_limits(text: &str) -> Result<BTreeMap<String, u64>, String> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(BTreeMap::new());
     }
-    let file: OrgLimitsFile = serde_saphyr::from_str(&text).map_err(|error| at(&error))?;
+    // The parser bounds depth, nodes and aliases by itself.
+    let file: OrgLimitsFile = serde_saphyr::from_str(text).map_err(|error| error.to_string().chars().take(TOLD).collect::<String>())?;
     let mut seen = HashSet::new();
     for (org, limit) in &file.org_limits {
+        let shown = shown(org, 100);
         if !(1..=MAX_LIMIT).contains(limit) {
-            return Err(at(&format!("org_limits.{org}: {limit} is not from 1 to {MAX_LIMIT}")));
+            return Err(format!("org_limits.{shown}: {limit} is not from 1 to {MAX_LIMIT}"));
         }
         if !seen.insert(org.to_lowercase()) {
-            return Err(at(&format!("org_limits.{org}: stands twice, in two spellings")));
+            return Err(format!("org_limits.{shown}: stands twice, in two spellings"));
         }
     }
     Ok(file.org_limits)
