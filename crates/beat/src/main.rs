@@ -35,6 +35,9 @@ struct Args {
     /// The ledger against the runners that are really there
     #[arg(long, env, default_value = "300s")]
     sync_interval: String,
+    /// What never came: lost webhooks, lost data, stray registrations
+    #[arg(long, env, default_value = "60s")]
+    recover_interval: String,
     /// Address to serve probes and metrics on
     #[arg(long, env, default_value = "0.0.0.0")]
     listen_address: String,
@@ -45,7 +48,7 @@ struct Args {
 
 struct Settings {
     redis: RedisSettings,
-    ticks: [(&'static str, Duration); 3],
+    ticks: [(&'static str, Duration); 4],
     listen: SocketAddr,
     log_level: String,
     log_format: LogFormat,
@@ -69,6 +72,7 @@ impl Args {
                 ("dispatch", problems.duration("DISPATCH_INTERVAL", &self.dispatch_interval)),
                 ("cleanup", problems.duration("CLEANUP_INTERVAL", &self.cleanup_interval)),
                 ("sync", problems.duration("SYNC_INTERVAL", &self.sync_interval)),
+                ("recover", problems.duration("RECOVER_INTERVAL", &self.recover_interval)),
             ],
             listen,
             log_format: self.log.format(&mut problems),

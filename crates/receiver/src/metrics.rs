@@ -168,6 +168,9 @@ impl Collector for LedgerGauges {
         gauge("jit_pending_jobs", "Queued jobs", overview.total_pending)?;
         gauge("jit_workers", "Workers heard of in the last 30 s", overview.workers)?;
         gauge("jit_admission_open", "Whether runners are admitted: not before the real ones have been counted", overview.admitting.into())?;
+        if let Some(seconds) = overview.recovery.seconds {
+            gauge("jit_recovery_seconds", "Time in which a job is found whose webhook was lost", seconds)?;
+        }
         let [events, provision, ticks, dead] = overview.backlog;
         gauge("jit_events_backlog", "Job events that wait for a worker", events)?;
         gauge("jit_provision_backlog", "Reservations that wait for a worker", provision)?;

@@ -12,7 +12,10 @@ use jit_core::{
 };
 use url::Url;
 
-use crate::backend::profile::{Mode, Profile};
+use crate::{
+    backend::profile::{Mode, Profile},
+    recover::{self, RecoverArgs},
+};
 
 /// Makes just-in-time runners, watches them and removes them. Every replica does all of it.
 #[derive(Debug, Parser)]
@@ -28,6 +31,8 @@ pub struct Args {
     limits: LimitsArgs,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    recovery: RecoverArgs,
     /// Root of GitHub's REST API; default: {GHES_URL}/api/v3, or https://api.github.com
     #[arg(long, env)]
     ghes_api_url: Option<String>,
@@ -156,6 +161,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// How soon others take over from it, and it from others.
     pub pace: Pace,
+    /// How what never came is looked for.
+    pub recovery: recover::Settings,
     /// Time to drain.
     pub drain_grace: Duration,
     /// Address of probes and metrics.
@@ -205,6 +212,7 @@ impl Args {
             github_timeout: problems.duration("GITHUB_TIMEOUT", &self.github_timeout),
             concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000)).unwrap_or(1),
             pace: self.pace(&mut problems),
+            recovery: self.recovery.resolve(&github, &mut problems),
             drain_grace: problems.duration("DRAIN_GRACE", &self.drain_grace),
             listen,
             log_format: self.log.format(&mut problems),

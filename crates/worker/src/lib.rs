@@ -7,7 +7,7 @@
 //! * [`admission`]: ledger → `jit:provision`;
 //! * [`provision`]: `jit:provision` → pod → GitHub → Secret, as many at once as there are permits;
 //! * [`observe`]: the runners' watch → ledger, so that a slot is free milliseconds after its runner has ended;
-//! * [`maintenance`]: ticks → [`upkeep`] (removals, questions, doubtful registrations) and [`reconcile`].
+//! * [`maintenance`]: ticks → [`upkeep`] (removals, questions, doubtful registrations), [`reconcile`] and [`recover`] (what never came).
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +28,7 @@ pub mod observe;
 pub mod provision;
 pub mod rates;
 pub mod reconcile;
+pub mod recover;
 pub mod retry;
 pub mod run;
 pub mod step;
@@ -74,6 +75,10 @@ pub struct Worker {
     pub upkeep: Notify,
     /// Rung when the real runners should be counted.
     pub reconcile: Notify,
+    /// How what never came is looked for.
+    pub recovery: recover::Settings,
+    /// Rung when it should be looked for.
+    pub recover: Notify,
     /// Counters.
     pub metrics: Metrics,
 }

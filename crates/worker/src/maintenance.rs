@@ -76,6 +76,7 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
             provision::take_up(worker, worker.pace.reservations_held).await;
         }
         "sync" => worker.reconcile.notify_one(),
+        "recover" => worker.recover.notify_one(),
         other => tracing::warn!(tick = other, "a tick of a kind that this release does not know is dropped"),
     }
     if let Err(error) = worker.ledger.end_tick(kind, &worker.id).await.step("maintenance.tick_ended") {

@@ -31,6 +31,20 @@ pub struct Step {
     pub step: &'static str,
 }
 
+/// Labels of jobs that the sweep found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Recovered {
+    /// Their state at GitHub: `queued` or `in_progress`.
+    pub state: &'static str,
+}
+
+/// Labels of a repeated delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Redelivered {
+    /// Action of its event.
+    pub action: String,
+}
+
 /// A worker's counters.
 #[derive(Clone)]
 pub struct Metrics {
@@ -56,6 +70,12 @@ pub struct Metrics {
     pub provision_seconds: Histogram,
     /// What the checks of Redis's settings find wrong.
     pub redis_findings: Gauge,
+    /// Jobs that the sweep found.
+    pub recovered: Family<Recovered, Counter>,
+    /// Deliveries that GitHub was asked to repeat.
+    pub redelivered: Family<Redelivered, Counter>,
+    /// Registrations deleted that nobody here knew.
+    pub strays_deleted: Counter,
     /// Seconds that the last reconcile took, as bits.
     pub reconcile_seconds: Gauge<f64, AtomicU64>,
 }
@@ -77,6 +97,9 @@ impl Metrics {
             completed_jobs: Counter::default(),
             provision_seconds: Histogram::new(buckets),
             redis_findings: Gauge::default(),
+            recovered: Family::default(),
+            redelivered: Family::default(),
+            strays_deleted: Counter::default(),
             reconcile_seconds: Gauge::default(),
         };
         let mut registry = Registry::default();
@@ -90,6 +113,9 @@ impl Metrics {
         registry.register("jit_redis_findings", jit_core::redis::check::REDIS_FINDINGS, metrics.redis_findings.clone());
         registry.register("gha_started_jobs", "Jobs that a runner began", metrics.started_jobs.clone());
         registry.register("gha_completed_jobs", "Jobs that are over", metrics.completed_jobs.clone());
+        registry.register("jit_recovered_jobs", "Jobs that the sweep found and the ledger did not know, by their state at GitHub", metrics.recovered.clone());
+        registry.register("jit_redelivered", "Failed deliveries that GitHub was asked to repeat", metrics.redelivered.clone());
+        registry.register("jit_stray_registrations_deleted", "Registrations deleted that nobody here knew", metrics.strays_deleted.clone());
         registry.register_with_unit(
             "runner_provision_duration",
             "From taking up a reservation to a runner that has all it needs",

@@ -55,6 +55,9 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
         tracing::debug!(listed, "reconciled: nothing differs");
     }
     worker.admit().await;
+    if result.opened {
+        worker.recover.notify_one(); // what the lost data held is looked for at once
+    }
     Ok(result)
 }
 

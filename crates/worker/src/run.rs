@@ -21,7 +21,7 @@ use crate::{
     metrics::Metrics,
     observe, provision,
     rates::{self, Rates},
-    reconcile,
+    reconcile, recover,
     retry::Pause,
     step::Step,
     upkeep,
@@ -60,6 +60,8 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         admitter: Admitter::default(),
         upkeep: Notify::new(),
         reconcile: Notify::new(),
+        recovery: settings.recovery.clone(),
+        recover: Notify::new(),
         metrics,
     });
 
@@ -104,6 +106,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let taking = [
         spawn(&worker, &stop, |worker, stop| async move { intake::run(&worker, &stop).await }),
         spawn(&worker, &stop, |worker, stop| async move { maintenance::run(&worker, &stop).await }),
+        spawn(&worker, &stop, |worker, stop| async move { recover::run(&worker, &stop).await }),
         spawn(&worker, &stop, provision::run),
     ];
     for task in taking {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::common::until;
 
 /// Deadlines that let a test wait for what takes minutes in production.
-pub const PACE: [(&str, &str); 17] = [
+pub const PACE: [(&str, &str); 22] = [
     ("MAX_RUNNERS_PER_ORG", "2"),
     ("WORKER_HEARTBEAT", "400ms"),
     ("WORKER_DEAD_AFTER", "2s"),
@@ -28,6 +28,11 @@ pub const PACE: [(&str, &str); 17] = [
     ("QUESTION_DELAY", "300ms"),
     ("BUSY_RECHECK", "3s"),
     ("GITHUB_TIMEOUT", "3s"),
+    ("RECOVER_INTERVAL", "1s"),
+    ("RECOVERY_CALLS_PER_HOUR", "1000000"),
+    ("REDISCOVER_INTERVAL", "1s"),
+    ("STRAY_INTERVAL", "1s"),
+    ("STRAY_CONFIRM", "1s"),
 ];
 
 /// The one worker's part: whoever is killed is followed by another process of the same name.
@@ -110,6 +115,7 @@ impl<'a> Run<'a> {
             }
             "upkeep.job_asked" | "upkeep.answered" | "upkeep.doubt_settled" => self.unheard().await,
             "reconcile.stopped" => self.stray_pod().await,
+            step if step.starts_with("recover.") => self.never_came(step).await,
             _ => {
                 self.arm_here().await;
                 self.job(200).await;
@@ -271,5 +277,27 @@ impl<'a> Run<'a> {
         });
         self.arm_here().await;
         pods.create(&PostParams::default(), &serde_json::from_value(stray).unwrap()).await.unwrap();
+    }
+
+    /// The webhook of a queued job comes to nothing, and GitHub has a registration that nobody knows.
+    async fn never_came(&mut self, step: &str) {
+        self.arm_here().await;
+        let control = async |what: &str, body: Value| self.stack.post(&format!("{}/_control/{what}", self.stack.github_url), &body).await.unwrap();
+        control("hooks", json!({ "owner": self.org, "kind": "organization" })).await;
+        if step == "recover.hook_dropped" {
+            self.github(json!({ "fault": "rest_status", "endpoint": "list_deliveries", "status": 404, "count": 1 })).await;
+        }
+        control("webhook", json!({ "url": "http://127.0.0.1:9/webhook" })).await;
+        let job = json!({ "org": self.org, "labels": ["code-linux"], "duration_ms": 2000 });
+        let job = self.stack.create_jobs(&job).await.unwrap()[0];
+        until("its webhook came to nothing", async || {
+            let log = self.stack.get(&format!("{}/_control/log", self.stack.github_url)).await.unwrap();
+            log["events"].as_array().unwrap().iter().any(|event| event["event"] == "webhook_answered" && event["job"] == job)
+        })
+        .await;
+        control("webhook", json!({ "url": format!("{}/webhook", self.stack.receiver_url) })).await;
+        let stray = json!({ "name": format!("jit-runner-{job}-stray"), "runner_group_id": 1, "labels": ["nothing"] });
+        self.stack.github_post(&format!("/orgs/{}/actions/runners/generate-jitconfig", self.org), &stray).await.unwrap();
+        self.jobs += 1;
     }
 }

@@ -1,9 +1,9 @@
-//! `doctor`: whether the ledger's invariants hold on the live store, and Redis is one to keep it.
+//! `doctor`: whether the ledger's invariants hold on the live store, and Redis is one to keep it; how soon a lost job is found.
 
 use std::process::ExitCode;
 
 use jit_core::{
-    ledger::Report,
+    ledger::{Report, recovery::Recovery},
     redis::check::{Severity, look},
 };
 
@@ -19,13 +19,22 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
         Err(_) if refused => Report::default(),
         Err(error) => return Err(error.into()),
     };
+    let recovery = match ctl.ledger.recovery().await {
+        Ok(recovery) => recovery,
+        Err(_) if refused => Recovery::default(),
+        Err(error) => return Err(error.into()),
+    };
     if ctl.is_json() {
         let mut value = serde_json::to_value(&report)?;
         value["redis"] = serde_json::json!(settings);
+        value["recovery"] = serde_json::json!(recovery);
         ctl.json(&value)?;
     } else {
         for finding in &settings {
             writeln!(ctl.out, "Redis: {}", finding.text)?;
+        }
+        for sentence in recovery.sentences() {
+            writeln!(ctl.out, "{sentence}")?;
         }
         writeln!(ctl.out, "looked at {} organizations, {} live runners, {} jobs that are not over", report.organizations, report.runners, report.jobs)?;
         for finding in &report.findings {

@@ -17,6 +17,7 @@ pub async fn whole(ctl: &mut Ctl<'_>, terminal: bool) -> anyhow::Result<ExitCode
     writeln!(ctl.out, "backlog     jit:events {events}, jit:provision {provision}, jit:ticks {ticks}, jit:dead {dead}")?;
     writeln!(ctl.out, "workers     {} alive", overview.workers)?;
     writeln!(ctl.out, "admission   {}", if overview.admitting { "open" } else { "closed until the running pods have been counted" })?;
+    writeln!(ctl.out, "recovery    {}", overview.recovery.sentences().join("\n            "))?;
     writeln!(ctl.out, "known       {} organizations; limit {} each where they have none of their own", overview.known_orgs, overview.max_per_org)?;
     if !overview.organizations.is_empty() {
         writeln!(ctl.out)?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use redis::{AsyncCommands, pipe};
 use serde::Serialize;
 
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, recovery::Recovery};
 use crate::event::JobId;
 
 /// One organization.
@@ -52,6 +52,8 @@ pub struct Overview {
     pub runners: BTreeMap<String, u64>,
     /// Whether admission is open (a reconcile has run since the data came up).
     pub admitting: bool,
+    /// What never came, and how soon it is found.
+    pub recovery: Recovery,
 }
 
 /// All that is known of a job: the fields of `job:{id}:info`.
@@ -257,6 +259,7 @@ impl Ledger {
         overview.workers = workers;
         drop(connection);
         overview.admitting = self.gate_is_open().await?;
+        overview.recovery = self.recovery().await?;
         for info in self.runners().await?.into_values() {
             *overview.runners.entry(shown_state(&info).to_owned()).or_default() += 1;
         }

@@ -2,7 +2,7 @@
 //!
 //! Webhooks get lost, and data does. Three things bring back what they would have told: failed deliveries are repeated, repositories are
 //! swept for jobs that are unknown here, and registrations that nobody owns are deleted. Here stand their cursors, so that any worker can
-//! go on where another stopped, and a budget of GitHub calls that all of them share. Nothing here changes a job or a runner: what is found
+//! go on where another stopped. Nothing here changes a job or a runner: what is found
 //! is appended to `jit:events` and takes the ordinary way, so a webhook that comes late after all is the same event twice, which is harmless.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -121,10 +121,12 @@ pub struct HookCursor {
 }
 
 /// How recovery stands, for people and metrics.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recovery {
     /// A worker has looked for lost jobs at least once.
     pub active: bool,
+    /// When a worker last looked, ms.
+    pub ticked_at: Option<i64>,
     /// Time in which a lost job is found, in seconds; none before the first tick.
     pub seconds: Option<u64>,
     /// Repositories that are swept.
@@ -190,7 +192,7 @@ fn rough(seconds: u64) -> String {
 #[serde(default)]
 #[derive(Default)]
 struct Lists {
-    granted: bool,
+    taken: bool,
     owners: Vec<String>,
     scopes: Vec<String>,
     delete: Vec<Registered>,
@@ -210,6 +212,14 @@ impl Ledger {
         self.recover::<Value>(args).await.map(|_| ())
     }
 
+    /// Takes the right to work on a slice for `at_most`, unless a worker that was heard of within `dead_after` has it. Give it back by [`Ledger::end_tick`].
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn take_recovery(&self, worker: &str, at_most: Duration, dead_after: Duration) -> Result<bool, LedgerError> {
+        Ok(self.recover::<Lists>(json!({ "op": "take", "worker": worker, "at_most": millis(at_most), "dead_after": millis(dead_after) })).await?.taken)
+    }
+
     /// Begins a tick: prunes, and says whether everything has to be looked for anew.
     ///
     /// # Errors
@@ -222,20 +232,12 @@ impl Ledger {
         .await
     }
 
-    /// Takes calls of GitHub off recovery's budget of this hour; false when they have to wait.
+    /// Up to `n` repositories that this pass has still to visit, without the first `from`; with `start` a new pass begins where the last is over.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn recovery_spend(&self, calls: u64) -> Result<bool, LedgerError> {
-        Ok(self.recover::<Lists>(json!({ "op": "spend", "calls": calls })).await?.granted)
-    }
-
-    /// Up to `n` repositories that this pass has still to visit; with `start` a new pass begins where the last is over.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn sweep(&self, n: u32, start: bool) -> Result<Sweep, LedgerError> {
-        self.recover(json!({ "op": "sweep", "n": n, "start": start })).await
+    pub async fn sweep(&self, from: usize, n: u32, start: bool) -> Result<Sweep, LedgerError> {
+        self.recover(json!({ "op": "sweep", "from": from, "n": n, "start": start })).await
     }
 
     /// A repository was visited, which took so many calls.
@@ -400,6 +402,14 @@ impl Ledger {
         self.note(args).await
     }
 
+    /// The receiver can be reached again: what failed again meanwhile need not wait any longer.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn hook_awake(&self, hook: &str) -> Result<(), LedgerError> {
+        self.note(json!({ "op": "awake", "hook": hook })).await
+    }
+
     /// Up to `n` deliveries to repeat now: those of queued jobs first, newest first.
     ///
     /// # Errors
@@ -437,6 +447,7 @@ impl Ledger {
         let count = |name: &str| number(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         Ok(Recovery {
             active: state.contains_key("ticked_at"),
+            ticked_at: number("ticked_at"),
             seconds: state.contains_key("ticked_at").then(|| {
                 let pass = (count("pass_repos"), count("pass_calls"));
                 let running = number("sweep_began").map_or(0, |began| u64::try_from(now - began).unwrap_or(0));

@@ -145,9 +145,10 @@ impl Stack {
             stack.parts.push(kubelet);
             stack.part("kubelet")?.spawn().await?;
         }
-        let env = stack.environment(options);
+        let mut env = stack.environment(options);
         let receiver_env = stack.environment_of("receiver", &env, options).await?;
         stack.start_receiver(&receiver_env, &webhook_secret).await?;
+        env.insert(0, ("WEBHOOK_URL".to_owned(), format!("{}/webhook", stack.receiver_url)));
         stack.post(&format!("{}/_control/webhook", stack.github_url), &serde_json::json!({ "url": format!("{}/webhook", stack.receiver_url) })).await?;
         for number in 1..=options.workers {
             let name = format!("worker-{number}");

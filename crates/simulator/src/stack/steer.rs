@@ -76,6 +76,15 @@ impl Stack {
         self.get(&format!("{}/_control/summary", self.github_url)).await
     }
 
+    /// A POST to GitHub's API with the token that the workers have, JSON both ways.
+    ///
+    /// # Errors
+    /// When GitHub refuses.
+    pub async fn github_post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let token = std::fs::read_to_string(self.dir.path().join("token"))?;
+        Ok(self.http.post(format!("{}/api/v3{path}", self.github_url)).bearer_auth(token.trim()).json(body).send().await?.error_for_status()?.json().await?)
+    }
+
     /// Creates jobs at GitHub, which sends their webhooks. Their ids.
     ///
     /// # Errors

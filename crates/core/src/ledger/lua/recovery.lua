@@ -20,6 +20,16 @@ local function listed(result, name, list)
   return result
 end
 
+-- Takes the right to work on a slice, from nobody or from a worker that is dead. args: worker, at_most, dead_after (ms)
+function ops.take()
+  local key = 'tick:recovery:work'
+  local holder = call('GET', key)
+  local alive = holder and (tonumber(call('ZSCORE', 'workers:alive', holder)) or 0) > now - args.dead_after
+  if holder and alive then return { taken = false } end
+  call('SET', key, args.worker, 'PX', args.at_most)
+  return { taken = true }
+end
+
 -- A tick begins. args: interval, calls_per_hour, rediscover_interval (ms), redelivery, scopes (organization | repository | an enterprise's scope)
 -- Where the epoch is another than at the tick before, the data may have been lost: everything is looked for anew, and at once.
 function ops.tick()
@@ -56,25 +66,8 @@ function ops.tick()
   return { open = true, urgent = number('urgent') == 1, rediscovery = rediscovery or nil }
 end
 
--- Takes calls of GitHub off the hour's budget. It is spent evenly over the hour, but for a twentieth in advance; what is urgent may use all of it at once.
--- args: calls
-function ops.spend()
-  local hourly, began = number('calls_per_hour'), number('window_began')
-  if now - began >= HOUR_MS or now < began then
-    began = now
-    call('HSET', STATE, 'window_began', now, 'window_calls', 0)
-  end
-  local allowed = hourly
-  if number('urgent') == 0 then
-    allowed = math.min(hourly, hourly * (now - began) / HOUR_MS + math.max(hourly / 20, 10))
-  end
-  if number('window_calls') + args.calls > allowed then return { granted = false } end
-  call('HINCRBY', STATE, 'window_calls', args.calls)
-  return { granted = true }
-end
-
 -- The repositories to look at next, newest first. A pass begins with all that are active; one that a pass adds is looked at in the next.
--- args: n, start (a new pass may begin)
+-- args: from, n, start (a new pass may begin)
 function ops.sweep()
   if call('EXISTS', 'repos:sweep') == 0 then
     local began = number('sweep_began')
@@ -86,7 +79,7 @@ function ops.sweep()
     if not args.start then return { ended = true } end
     call('HSET', STATE, 'sweep_began', now, 'sweep_repos', call('ZUNIONSTORE', 'repos:sweep', 1, 'repos:active'), 'sweep_calls', 0)
   end
-  return listed({ ended = false }, 'repos', call('ZREVRANGE', 'repos:sweep', 0, args.n - 1))
+  return listed({ ended = false }, 'repos', call('ZREVRANGE', 'repos:sweep', args.from, args.from + args.n - 1))
 end
 
 -- A repository was looked at. args: repo, calls (that it took)
@@ -133,13 +126,13 @@ end
 
 -- Repositories and owners of repositories that GitHub told of. args: repos ([{name, at}]), owners, done (an owner), cursor (of the list of owners; `end`: all listed)
 function ops.discovered()
-  local sweeping = call('HEXISTS', STATE, 'sweep_began') == 1
   local urgent = number('urgent') == 1
   for _, repo in ipairs(args.repos or {}) do
     local at = math.min(repo.at, now)
     if at > now - FORGET_REPO_MS then
       local added = call('ZADD', 'repos:active', 'GT', 'CH', at, repo.name)
-      if sweeping and urgent and added == 1 then
+      if urgent and added == 1 then -- not in the next pass, but at once
+        if call('HSETNX', STATE, 'sweep_began', now) == 1 then call('HSET', STATE, 'sweep_repos', 0, 'sweep_calls', 0) end
         call('HINCRBY', STATE, 'sweep_repos', call('ZADD', 'repos:sweep', 'GT', at, repo.name))
       end
     end
@@ -150,6 +143,7 @@ function ops.discovered()
   if call('HGET', STATE, 'rediscovery') == 'end' and call('EXISTS', 'owners:rediscover') == 0 then
     call('HDEL', STATE, 'rediscovery')
     call('HSET', STATE, 'rediscovered_at', now)
+    if call('HEXISTS', STATE, 'sweep_began') == 0 then call('HDEL', STATE, 'urgent') end
   end
   return {}
 end
@@ -224,6 +218,19 @@ function ops.deliveries()
   return {}
 end
 
+-- A hook's receiver can be reached again: its deliveries wait no longer. args: hook
+function ops.awake()
+  for _, guid in ipairs(call('ZRANGE', 'deliveries:later', 0, 9999)) do
+    local key = 'delivery:' .. guid
+    if call('HGET', key, 'hook') == args.hook then
+      call('ZREM', 'deliveries:later', guid)
+      call('HDEL', key, 'not_before')
+      call('ZADD', 'deliveries:failed', priority(key), guid)
+    end
+  end
+  return {}
+end
+
 -- The deliveries to repeat next. args: n
 function ops.redeliverable()
   for _, guid in ipairs(call('ZRANGEBYSCORE', 'deliveries:later', '-inf', now, 'LIMIT', 0, 1000)) do
@@ -247,6 +254,7 @@ end
 function ops.redelivered()
   local key = 'delivery:' .. args.guid
   call('ZREM', 'deliveries:failed', args.guid)
+  call('ZREM', 'deliveries:later', args.guid)
   if args.forgotten then
     call('HSET', key, 'settled', 1)
   else

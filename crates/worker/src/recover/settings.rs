@@ -1,0 +1,90 @@
+//! What recovery is configured with.
+
+use std::time::Duration;
+
+use jit_core::{
+    config::{GithubSettings, Problems, Scope},
+    ledger::recovery::RecoverySettings,
+};
+use url::Url;
+
+/// Flags of recovery.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RecoverArgs {
+    /// Address of /webhook as GitHub knows it, for example https://jit-runner.example.com/webhook: failed deliveries of webhooks that go there are repeated
+    #[arg(long, env, default_value = "")]
+    webhook_url: String,
+    /// Time between two looks for what never came; the beat's, too
+    #[arg(long, env, default_value = "60s")]
+    recover_interval: String,
+    /// The list of repositories that are looked through is rebuilt from GitHub this often
+    #[arg(long, env, default_value = "24h", hide_short_help = true)]
+    rediscover_interval: String,
+    /// The registrations of an organization are searched for strays this often
+    #[arg(long, env, default_value = "1h", hide_short_help = true)]
+    stray_interval: String,
+    /// A stray registration is deleted when it was seen twice, at least so far apart
+    #[arg(long, env, default_value = "10m", hide_short_help = true)]
+    stray_confirm: String,
+}
+
+/// How recovery works, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which jobs are ours.
+    pub jobs: GithubSettings,
+    /// Address of `/webhook` as GitHub knows it; without it failed deliveries are not repeated.
+    pub webhook_url: Option<Url>,
+    /// Time between two ticks.
+    pub interval: Duration,
+    /// Time between two rebuilds of the list of repositories.
+    pub rediscover_interval: Duration,
+    /// Time between two looks at the registrations of a scope.
+    pub stray_interval: Duration,
+    /// A stray registration is deleted when it was seen twice, at least so far apart.
+    pub stray_confirm: Duration,
+}
+
+impl RecoverArgs {
+    /// Checks all of it.
+    pub fn resolve(&self, jobs: &GithubSettings, problems: &mut Problems) -> Settings {
+        let webhook_url = match self.webhook_url.trim() {
+            "" => None,
+            text => {
+                let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+                if url.is_none() {
+                    problems.add(format!(
+                        "WEBHOOK_URL={text:?}: use the address that stands in the webhook at GitHub, for example https://jit-runner.example.com/webhook"
+                    ));
+                }
+                url
+            }
+        };
+        Settings {
+            jobs: jobs.clone(),
+            webhook_url,
+            interval: problems.duration("RECOVER_INTERVAL", &self.recover_interval),
+            rediscover_interval: problems.duration("REDISCOVER_INTERVAL", &self.rediscover_interval),
+            stray_interval: problems.duration("STRAY_INTERVAL", &self.stray_interval),
+            stray_confirm: problems.duration("STRAY_CONFIRM", &self.stray_confirm),
+        }
+    }
+}
+
+impl Settings {
+    /// As the ledger is told, with the calls of GitHub that all credentials may make in an hour.
+    pub(super) fn of_ledger(&self, calls_per_hour: u64) -> RecoverySettings {
+        let scopes = match &self.jobs.scope {
+            Scope::Organization => "organization".to_owned(),
+            Scope::Repository => "repository".to_owned(),
+            Scope::Enterprise(slug) => format!("enterprises/{slug}"),
+        };
+        RecoverySettings {
+            interval: self.interval,
+            calls_per_hour,
+            rediscover_interval: self.rediscover_interval,
+            redelivery: self.webhook_url.is_some(),
+            scopes,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Strays: registrations with our prefix that are offline, not busy, and nobody's here. Seen twice, they are deleted.
+//!
+//! They are left over from a crash between GitHub's answer and ours, or from a Redis that lost its data. A runner that is live here is
+//! never one; nor is one of another prefix. Two installations that share a prefix on one GitHub would take each other's runners for strays.
+
+use jit_core::ledger::{LedgerError, recovery::Registered};
+use jit_github::{Deletion, Runner, RunnerStatus, Scope};
+
+use super::{Slice, Told, Turn};
+use crate::step::Step;
+
+/// Scopes that are taken from the ledger at once.
+const BATCH: u32 = 20;
+
+/// Looks at the registrations of the scopes whose time has come.
+pub(super) async fn look(slice: &mut Slice<'_>) -> Result<(), LedgerError> {
+    while slice.goes_on() {
+        let scopes = slice.worker.ledger.stray_scopes(BATCH).await.step("recover.stray_scopes_read")?;
+        if scopes.is_empty() {
+            return Ok(());
+        }
+        for text in scopes {
+            if !slice.goes_on() || !scope(slice, &text).await? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks at one scope; false when it has to wait.
+async fn scope(slice: &mut Slice<'_>, text: &str) -> Result<bool, LedgerError> {
+    let worker = slice.worker;
+    let (mut seen, mut cleared) = (Vec::new(), Vec::new());
+    let scope = text.parse::<Scope>().ok();
+    if let Some(scope) = &scope {
+        let mut page = 1;
+        loop {
+            let client = match slice.call(scope).await? {
+                Turn::Call(client) => client,
+                Turn::Later => return Ok(false),
+                Turn::NotServed => break,
+            };
+            let listed = match client.runners_page(scope, page).await.step("recover.runners_listed") {
+                Ok(listed) => listed,
+                Err(error) if slice.told(scope, &error) == Told::Refused => break,
+                Err(_) => return Ok(false),
+            };
+            for runner in listed.items.iter().filter(|runner| is_ours(&runner.name, &worker.limits.prefix)) {
+                let list = if may_be_stray(runner) { &mut seen } else { &mut cleared };
+                list.push(Registered { name: runner.name.clone(), id: runner.id.to_string() });
+            }
+            if !listed.more {
+                break;
+            }
+            page += 1;
+        }
+    }
+    let (confirm, again) = (worker.recovery.stray_confirm, worker.recovery.stray_interval);
+    let delete = worker.ledger.strays(text, &seen, &cleared, confirm, again).await.step("recover.strays_noted")?;
+    let Some(scope) = scope else { return Ok(true) };
+    for stray in delete {
+        let Ok(id) = stray.id.parse() else { continue };
+        let Turn::Call(client) = slice.call(&scope).await? else { return Ok(false) };
+        match client.delete_runner(&scope, id).await.step("recover.stray_deleted") {
+            Ok(Deletion::Busy) => {} // it works after all
+            Ok(deletion) => {
+                if deletion == Deletion::Deleted {
+                    tracing::info!(runner.name = stray.name, scope = text, "deleted a registration that nobody here knows");
+                    worker.metrics.strays_deleted.inc();
+                }
+                worker.ledger.stray_gone(text, &stray).await.step("recover.stray_settled")?;
+            }
+            Err(error) if slice.told(&scope, &error) == Told::Refused => {}
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn is_ours(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))
+}
+
+fn may_be_stray(runner: &Runner) -> bool {
+    runner.status == RunnerStatus::Offline && !runner.busy
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_is_ours_by_the_whole_prefix() {
+        assert!(super::is_ours("jit-runner-7-abc", "jit-runner"));
+        assert!(!super::is_ours("jit-runnerette-7-abc", "jit-runner") && !super::is_ours("build-01", "jit-runner"));
+    }
+}
