@@ -149,7 +149,7 @@ async fn the_messages_are_those_that_operators_know_in_korean() {
 async fn wrong_limits_and_names_change_nothing() {
     let receiver = Receiver::start().await;
     let empty = receiver.store().await;
-    for limit in [json!(0), json!(1001), json!(-1), json!(2.5), json!(25.0), json!("25"), json!(true), Value::Null, json!([1]), json!({}), json!(1e30)] {
+    for limit in [json!(0), json!(1001), json!(-1), json!(2.5), json!(25.5), json!("25"), json!(true), Value::Null, json!([1]), json!({}), json!(1e30)] {
         let one = receiver.admin(Method::PUT, "/admin/org-limits/acme", json!({ "limit": limit })).await.refused(422);
         assert!(one.starts_with("limit: "), "{one}");
         let many = receiver.admin(Method::PUT, "/admin/org-limits", json!({ "limits": { "good": 5, "bad-one": limit } })).await.refused(422);
