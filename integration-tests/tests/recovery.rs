@@ -118,6 +118,32 @@ async fn failed_deliveries_of_a_repositorys_hook_are_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_apps_deliveries_are_repeated_and_its_installations_searched() {
+    let key = |name: &str| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/github/tests/common").join(name).display().to_string();
+    let private = key("app-pkcs1.pem");
+    let env = [("GITHUB_APP_ID", "4711"), ("GITHUB_APP_PRIVATE_KEY_FILE", private.as_str()), ("REDISCOVER_INTERVAL", "2s")];
+    let mut options = attentive(2, &env);
+    options.github_args = ["--app-id", "4711", "--app-public-key-file", &key("app-public.pem")].map(str::to_owned).into();
+    let mut stack = Stack::start(&options).await.unwrap();
+    let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
+    for org in ["org-0001", "org-0002"] {
+        control(&stack, "app", json!({ "account": org, "state": "installed" })).await;
+    }
+    control(&stack, "hooks", json!({ "owner": "org-0001", "kind": "app" })).await;
+    until("the App's hook is found", async || number(&recovery(&stack).await, "/hooks") == 1).await;
+    control(&stack, "faults", json!({ "fault": "rest_status", "endpoint": "list_runs", "status": 403 })).await;
+    an_hour_without_receiver(&mut stack, 6).await;
+    all_over(&stack, 6).await;
+    let now = recovery(&stack).await;
+    assert!(number(&now, "/redelivered") >= 6 && number(&now, "/found_jobs") == 0, "{now}");
+    stack.end_github_faults(None).await.unwrap();
+    // An organization that was never heard of, and is not known but by the installation there.
+    control(&stack, "faults", json!({ "fault": "webhook_drop", "action": "queued" })).await;
+    stack.create_jobs(&jobs("org-0002", "new", 4)).await.unwrap();
+    prove(stack, &pods, 10, 3, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_enterprises_hook_has_no_deliveries_and_its_jobs_are_swept() {
     let mut stack = Stack::start(&attentive(1, &[])).await.unwrap();
     let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;

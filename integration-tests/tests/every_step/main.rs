@@ -31,7 +31,8 @@ async fn a_worker_may_die_at_every_step() {
     let steps: Vec<String> = source::steps().into_keys().filter(|step| step.starts_with(&wanted)).collect();
     // GitHub tells what is left of the hour's calls, so that a worker has something to note.
     let mut options = kubernetes(steps.len() + 1, 1, &PACE);
-    options.github_args.extend(["--rate-limit".to_owned(), "1000000".to_owned()]);
+    let app = ["--app-id", "4711", "--app-public-key-file", &scenarios::app_key("app-public.pem")].map(str::to_owned);
+    options.github_args.extend(["--rate-limit".to_owned(), "1000000".to_owned()].into_iter().chain(app));
     let mut stack = Stack::start(&options).await.unwrap();
     let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
     let (mut jobs, mut cancelled) = (0, 0);

@@ -41,6 +41,11 @@ const WORKER: &str = "worker-1";
 /// A worker that says that it lives, and does nothing.
 const GHOST: &str = "ghost";
 
+/// A key of the App that the simulated GitHub knows.
+pub fn app_key(name: &str) -> String {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/github/tests/common").join(name).display().to_string()
+}
+
 /// One step, in an organization of its own.
 pub struct Run<'a> {
     pub stack: &'a mut Stack,
@@ -115,6 +120,7 @@ impl<'a> Run<'a> {
             }
             "upkeep.job_asked" | "upkeep.answered" | "upkeep.doubt_settled" => self.unheard().await,
             "reconcile.stopped" => self.stray_pod().await,
+            "recover.app_hook_asked" | "recover.app_hook_read" | "recover.installations_listed" => self.as_an_app().await,
             step if step.starts_with("recover.") => self.never_came(step).await,
             _ => {
                 self.arm_here().await;
@@ -277,6 +283,23 @@ impl<'a> Run<'a> {
         });
         self.arm_here().await;
         pods.create(&PostParams::default(), &serde_json::from_value(stray).unwrap()).await.unwrap();
+    }
+
+    /// The worker that dies is a GitHub App; those after it have the token again.
+    async fn as_an_app(&mut self) {
+        let token = self.stack.dir().join("token").display().to_string();
+        let worker = self.stack.part(WORKER).unwrap();
+        worker.set_env("GITHUB_APP_ID", Some("4711"));
+        worker.set_env("GITHUB_APP_PRIVATE_KEY_FILE", Some(&app_key("app-pkcs1.pem")));
+        worker.set_env("GITHUB_PAT_FILE", None);
+        // Hooks were asked for by others before; so long ago that they are asked for again.
+        let _: i64 = redis::cmd("DEL").arg("hooks:asked").query_async(&mut self.redis().await).await.unwrap();
+        self.arm_here().await;
+        // These count from the next start on.
+        let worker = self.stack.part(WORKER).unwrap();
+        worker.set_env("GITHUB_APP_ID", None);
+        worker.set_env("GITHUB_APP_PRIVATE_KEY_FILE", None);
+        worker.set_env("GITHUB_PAT_FILE", Some(&token));
     }
 
     /// The webhook of a queued job comes to nothing, and GitHub has a registration that nobody knows.

@@ -18,7 +18,7 @@ use jit_core::ledger::{
     LedgerError, Spare,
     recovery::{RecoverySettings, RecoveryTick},
 };
-use jit_github::{BackOff, Client, Error, Scope};
+use jit_github::{BackOff, Client, Credential, Error, Scope};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -170,12 +170,14 @@ impl<'a> Slice<'a> {
 
     /// Asks for one call about this scope. What is begun may be finished, also beyond the tick's share, but never beyond the hour's budget.
     async fn call(&mut self, scope: &Scope) -> Result<Turn, LedgerError> {
-        if self.ended || self.stop.is_cancelled() {
-            return Ok(Turn::Later);
-        }
         let Ok(credential) = self.worker.github.of(scope) else { return Ok(Turn::NotServed) };
         let account = credential.account(scope);
-        if self.exhausted.contains(&account) {
+        self.call_as(credential, account).await
+    }
+
+    /// Asks for one call as this credential, on account of what GitHub counts it for.
+    async fn call_as(&mut self, credential: Credential, account: String) -> Result<Turn, LedgerError> {
+        if self.ended || self.stop.is_cancelled() || self.exhausted.contains(&account) {
             return Ok(Turn::Later);
         }
         if self.worker.ledger.spend_spare(&account, 1, &self.worker.budget).await.step("recover.spent")? != Spare::Allowed {
@@ -186,23 +188,32 @@ impl<'a> Slice<'a> {
         Ok(Turn::Call(credential.client))
     }
 
-    /// Takes note of an error.
+    /// Takes note of an error of a call about this scope.
     fn told(&mut self, scope: &Scope, error: &Error) -> Told {
+        let account = self.worker.github.of(scope).map(|credential| credential.account(scope)).unwrap_or_default();
+        self.told_of(account, error)
+    }
+
+    /// Takes note of an error of a call on this account.
+    fn told_of(&mut self, account: String, error: &Error) -> Told {
         match error.backs_off() {
             BackOff::Class | BackOff::Organization => {
-                tracing::debug!(%error, scope = %scope, "recovery goes on with the next");
+                tracing::debug!(%error, "recovery goes on with the next");
                 return Told::Refused;
             }
             BackOff::Credential => {
-                if let Ok(credential) = self.worker.github.of(scope) {
-                    self.exhausted.insert(credential.account(scope));
-                }
+                self.exhausted.insert(account);
             }
             BackOff::All => self.ended = true,
         }
-        tracing::warn!(%error, scope = %scope, "GitHub does not answer recovery; the next tick goes on");
+        tracing::warn!(%error, "GitHub does not answer recovery; the next tick goes on");
         Told::Later
     }
+}
+
+/// The credentials that are GitHub Apps.
+fn apps(worker: &Worker) -> Vec<Credential> {
+    worker.github.all().iter().filter(|credential| credential.client.is_app()).cloned().collect()
 }
 
 /// The scope of a repository by its full name.

@@ -13,7 +13,7 @@ use jit_core::ledger::{
 use jit_github::{Client, Delivery, Hook, HookAddress, Scope};
 use url::Url;
 
-use super::{Slice, Told, Turn};
+use super::{Slice, Told, Turn, apps};
 use crate::{metrics::Redelivered, step::Step};
 
 /// So often one event is repeated at most: with waits of 1, 2, 4, … 60 minutes, some three hours.
@@ -29,9 +29,8 @@ const BATCH: u32 = 500;
 
 /// Reads the deliveries of the hooks that are ours, and has those repeated that failed.
 pub(super) async fn some(slice: &mut Slice<'_>) -> Result<(), LedgerError> {
-    if slice.worker.recovery.webhook_url.is_none() {
-        return Ok(());
-    }
+    let Some(url) = slice.worker.recovery.webhook_url.clone() else { return Ok(()) };
+    look_for_the_apps_hook(slice, &url).await?;
     let mut away = HashSet::new();
     for (hook, mut cursor) in slice.worker.ledger.hooks().await.step("recover.hooks_read")? {
         if !slice.goes_on() {
@@ -47,20 +46,52 @@ pub(super) async fn some(slice: &mut Slice<'_>) -> Result<(), LedgerError> {
     repeat(slice, away).await
 }
 
-/// The scope whose credential asks about a hook. The App's own hook is asked about as the App, which no credential of an owner is.
-fn scope_of(hook: &HookAddress) -> Option<&Scope> {
-    match hook {
-        HookAddress::Of(scope, _) => Some(scope),
-        HookAddress::App => None,
-    }
-}
-
-async fn client_for(slice: &mut Slice<'_>, hook: &HookAddress) -> Result<Option<(Client, Scope)>, LedgerError> {
-    let Some(scope) = scope_of(hook).cloned() else { return Ok(None) };
-    Ok(match slice.call(&scope).await? {
-        Turn::Call(client) => Some((client, scope)),
+/// What asks about a hook, and the account that it is counted for. The App's own hook is asked about as the App; there is one App for that.
+async fn client_for(slice: &mut Slice<'_>, hook: &HookAddress) -> Result<Option<(Client, String)>, LedgerError> {
+    let (credential, account) = match hook {
+        HookAddress::Of(scope, _) => match slice.worker.github.of(scope) {
+            Ok(credential) => (credential.clone(), credential.account(scope)),
+            Err(_) => return Ok(None),
+        },
+        HookAddress::App => match apps(slice.worker).into_iter().next() {
+            Some(app) => (app.clone(), app.account_of(None)),
+            None => return Ok(None),
+        },
+    };
+    Ok(match slice.call_as(credential, account.clone()).await? {
+        Turn::Call(client) => Some((client, account)),
         Turn::Later | Turn::NotServed => None,
     })
+}
+
+/// Looks, once in a while, whether the App's own webhook is ours.
+async fn look_for_the_apps_hook(slice: &mut Slice<'_>, url: &Url) -> Result<(), LedgerError> {
+    if apps(slice.worker).is_empty() {
+        return Ok(());
+    }
+    let address = HookAddress::App.to_string();
+    let within = slice.worker.recovery.rediscover_interval;
+    if slice.worker.ledger.hooks_were_asked(&address, within).await.step("recover.app_hook_asked")? {
+        return Ok(());
+    }
+    let Some((client, account)) = client_for(slice, &HookAddress::App).await? else { return Ok(()) };
+    match client.app_hook_url().await.step("recover.app_hook_read") {
+        Ok(Some(its)) if leads_to(&its, url) => found(slice, &address).await?,
+        Ok(_) => {}
+        Err(error) => {
+            slice.told_of(account, &error);
+        }
+    }
+    Ok(())
+}
+
+/// Takes down a webhook of ours, unless it is known.
+async fn found(slice: &mut Slice<'_>, address: &str) -> Result<(), LedgerError> {
+    if !slice.worker.ledger.hooks().await.step("recover.hooks_compared")?.contains_key(address) {
+        tracing::info!(hook = address, "failed deliveries of this webhook are repeated");
+        slice.worker.ledger.keep_hook(address, Some(&HookCursor::default())).await.step("recover.hook_found")?;
+    }
+    Ok(())
 }
 
 /// Reads on in a hook's deliveries.
@@ -70,11 +101,11 @@ async fn walk(slice: &mut Slice<'_>, hook: &HookAddress, cursor: &mut HookCursor
         if !slice.goes_on() {
             return Ok(());
         }
-        let Some((client, scope)) = client_for(slice, hook).await? else { return Ok(()) };
+        let Some((client, account)) = client_for(slice, hook).await? else { return Ok(()) };
         let page = match client.deliveries(hook, cursor.page.as_deref()).await.step("recover.deliveries_listed") {
             Ok(page) => page,
             Err(error) => {
-                if slice.told(&scope, &error) == Told::Refused {
+                if slice.told_of(account, &error) == Told::Refused {
                     // Either the hook is gone, or the page that the walk was to go on with.
                     let anew = cursor.page.take().map(|_| HookCursor { walk_from: None, ..cursor.clone() });
                     slice.worker.ledger.keep_hook(&name, anew.as_ref()).await.step("recover.hook_dropped")?;
@@ -134,10 +165,10 @@ async fn repeat(slice: &mut Slice<'_>, away: HashSet<String>) -> Result<(), Ledg
             continue;
         }
         let (Ok(hook), Ok(id)) = (delivery.hook.parse::<HookAddress>(), delivery.id.parse::<u64>()) else { continue };
-        let Some((client, scope)) = client_for(slice, &hook).await? else { continue };
+        let Some((client, account)) = client_for(slice, &hook).await? else { continue };
         let will = match client.redeliver(&hook, id).await.step("recover.redelivered") {
             Ok(will) => will,
-            Err(error) if slice.told(&scope, &error) == Told::Refused => false,
+            Err(error) if slice.told_of(account, &error) == Told::Refused => false,
             Err(_) => continue,
         };
         slice.worker.ledger.redelivered(&delivery.guid, !will).await.step("recover.redelivery_noted")?;
@@ -169,10 +200,7 @@ pub(super) async fn look_for_hooks(slice: &mut Slice<'_>, repository: &Scope) ->
             };
             for hook in hooks.items.iter().filter(|hook| is_ours(hook, &url)) {
                 let address = HookAddress::Of(scope.clone(), hook.id).to_string();
-                if !slice.worker.ledger.hooks().await.step("recover.hooks_compared")?.contains_key(&address) {
-                    tracing::info!(hook = address, "failed deliveries of this webhook are repeated");
-                    slice.worker.ledger.keep_hook(&address, Some(&HookCursor::default())).await.step("recover.hook_found")?;
-                }
+                found(slice, &address).await?;
             }
             if !hooks.more {
                 break;
@@ -185,12 +213,13 @@ pub(super) async fn look_for_hooks(slice: &mut Slice<'_>, repository: &Scope) ->
 
 /// Whether a webhook is switched on, comes to us, and tells of jobs.
 fn is_ours(hook: &Hook, url: &Url) -> bool {
-    let same = hook
-        .url
-        .as_deref()
-        .and_then(|text| Url::parse(text).ok())
-        .is_some_and(|its| its.origin() == url.origin() && its.path().trim_end_matches('/') == url.path().trim_end_matches('/'));
-    hook.active && same && hook.events.iter().any(|event| matches!(event.as_str(), "workflow_job" | "*"))
+    let leads_here = hook.url.as_deref().is_some_and(|its| leads_to(its, url));
+    hook.active && leads_here && hook.events.iter().any(|event| matches!(event.as_str(), "workflow_job" | "*"))
+}
+
+/// Whether an address is ours, however it is written.
+fn leads_to(text: &str, url: &Url) -> bool {
+    Url::parse(text).is_ok_and(|its| its.origin() == url.origin() && its.path().trim_end_matches('/') == url.path().trim_end_matches('/'))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Rediscovery: which repositories may have jobs, asked of GitHub. Those that were pushed to in the last 30 days are swept.
 //!
-//! A GHES lists its organizations. github.com and GHE.com do not, or list strangers': there it is the organizations that are known here, or
-//! that a credential names. A user's repositories are known by their jobs alone.
+//! A GHES lists its organizations, and an App where it is installed. github.com and GHE.com list strangers': with a token it is the organizations
+//! that are known here there, or that a credential names. A user's repositories are known by their jobs alone.
 
 use jit_core::ledger::LedgerError;
-use jit_github::{EVERYBODY, Repository, Scope};
+use jit_github::{Credential, EVERYBODY, Repository, Scope};
 
-use super::{Slice, Told, Turn};
+use super::{Slice, Told, Turn, apps};
 use crate::step::Step;
 
 /// Owners whose repositories are listed before the sweep goes on.
@@ -41,15 +41,20 @@ async fn owners(slice: &mut Slice<'_>, cursor: &str) -> Result<bool, LedgerError
         owners = worker.ledger.known_owners().await.step("recover.known_read")?;
         owners.extend(worker.github.all().iter().flat_map(|credential| credential.owners.iter().cloned()).filter(|owner| owner != EVERYBODY));
     }
+    let apps = apps(worker);
+    for app in apps.iter().filter(|_| cursor == "0") {
+        if !installations(slice, app, &mut owners).await? {
+            return Ok(false);
+        }
+    }
     let mut next = END.to_owned();
-    if lists_its_organizations(&worker.recovery.jobs.server_url)
-        && let Some(anybody) = worker.github.all().first().and_then(|credential| credential.owners.first().cloned())
-    {
-        let scope = Scope::Organization(anybody);
-        let client = match slice.call(&scope).await? {
+    // An App is told of its own installations; a token, of all that there is.
+    let token = worker.github.all().iter().find(|credential| !credential.client.is_app()).cloned();
+    if let Some(token) = token.filter(|_| lists_its_organizations(&worker.recovery.jobs.server_url)) {
+        let account = token.account_of(None);
+        let client = match slice.call_as(token, account.clone()).await? {
             Turn::Call(client) => client,
-            Turn::Later => return Ok(false),
-            Turn::NotServed => return Ok(true),
+            Turn::Later | Turn::NotServed => return Ok(false),
         };
         match client.organizations(cursor.parse().unwrap_or(0)).await.step("recover.organizations_listed") {
             Ok(listed) => {
@@ -58,13 +63,33 @@ async fn owners(slice: &mut Slice<'_>, cursor: &str) -> Result<bool, LedgerError
                 }
                 owners.extend(listed.items.into_iter().map(|organization| organization.login));
             }
-            Err(error) if slice.told(&scope, &error) == Told::Refused => {}
+            Err(error) if slice.told_of(account, &error) == Told::Refused => {}
             Err(_) => return Ok(false),
         }
     }
     owners.retain(|owner| worker.github.serving(owner.split('/').next().unwrap_or(owner)).is_some());
     worker.ledger.discovered(&[], &owners, None, Some(&next)).await.step("recover.owners_noted")?;
     Ok(true)
+}
+
+/// Adds the organizations where an App is installed; false when that has to wait.
+async fn installations(slice: &mut Slice<'_>, app: &Credential, owners: &mut Vec<String>) -> Result<bool, LedgerError> {
+    let account = app.account_of(None);
+    let mut page = 1;
+    while let Turn::Call(client) = slice.call_as(app.clone(), account.clone()).await? {
+        match client.installations(page).await.step("recover.installations_listed") {
+            Ok(listed) => {
+                let works = listed.items.into_iter().filter(|one| one.suspended_at.is_none() && one.target_type.as_deref() == Some("Organization"));
+                owners.extend(works.filter_map(|one| one.account.and_then(|account| account.login)));
+                if !listed.more {
+                    return Ok(true);
+                }
+            }
+            Err(error) => return Ok(slice.told_of(account, &error) == Told::Refused),
+        }
+        page += 1;
+    }
+    Ok(false)
 }
 
 /// Whether `GET organizations` means those of this installation.
