@@ -89,6 +89,7 @@ fn main() -> ExitCode {
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format)?;
+    process::end_on_panic();
     let stop = process::stop_token(Duration::from_secs(5))?;
     let (emitted, mut registry) = (Family::<Kind, Counter>::default(), Registry::default());
     registry.register("ticks_emitted", "Ticks that this replica emitted", emitted.clone());

@@ -43,6 +43,19 @@ pub fn run(name: &str, main: impl Future<Output = anyhow::Result<()>>) -> std::p
     }
 }
 
+/// Exit status of a process that ended because a part of it panicked; Rust's own.
+const PANICKED: i32 = 101;
+
+/// Makes a panic of any task the end of the process. One that lost a loop would look alive and do the half of its work; once it has ended,
+/// another replica takes up what it held, and Kubernetes starts it anew.
+pub fn end_on_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        std::process::exit(PANICKED);
+    }));
+}
+
 /// What names this process among its peers: host name, process id and start time, so that a restarted process is another one.
 #[must_use]
 pub fn identity() -> String {
@@ -50,4 +63,22 @@ pub fn identity() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| host.trim().to_owned());
     let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     format!("{host}-{}-{started}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_panic_of_one_task_ends_the_process() {
+        const CHILD: &str = "END_ON_PANIC_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            super::end_on_panic();
+            let task = std::thread::spawn(|| panic!("a part of it"));
+            let _ = task.join();
+            std::process::exit(0); // it went on without that part
+        }
+        let test = std::env::current_exe().expect("this program");
+        let name = "process::tests::a_panic_of_one_task_ends_the_process";
+        let output = std::process::Command::new(test).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().expect("the child");
+        assert_eq!(output.status.code(), Some(super::PANICKED), "{output:?}");
+    }
 }

@@ -33,6 +33,7 @@ use crate::{
 /// When it cannot start: also when Redis is not one to start with. What is away for a while (Redis, GitHub, Kubernetes) is waited for.
 pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format)?;
+    process::end_on_panic();
     let stop = process::stop_token(settings.drain_grace)?;
     let (metrics, registry) = Metrics::register();
     let readiness = probe::Readiness::default();
