@@ -14,18 +14,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     github::summary::Percentiles,
-    stack::{Backend, Options, PodCount, Stack},
+    stack::{Backend, Options, PodCount, Stack, load},
 };
 use faults::Faults;
 use judge::{Verdict, judge};
 use schedule::{LIMIT, MAXIMUM, Schedule};
-
-/// Faults are drawn that only the sweep for what never came can heal: lost webhooks, lost data.
-const RECOVERY: bool = false;
 
 /// A system that has not settled so long after the last fault has not settled.
 pub const BOUND: Duration = Duration::from_secs(120);
@@ -123,7 +120,7 @@ fn environment() -> Vec<(String, String)> {
         ("STRAY_INTERVAL", "2s"),
         ("STRAY_CONFIRM", "3s"),
         ("REDISCOVER_INTERVAL", "20s"),
-        ("RECOVERY_CALLS_PER_HOUR", "100000"),
+        ("RECOVERY_CALLS_PER_HOUR", "1000000"),
         ("WORKER_HEARTBEAT", "500ms"),
         ("WORKER_DEAD_AFTER", "3s"),
         ("UPKEEP_LEASE", "6s"),
@@ -152,7 +149,7 @@ fn environment() -> Vec<(String, String)> {
 /// # Errors
 /// When the stack does not come up, or a part does not come up again.
 pub async fn play(seed: u64, keep: &Path, keep_all: bool) -> anyhow::Result<Outcome> {
-    let schedule = Schedule::draw(seed, RECOVERY);
+    let schedule = Schedule::draw(seed);
     let options = Options {
         orgs: schedule.orgs,
         workers: schedule.workers,
@@ -189,6 +186,10 @@ async fn strike_and_settle(stack: &mut Stack, pods: &PodCount, schedule: &Schedu
         acts.push((planned.to_ms, Act::End(place)));
     }
     acts.sort_by_key(|(at, _)| *at);
+    for number in (1..=schedule.orgs).filter(|_| schedule.hooks) {
+        let hook = json!({ "owner": load::org(number), "kind": "organization" });
+        stack.post(&format!("{}/_control/hooks", stack.github_url), &hook).await?;
+    }
     let (mut faults, began) = (Faults::default(), tokio::time::Instant::now());
     for (at, act) in acts {
         tokio::time::sleep_until(began + Duration::from_millis(at)).await;

@@ -91,6 +91,8 @@ pub struct Schedule {
     pub orgs: usize,
     /// Workers.
     pub workers: usize,
+    /// The webhooks are those of organizations, whose deliveries GitHub repeats when it is asked; else one for all, and the sweep finds what it lost.
+    pub hooks: bool,
     /// How many seconds each worker's clock is ahead.
     pub clocks: Vec<i64>,
     /// Jobs by the time at which they are created, ms.
@@ -100,11 +102,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Draws a schedule. `recovery`: faults are among them that only the sweep for what never came can heal.
+    /// Draws a schedule.
     #[must_use]
-    pub fn draw(seed: u64, recovery: bool) -> Self {
+    pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (orgs, workers) = (rng.usize(4..=8), rng.usize(2..=3));
+        let hooks = rng.bool();
         let waves = waves(&mut rng, orgs);
         let clocks = if rng.u8(0..3) == 0 {
             let ahead = if rng.bool() { 150 } else { -150 };
@@ -112,9 +115,9 @@ impl Schedule {
         } else {
             Vec::new()
         };
-        let mut faults: Vec<Planned> = (0..rng.usize(3..=6)).map(|_| plan(&mut rng, workers, orgs, recovery)).collect();
+        let mut faults: Vec<Planned> = (0..rng.usize(3..=6)).map(|_| plan(&mut rng, workers, orgs)).collect();
         faults.sort_by_key(|planned| planned.from_ms);
-        Self { seed, orgs, workers, clocks, waves, faults }
+        Self { seed, orgs, workers, hooks, clocks, waves, faults }
     }
 
     /// Jobs in all.
@@ -148,9 +151,9 @@ fn waves(rng: &mut Rng, orgs: usize) -> Vec<(u64, Vec<Value>)> {
     waves
 }
 
-fn plan(rng: &mut Rng, workers: usize, orgs: usize, recovery: bool) -> Planned {
+fn plan(rng: &mut Rng, workers: usize, orgs: usize) -> Planned {
     let from_ms = rng.u64(0..LOAD_MS * 9 / 10);
-    let fault = fault(rng, workers, orgs, recovery);
+    let fault = fault(rng, workers, orgs);
     let lasts = match fault {
         Fault::RedisEmptied | Fault::RedisCut(_) | Fault::WatchCut | Fault::WatchGone => 0,
         // Longer than a worker is waited for, now and then.
@@ -161,27 +164,25 @@ fn plan(rng: &mut Rng, workers: usize, orgs: usize, recovery: bool) -> Planned {
     Planned { fault, from_ms, to_ms: from_ms + lasts }
 }
 
-fn fault(rng: &mut Rng, workers: usize, orgs: usize, recovery: bool) -> Fault {
+fn fault(rng: &mut Rng, workers: usize, orgs: usize) -> Fault {
     let worker = format!("worker-{}", rng.usize(1..=workers));
     match rng.u8(0..24) {
         0..=3 => Fault::Kill(worker),
         4 => Fault::Kill("beat".into()),
-        5 if recovery => Fault::Kill("receiver".into()),
-        6 | 7 if recovery => Fault::Kill("redis".into()),
+        5 => Fault::Kill("receiver".into()),
+        6 | 7 => Fault::Kill("redis".into()),
         8 => Fault::Kill("kubelet".into()),
         9 | 10 => Fault::Pause(worker),
-        11 if recovery => Fault::Pause("redis".into()),
-        12 if recovery => Fault::RedisEmptied,
+        11 => Fault::Pause("redis".into()),
+        12 => Fault::RedisEmptied,
         13 => Fault::RedisWay(worker, way(rng)),
         14 => Fault::RedisCut(worker),
         15 => Fault::ApiServer(way(rng)),
         16 => [Fault::WatchCut, Fault::WatchGone][rng.usize(0..2)].clone(),
         17 => Fault::NodeGone,
         18 | 19 => pods(rng),
-        20 => webhooks(rng, recovery),
-        21..=23 => github(rng, orgs),
-        // What only the sweep heals: something else instead.
-        _ => Fault::Kill(worker),
+        20 => webhooks(rng),
+        _ => github(rng, orgs),
     }
 }
 
@@ -201,12 +202,12 @@ fn pods(rng: &mut Rng) -> Fault {
     Fault::Pods(json!({ "fault": kind, "probability": 0.3, "count": rng.u64(1..4), "after_ms": rng.u64(0..800) }))
 }
 
-fn webhooks(rng: &mut Rng, recovery: bool) -> Fault {
+fn webhooks(rng: &mut Rng) -> Fault {
     let delay = rng.u64(500..6000);
     match rng.u8(0..6) {
         0 => Fault::Github("webhooks doubled", json!({ "fault": "webhook_double", "probability": 0.7 })),
         1 => Fault::Github("webhooks late", json!({ "fault": "webhook_delay", "delay_ms": delay, "probability": 0.5 })),
-        2 if recovery => Fault::Github("webhooks dropped", json!({ "fault": "webhook_drop", "probability": 0.3 })),
+        2 => Fault::Github("webhooks dropped", json!({ "fault": "webhook_drop", "probability": 0.3 })),
         3 => Fault::Github("in_progress dropped", json!({ "fault": "webhook_drop", "action": "in_progress", "probability": 0.4 })),
         4 => Fault::Github("completed dropped", json!({ "fault": "webhook_drop", "action": "completed", "probability": 0.4 })),
         _ => Fault::Github("webhooks shuffled", json!({ "fault": "webhook_shuffle", "delay_ms": 2000 })),
@@ -236,9 +237,9 @@ mod tests {
 
     #[test]
     fn one_seed_one_schedule_and_every_fault_is_drawn() {
-        assert_eq!(Schedule::draw(7, true), Schedule::draw(7, true));
-        assert_ne!(Schedule::draw(7, true), Schedule::draw(8, true));
-        let drawn: String = (0..400).map(|seed| Schedule::draw(seed, true).in_short() + ", ").collect();
+        assert_eq!(Schedule::draw(7), Schedule::draw(7));
+        assert_ne!(Schedule::draw(7), Schedule::draw(8));
+        let drawn: String = (0..400).map(|seed| Schedule::draw(seed).in_short() + ", ").collect();
         for word in [
             "kill worker-3",
             "kill beat",
