@@ -33,7 +33,7 @@ async fn github_that_fails_in_every_way_costs_time_and_no_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runner_that_dies_frees_its_slot_and_leaves_nothing() {
-    let stack = Stack::start(&kubernetes(2, 2, &[("MAX_RUNNERS_PER_ORG", "2")])).await.unwrap();
+    let stack = Stack::start(&kubernetes(2, 2, &[("MAX_RUNNERS_PER_ORG", "2"), ("MISFIT_HOLD", "2s")])).await.unwrap();
     let faults = json!([{ "fault": "runner_dies", "count": 3 }, { "fault": "runner_never_connects", "count": 1 }]);
     stack.post(&format!("{}/_control/faults", stack.github_url), &faults).await.unwrap();
     send(&stack, 12, 2, |_| vec!["code-linux"]).await;
