@@ -22,7 +22,11 @@ use jit_github::{BackOff, Client, Credential, Error, Scope};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Worker, retry::Pause, step::Step};
+use crate::{
+    Worker,
+    retry::{Pause, persist},
+    step::Step,
+};
 
 mod redeliver;
 mod rediscover;
@@ -36,6 +40,8 @@ pub use settings::{RecoverArgs, Settings};
 const SLICE: Duration = Duration::from_secs(60);
 /// A worker that dies over a slice keeps others from it for so long: beyond a slice and the call that it ends with.
 const AT_MOST: Duration = Duration::from_secs(120);
+/// So long the right to a slice is given back to a ledger that does not answer.
+const GIVE_BACK: Duration = Duration::from_secs(30);
 /// Calls that a tick may make in any case, however small the budget of an hour: a repository takes three and more.
 const LEAST: u64 = 10;
 
@@ -63,7 +69,8 @@ async fn turn(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerErr
         return Ok(());
     }
     let result = slice(worker, stop).await;
-    worker.ledger.end_tick("recovery", &worker.id).await.step("recover.ended")?;
+    // A Redis that was away interrupts a slice: it is told when it is back, or others would wait for this one as long as it lives.
+    persist(GIVE_BACK, || worker.ledger.end_tick("recovery", &worker.id)).await.step("recover.ended")?;
     result
 }
 

@@ -20,12 +20,13 @@ local function listed(result, name, list)
   return result
 end
 
--- Takes the right to work on a slice, from nobody or from a worker that is dead. args: worker, at_most, dead_after (ms)
+-- Takes the right to work on a slice, from nobody, from a worker that is dead, or back: a worker works on one at a time, so that it had given
+-- its own back, had Redis been there. args: worker, at_most, dead_after (ms)
 function ops.take()
   local key = 'tick:recovery:work'
   local holder = call('GET', key)
   local alive = holder and (tonumber(call('ZSCORE', 'workers:alive', holder)) or 0) > now - args.dead_after
-  if holder and alive then return { taken = false } end
+  if holder and holder ~= args.worker and alive then return { taken = false } end
   call('SET', key, args.worker, 'PX', args.at_most)
   return { taken = true }
 end
