@@ -371,9 +371,17 @@ fn clock(ahead: i64) -> anyhow::Result<[(String, String); 3]> {
         .map(|(name, value)| (name.to_owned(), value)))
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. It lies below those from which the kernel serves outgoing connections, so that a part that is killed
+/// and started again finds it free, and below those that the test's API server takes.
 fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let mut tries = 100;
+    loop {
+        match TcpListener::bind(("127.0.0.1", fastrand::u16(10_000..20_000))) {
+            Ok(listener) => return Ok(listener.local_addr()?.port()),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => tries -= 1,
+        }
+    }
 }
 
 /// Where our programs are: beside this one, or one folder up from a test.

@@ -55,7 +55,12 @@ impl Proxy {
     /// # Errors
     /// When no port is free.
     pub async fn start(upstream: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = loop {
+            match TcpListener::bind(("127.0.0.1", super::free_port()?)).await {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+                bound => break bound?,
+            }
+        };
         let address = listener.local_addr()?;
         let (mode, cuts) = (watch::Sender::new(Mode::Pass), watch::Sender::new(0));
         let task = tokio::spawn(accept(listener, address, upstream, mode.subscribe(), cuts.subscribe()));
