@@ -1,11 +1,11 @@
 //! Connections to Redis, of three kinds: a pool for the ledger, one shared connection for publishing, one of its own for each blocking reader.
 //!
-//! All three are made by [`Link::open`], for a plain server, for TLS and for a Sentinel group alike: with our time-outs, with the password as its file
+//! All three are made by `Link::open`, for a plain server, for TLS and for a Sentinel group alike: with our time-outs, with the password as its file
 //! has it now, and, by Sentinel, only to a server that calls itself a master. A failover, a rotation of the password or a restart therefore costs a few
 //! failed calls, and no restart of ours.
 //!
-//! The rooms: [`address`] reads `REDIS_URL`; [`link`] is one connection, and the news that all of a process share; [`sentinel`] finds the master;
-//! [`pool`] and [`shared`] keep connections; [`error`] says what an error means; [`check`] looks whether this Redis keeps what it is given.
+//! The rooms: `address` reads `REDIS_URL`; `link` is one connection, and the news that all of a process share; `sentinel` finds the master;
+//! `pool` and `shared` keep connections; `error` says what an error means; `check` looks whether this Redis keeps what it is given.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! `make chaos`: random schedules of faults on the whole system, each drawn from a number, each to end with nothing lost and nothing left.
 //!
 //! Redis with its append-only file, the API server, receiver, workers and beat are real processes; GitHub, runners and the kubelet are
-//! simulated. A [`schedule`] is a load and its faults; [`faults`] brings them about; [`judge`] says what is wrong once they are over.
+//! simulated. A `schedule` is a load and its faults; `faults` brings them about; `judge` says what is wrong once they are over.
 //! A seed that fails keeps its logs, and is played again by its number.
 
 pub mod faults;

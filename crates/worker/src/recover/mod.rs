@@ -4,10 +4,10 @@
 //! Redis held. Each tick does a slice of four pieces of work, within a budget of GitHub calls that all workers share, and keeps its cursors
 //! in the ledger, so that any worker can go on:
 //!
-//! * [`redeliver`]: failed deliveries are repeated by GitHub, where the hook has a call for that (an enterprise's has none);
-//! * [`sweep`]: repositories are looked through for jobs that are unknown here; they are appended to `jit:events` like a webhook's;
-//! * [`rediscover`]: the list of these repositories is rebuilt from GitHub, daily and when data may have been lost;
-//! * [`strays`]: registrations that nobody here owns are deleted.
+//! * `redeliver`: failed deliveries are repeated by GitHub, where the hook has a call for that (an enterprise's has none);
+//! * `sweep`: repositories are looked through for jobs that are unknown here; they are appended to `jit:events` like a webhook's;
+//! * `rediscover`: the list of these repositories is rebuilt from GitHub, daily and when data may have been lost;
+//! * `strays`: registrations that nobody here owns are deleted.
 //!
 //! Invariants: no job and no runner is changed here; one worker at a time works on a slice; a repository or an organization that refuses
 //! costs the others nothing; when data may have been lost, everything is looked for at once.
