@@ -21,6 +21,7 @@ pub fn brisk() -> Vec<(String, String)> {
         ("IDLE_CHECK", "3s"),
         ("SURPLUS_GRACE", "3s"),
         ("IDLE_TIMEOUT", "10s"),
+        ("MISFIT_HOLD", "2s"),
         ("QUESTION_DELAY", "1s"),
         ("UNCERTAIN_INTERVAL", "2s"),
         ("GITHUB_TIMEOUT", "5s"),

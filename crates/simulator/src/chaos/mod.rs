@@ -131,6 +131,7 @@ fn environment() -> Vec<(String, String)> {
         ("START_BACKOFF", "1s"),
         ("IDLE_CHECK", "2s"),
         ("IDLE_TIMEOUT", "8s"),
+        ("MISFIT_HOLD", "2s"),
         ("SURPLUS_GRACE", "2s"),
         ("END_TIMEOUT", "6s"),
         ("BUSY_RECHECK", "4s"),
