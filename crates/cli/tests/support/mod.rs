@@ -1,51 +1,21 @@
 //! The program itself against a real Redis, and a ledger to set the scene with. Each test has a store of its own.
 
-#![allow(clippy::unwrap_used, clippy::zombie_processes, reason = "the shell lives as long as this process")]
+#![allow(clippy::unwrap_used)]
 
-use std::{
-    process::{Child, Command, Stdio},
-    sync::{
-        Mutex, OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::process::Command;
 
 use clap::Parser;
 use jit_core::{
     class::Class,
-    config::{LimitsArgs, Problems, RedisSettings},
+    config::{LimitsArgs, Problems},
     event::{Action, JobEvent, JobId},
     ledger::Ledger,
     redis as connect,
 };
 use serde_json::Value;
 
-struct Server {
-    port: u16,
-    _child: Mutex<Child>,
-}
-
-fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        for _ in 0..20 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
-            // The shell ends the server as soon as its standard input closes, that is, with this process.
-            let script = format!(
-                "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --databases 64 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill $pid"
-            );
-            let child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
-            for _ in 0..200 {
-                if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Server { port, _child: Mutex::new(child) };
-                }
-                std::thread::sleep(Duration::from_millis(25));
-            }
-        }
-        panic!("redis-server did not start: run through `make test`, which installs it");
-    })
-}
+#[path = "../../../core/tests/support/shared_redis.rs"]
+mod shared_redis;
 
 /// A store, and jitctl on it.
 pub struct Store {
@@ -85,9 +55,8 @@ impl Said {
 impl Store {
     /// Configured with the defaults, and open for admission.
     pub async fn open() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let url = format!("redis://127.0.0.1:{}/{}", server().port, NEXT.fetch_add(1, Ordering::Relaxed));
-        let ledger = Ledger::new(connect::pool(&RedisSettings::of_url(&url).unwrap()).unwrap());
+        let redis = shared_redis::fresh_redis();
+        let ledger = Ledger::new(connect::pool(&redis).unwrap());
         #[derive(Parser)]
         struct Cli {
             #[command(flatten)]
@@ -97,7 +66,7 @@ impl Store {
         let limits = Cli::parse_from(["test"]).limits.resolve(&mut problems);
         ledger.configure(&problems.finish(limits).unwrap()).await.unwrap();
         ledger.reconcile(ledger.now().await.unwrap(), &[]).await.unwrap();
-        Self { ledger, url }
+        Self { ledger, url: redis.url }
     }
 
     pub fn ctl(&self, arguments: &[&str]) -> Said {

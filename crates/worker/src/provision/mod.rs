@@ -9,21 +9,14 @@
 //!
 //! Only as many reservations are read as there are free permits, so none waits in a busy worker while another is idle.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jit_core::{
     dead_letters,
-    ledger::{Claim, Failure, LedgerError, Maker, Observation, Registration, Reservation, Spending, Subject, Whose},
+    ledger::{Claim, Failure, LedgerError, Maker, Observation, Registration, Reservation, Spending, Subject},
     stream::{self, Entry, Reader},
 };
-use jit_github::{BackOff, Credential, Deletion, JitRequest, JitRunner, Scope};
+use jit_github::{Deletion, JitRequest, JitRunner, Scope};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -35,8 +28,14 @@ use crate::{
     step::{self, Step},
 };
 
-/// The JIT call's time-out doubles up to this when it runs out: a slow GitHub is waited for, not asked again.
-const JIT_TIMEOUT_MOST: Duration = Duration::from_secs(180);
+mod failure;
+mod patience;
+mod place;
+
+use failure::{pod_failure, registration_failure};
+use patience::Patience;
+use place::Place;
+
 /// What a reservation is claimed with whose owner no credential serves.
 const NO_CREDENTIAL: &str = "none";
 /// So long a step's result is offered to a ledger that does not answer; then the deadline clears up.
@@ -147,7 +146,7 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
             return;
         }
     };
-    let began = Instant::now();
+    let mut began = Instant::now();
     let timeout = worker.backend.timeout() + patience.get();
     let scope = match scope_of(worker, entry, runner).await {
         Ok(Some(scope)) => scope,
@@ -163,7 +162,11 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     let place = Place::of(worker, &scope);
     let credential = place.as_ref().map_or(NO_CREDENTIAL, |place| &*place.credential.name);
     let maker = Maker { worker: &worker.id, credential, timeout, create_timeout: worker.backend.timeout() };
-    match persist(PERSIST_CLAIM, || worker.ledger.claim(runner, fence, &maker)).await.step("provision.claimed") {
+    let claim = || {
+        began = Instant::now(); // from the try that worked: until then there was nothing to come too late for
+        worker.ledger.claim(runner, fence, &maker)
+    };
+    match persist(PERSIST_CLAIM, claim).await.step("provision.claimed") {
         Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence, place, began).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
@@ -275,7 +278,11 @@ async fn make(
 
     if let Err(error) = worker.backend.deliver(&spec, &runner.encoded_jit_config).await.step("provision.configuration_delivered") {
         let why = format!("its JIT configuration could not be delivered: {error}");
-        let back_off = matches!(error, BackendError::Unreachable(_) | BackendError::Unavailable(_)).then_some((Subject::Global, secs(1), secs(60)));
+        let back_off = matches!(error, BackendError::Unreachable(_) | BackendError::Unavailable(_)).then_some((
+            Subject::Global,
+            Duration::from_secs(1),
+            Duration::from_secs(60),
+        ));
         return fail("delivery", Failure { made: true, registration: Registration::Known, back_off, why }).await;
     }
     match persist(PERSIST, || worker.ledger.created(name, fence)).await.step("provision.created")? {
@@ -285,50 +292,6 @@ async fn make(
     worker.metrics.created.inc();
     tracing::info!(runner.name = name, runner.id = runner.id, org = spec.org, job.id = spec.job, "runner created");
     Ok(())
-}
-
-/// Where a runner is to be registered, and as whom.
-struct Place {
-    credential: Credential,
-    scope: Scope,
-}
-
-impl Place {
-    fn of(worker: &Worker, scope: &str) -> Result<Self, jit_github::Error> {
-        let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {scope:?}"), said: error.to_string() };
-        let scope: Scope = scope.parse().map_err(invalid)?;
-        Ok(Self { credential: worker.github.of(&scope)?, scope })
-    }
-
-    /// What is held back by a limit of GitHub's.
-    fn holds(&self, whose: Whose, spec: &RunnerSpec) -> Subject {
-        match (whose, &self.scope) {
-            (Whose::Scope, Scope::Enterprise(_)) => Subject::Global,
-            // An organization's other repositories have windows of their own; a user's repository stands for an organization.
-            (Whose::Scope, Scope::Repository { .. }) if !spec.org.contains('/') => Subject::Class,
-            (Whose::Scope, _) => Subject::Org,
-            (Whose::Credential, scope) if self.is_one_installations(scope) => Subject::Org,
-            (Whose::Credential, _) => Subject::Credential,
-        }
-    }
-
-    /// Whether the hour's calls are counted for this organization alone: an App has one at each owner.
-    fn is_one_installations(&self, scope: &Scope) -> bool {
-        self.credential.client.is_app() && !matches!(scope, Scope::Enterprise(_))
-    }
-
-    fn failure(&self, error: &jit_github::Error, asked: bool, organization: Duration) -> Failure {
-        let mut failure = registration_failure(error, asked, organization);
-        if matches!(error, jit_github::Error::PrimaryLimit { .. }) && self.is_one_installations(&self.scope) {
-            failure.back_off = failure.back_off.map(|(_, first, most)| (Subject::Org, first, most));
-        }
-        failure
-    }
-
-    /// Whether this credential still serves here. What is refused to one that was replaced meanwhile holds back nobody.
-    fn is_served(&self, worker: &Worker) -> bool {
-        worker.github.of(&self.scope).is_ok_and(|now| now.name == self.credential.name && now.client.is_same(&self.credential.client))
-    }
 }
 
 /// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
@@ -366,95 +329,4 @@ async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(
         tracing::warn!(%error, runner.name = spec.name, "cannot remove its pod; the next reconcile does");
     }
     Ok(())
-}
-
-const fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-fn pod_failure(error: &BackendError) -> Failure {
-    let back_off = match error {
-        BackendError::Quota(_) => Some((Subject::Namespace, secs(0), secs(0))),
-        BackendError::Refused(_) => Some((Subject::Profile, secs(30), secs(600))),
-        BackendError::Unreachable(_) | BackendError::Unavailable(_) => Some((Subject::Global, secs(1), secs(60))),
-        BackendError::Exists | BackendError::Gone(_) => None,
-    };
-    let made = matches!(error, BackendError::Unavailable(_) | BackendError::Exists);
-    Failure { made, registration: Registration::None, back_off, why: format!("its pod could not be created: {error}") }
-}
-
-fn registration_failure(error: &jit_github::Error, asked: bool, organization: Duration) -> Failure {
-    let (subject, first, most) = match error.backs_off() {
-        BackOff::Class => (Subject::Class, secs(30), secs(1800)),
-        BackOff::Organization => (Subject::Org, organization, secs(1800)),
-        BackOff::Credential => (Subject::Credential, secs(30), secs(300)),
-        BackOff::All => (Subject::Global, secs(2), secs(30)),
-    };
-    let first = error.retry_after().map_or(first, |said| said.max(secs(1)));
-    // A name that is taken is one of ours whose answer was lost: another name will do.
-    let back_off = (!matches!(error, jit_github::Error::NameTaken { .. })).then_some((subject, first, most.max(first)));
-    let registration = if asked && error.uncertain() { Registration::Uncertain } else { Registration::None };
-    Failure { made: true, registration, back_off, why: format!("GitHub: {error}") }
-}
-
-/// How long a JIT configuration is waited for, in ms.
-struct Patience {
-    usual: Duration,
-    now: AtomicU64,
-}
-
-impl Patience {
-    fn new(usual: Duration) -> Self {
-        Self { usual, now: AtomicU64::new(millis(usual)) }
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_millis(self.now.load(Ordering::Relaxed))
-    }
-
-    /// A call that was given so long has run out of it, or was answered. Calls that run out at once double it once.
-    fn learn(&self, given: Duration, timed_out: bool) {
-        if timed_out {
-            self.now.fetch_max(millis((given * 2).min(JIT_TIMEOUT_MOST.max(self.usual))), Ordering::Relaxed);
-        } else {
-            self.now.store(millis(self.usual), Ordering::Relaxed);
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patience_doubles_when_it_runs_out_and_comes_back() {
-        let patience = Patience::new(secs(20));
-        for expected in [40, 80, 160, 180, 180] {
-            let given = patience.get();
-            patience.learn(given, true);
-            patience.learn(given, true); // another call that was under way at the same time
-            assert_eq!(patience.get(), secs(expected));
-        }
-        patience.learn(secs(20), false);
-        assert_eq!(patience.get(), secs(20));
-    }
-
-    #[test]
-    fn what_may_have_happened_is_looked_up() {
-        let what = || "POST".to_owned();
-        let lost = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, true, secs(60));
-        assert_eq!((lost.registration, lost.made), (Registration::Uncertain, true));
-        let group = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, false, secs(60));
-        assert_eq!(group.registration, Registration::None, "only its group was asked for");
-        let refused = registration_failure(&jit_github::Error::Invalid { what: what(), said: "no".into() }, true, secs(60));
-        assert_eq!(refused.registration, Registration::None);
-        assert!(matches!(refused.back_off, Some((Subject::Class, ..))));
-        assert!(!pod_failure(&BackendError::Quota("exceeded quota".into())).made);
-        assert!(pod_failure(&BackendError::Unavailable("late".into())).made, "it may be there");
-        assert!(!pod_failure(&BackendError::Unreachable("refused".into())).made, "nobody was asked");
-    }
 }
