@@ -3,7 +3,7 @@
 //!
 //! A debug build that is started with `JIT_KILL_AT=provision.claimed` kills itself with SIGKILL the first time that it passes that step,
 //! and with `JIT_KILL_AT=provision.claimed:3` the third time. So a test can make every step the last one. A release build contains
-//! nothing of it. `integration-tests/tests/every_step.rs` reads the names from the source: an effect without a step fails there, and so
+//! nothing of it. `integration-tests/tests/every_step` reads the names from the source: an effect without a step fails there, and so
 //! does a step that no scenario reaches.
 
 /// Marks the place behind an effect: `worker.ledger.created(name, fence).await.step("provision.created")`.

@@ -146,7 +146,6 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
             return;
         }
     };
-    let mut began = Instant::now();
     let timeout = worker.backend.timeout() + patience.get();
     let scope = match scope_of(worker, entry, runner).await {
         Ok(Some(scope)) => scope,
@@ -162,18 +161,19 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     let place = Place::of(worker, &scope);
     let credential = place.as_ref().map_or(NO_CREDENTIAL, |place| &*place.credential.name);
     let maker = Maker { worker: &worker.id, credential, timeout, create_timeout: worker.backend.timeout() };
-    let claim = || {
-        began = Instant::now(); // from the try that worked: until then there was nothing to come too late for
-        worker.ledger.claim(runner, fence, &maker)
+    let claim = async || {
+        let began = Instant::now(); // of the try that worked: until then there was nothing to come too late for
+        let claim = worker.ledger.claim(runner, fence, &maker).await.step("provision.claimed")?;
+        Ok((claim, began))
     };
-    match persist(PERSIST_CLAIM, claim).await.step("provision.claimed") {
-        Ok(Claim::Ours(reservation)) => match make(worker, patience, &reservation, fence, place, began).await {
+    match persist(PERSIST_CLAIM, claim).await {
+        Ok((Claim::Ours(reservation), began)) => match make(worker, patience, &reservation, fence, place, began).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
             }
             Err(error) => tracing::warn!(%error, runner.name = runner, "the ledger did not take a runner's step; its deadline clears up"),
         },
-        Ok(Claim::Stale) => {
+        Ok((Claim::Stale, _)) => {
             tracing::debug!(runner.name = runner, "this reservation is not ours any more");
             worker.admit().await; // it may have been given back, and its room be another's
         }
