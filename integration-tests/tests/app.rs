@@ -73,9 +73,9 @@ async fn a_credential_that_is_used_up_costs_the_owners_of_others_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (file, token) = (dir.path().join("credentials.yaml"), dir.path().join("plenty"));
     std::fs::write(&token, "plenty").unwrap();
-    std::fs::write(&file, "credentials:\n- {name: poor, owners: [ORG-0001], token: poor}\n- {name: rich, owners: ['*'], token_file: plenty}\n").unwrap();
+    std::fs::write(&file, "credentials:\n- {name: poor, owners: [ORG-0001], token: poor}\n- {name: rich, owners: [org-0002], token_file: plenty}\n").unwrap();
     let path = file.display().to_string();
-    let stack = Stack::start(&options(2, 2, &[("GITHUB_CREDENTIALS_FILE", path.as_str())], &[])).await.unwrap();
+    let stack = Stack::start(&options(3, 2, &[("GITHUB_CREDENTIALS_FILE", path.as_str()), ("ORGANIZATION_BACKOFF", "10m")], &[])).await.unwrap();
     control(&stack, "tokens", &json!({ "token": "poor", "rate_limit": 10 })).await;
     control(&stack, "tokens", &json!({ "token": "plenty" })).await;
     let poor = jobs(&stack, "org-0001", 40).await;
@@ -85,6 +85,8 @@ async fn a_credential_that_is_used_up_costs_the_owners_of_others_nothing() {
     let last = *poor.last().unwrap();
     let explained = waits_because(&stack, last, "credential poor").await;
     assert!(explained["next"].as_i64().is_some(), "{explained}");
+    let stranger = jobs(&stack, "org-0003", 1).await[0];
+    waits_because(&stack, stranger, "no credential").await;
     let left = async |org: &str| {
         let url = format!("{}/_control/jobs?org={org}&state=queued", stack.github_url);
         number(&stack.get(&url).await.unwrap(), "/total_count")
@@ -94,8 +96,14 @@ async fn a_credential_that_is_used_up_costs_the_owners_of_others_nothing() {
 
     // Another token for it, in the file: the credential's clients are made anew, and GitHub counts an hour of its own for them.
     control(&stack, "tokens", &json!({ "token": "new", "rate_limit": 10_000 })).await;
-    std::fs::write(&file, "credentials:\n- {name: renewed, owners: [ORG-0001], token: new}\n- {name: rich, owners: ['*'], token_file: plenty}\n").unwrap();
+    let rich = "{name: rich, owners: [org-0002], token_file: plenty}";
+    std::fs::write(&file, format!("credentials:\n- {{name: renewed, owners: [ORG-0001], token: new}}\n- {rich}\n")).unwrap();
     until("the jobs run with the new credential", async || left("org-0001").await == 0).await;
+
+    // And one more, for an owner that nobody served: it need not wait until it is tried again.
+    let late = "{name: late, owners: [org-0003], token: new}";
+    std::fs::write(&file, format!("credentials:\n- {{name: renewed, owners: [ORG-0001], token: new}}\n- {rich}\n- {late}\n")).unwrap();
+    until("the stranger's job runs", async || left("org-0003").await == 0).await;
     assert_sound(&stack).await;
     stack.stop().await;
 }

@@ -137,6 +137,7 @@ async fn jobs_and_runners_are_listed_and_a_runner_is_removed() {
             &fence,
             &jit_core::ledger::Maker {
                 worker: "w",
+                claim: 1,
                 credential: "default",
                 timeout: std::time::Duration::from_secs(20),
                 create_timeout: std::time::Duration::from_secs(10),

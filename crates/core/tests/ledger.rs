@@ -7,7 +7,7 @@ use std::sync::{
 
 use jit_core::{
     event::{Action, JobId},
-    ledger::{Answer, AnswerStatus, Claim, Deregistration, Failure, Observation, Registration, Subject},
+    ledger::{Answer, AnswerStatus, Claim, Deregistration, Failure, Maker, Observation, Registration, Subject},
 };
 
 mod support;
@@ -147,6 +147,21 @@ async fn surplus_goes_at_once_when_its_organization_is_full_and_others_wait() {
 }
 
 #[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_answered_again() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    let (name, fence) = store.admit().await.remove(0);
+    let first = store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim");
+    store.pass(60_000); // its Redis was away for so long
+    assert_eq!(store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim"), first);
+    assert!(store.due_after(79_000).await.is_empty(), "the time to make it counts from the answer that came");
+    let timeout = std::time::Duration::from_secs(20);
+    assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Ours(()));
+    assert_eq!(store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim"), Claim::Stale, "it is past that");
+    store.assert_sound().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;
@@ -154,6 +169,8 @@ async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     let timeout = std::time::Duration::from_secs(20);
     assert!(matches!(store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim"), Claim::Ours(_)));
     assert_eq!(store.ledger.claim(&name, &fence, &maker("w2", "default")).await.expect("claim"), Claim::Stale, "taken once");
+    let next = Maker { claim: 2, ..maker("w1", "default") };
+    assert_eq!(store.ledger.claim(&name, &fence, &next).await.expect("claim"), Claim::Stale, "also by who reads its entry twice");
     let due = store.due_after(81_000).await;
     assert_eq!(due.removals.len(), 1, "its deadline has passed");
     assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Stale);

@@ -311,6 +311,7 @@ async fn runners_are_listed_and_removed_the_one_way() {
             &fence,
             &jit_core::ledger::Maker {
                 worker: "w",
+                claim: 1,
                 credential: "default",
                 timeout: std::time::Duration::from_secs(20),
                 create_timeout: std::time::Duration::from_secs(10),

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use jit_core::config::{CredentialSettings, CredentialsFile, CredentialsSettings, LoginSettings};
+use jit_core::config::{CredentialSettings, CredentialsFile, CredentialsSettings, EVERYBODY, LoginSettings};
 use jit_github::{AppLogin, BuildError, Client, ClientOptions, Credential, Credentials, Login};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::{
     Worker,
     config::Settings,
     metrics::{Call, Metrics},
+    provision::NO_CREDENTIAL,
     rates::Rates,
     step::Step as _,
 };
@@ -112,7 +113,7 @@ impl Keeper {
         }
     }
 
-    /// The names of those that became another, or are gone.
+    /// The names of those that became another, are gone, or have lost owners to a new one.
     fn look(&mut self) -> BTreeSet<String> {
         let before = self.list.clone();
         self.look_at_file();
@@ -121,7 +122,12 @@ impl Keeper {
             let secret = self.secrets.get(&old.name).map(SecretString::expose_secret) == now.get(&old.name).map(SecretString::expose_secret);
             secret && self.list.iter().any(|new| new.name == old.name && new.owners == old.owners && new.login.is_same(&old.login))
         };
-        let other = before.iter().filter(|old| !is_same(old)).map(|old| old.name.clone()).collect();
+        let mut other: BTreeSet<String> = before.iter().filter(|old| !is_same(old)).map(|old| old.name.clone()).collect();
+        if self.list.iter().any(|new| !before.iter().any(|old| old.name == new.name && old.owners == new.owners)) {
+            // Its owners were served by nobody, or by one that serves all.
+            other.insert(NO_CREDENTIAL.to_owned());
+            other.extend(before.iter().filter(|old| old.owners.iter().any(|owner| owner == EVERYBODY)).map(|old| old.name.clone()));
+        }
         self.secrets = now;
         other
     }

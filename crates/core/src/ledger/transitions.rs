@@ -100,13 +100,14 @@ impl Ledger {
     }
 
     /// Takes up a reservation. [`Claim::Stale`] also where something that it needs has begun to back off: then it is given back, and others may have its room.
+    /// A claim that comes again with its number, since its answer was lost, is answered as it was.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn claim(&self, runner: &str, fence: &str, maker: &Maker<'_>) -> Result<Claim<Reservation>, LedgerError> {
         let args = json!({
             "step": "claim", "runner": runner, "fence": fence, "worker": maker.worker, "credential": maker.credential,
-            "timeout": millis(maker.timeout), "create_timeout": millis(maker.create_timeout),
+            "claim": maker.claim.to_string(), "timeout": millis(maker.timeout), "create_timeout": millis(maker.create_timeout),
         });
         Ok(match self.run(&scripts::PROVISION, &args).await? {
             Claimed::Reservation(reservation) => Claim::Ours(reservation),

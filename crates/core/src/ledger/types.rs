@@ -62,6 +62,8 @@ fn json_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<St
 pub struct Maker<'a> {
     /// The worker, by its id.
     pub worker: &'a str,
+    /// The number of this claim among the worker's: the same when it is tried again, since its answer did not come.
+    pub claim: u64,
     /// What serves the organization at GitHub, by its name.
     pub credential: &'a str,
     /// Time-out of all that happens until the runner is registered: a reservation that takes a minute more is removed.

@@ -26,7 +26,8 @@ const LEASE: Duration = Duration::from_secs(90);
 impl World<'_> {
     pub(super) async fn bring_up(&mut self, name: &str) -> Checked {
         let fence = self.fence_of(name, false);
-        self.provision(life::Step::Claim(credential(name)), name, &fence).await?;
+        let claim = self.claim_of(name, false);
+        self.provision(claim, name, &fence).await?;
         self.provision(life::Step::Registered(self.next_id), name, &fence).await?;
         self.provision(life::Step::Created, name, &fence).await?;
         self.observe(Observation::Started, name, None).await
@@ -69,8 +70,9 @@ impl World<'_> {
         self.log.push(format!("{step:?} {name} with fence {fence}"));
         let ledger = self.ledger();
         let told = match step {
-            life::Step::Claim(credential) => {
-                match ledger.claim(name, fence, &Maker { worker: "worker", credential, timeout: TIMEOUT, create_timeout: TIMEOUT / 2 }).await.map_err(text)? {
+            life::Step::Claim(credential, claim) => {
+                let maker = Maker { worker: "worker", claim, credential, timeout: TIMEOUT, create_timeout: TIMEOUT / 2 };
+                match ledger.claim(name, fence, &maker).await.map_err(text)? {
                     Claim::Ours(reservation) => {
                         agree("the reservation's job", &Some(reservation.job.get()), &self.model.runners.get(name).map(|runner| runner.asked_by))?;
                         Claim::Ours(())
@@ -86,6 +88,13 @@ impl World<'_> {
         };
         let expected = self.model.provision(step, name, fence, TIMEOUT);
         self.claimed(told, expected).await
+    }
+
+    /// A claim of the runner, or the last one of it again.
+    pub(super) fn claim_of(&mut self, name: &str, again: bool) -> life::Step {
+        let claim = self.claims.entry(name.to_owned()).or_default();
+        *claim += u64::from(!again);
+        life::Step::Claim(credential(name), *claim)
     }
 
     pub(super) async fn claimed(&mut self, told: Claim<()>, expected: life::Told) -> Checked {

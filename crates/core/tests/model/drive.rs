@@ -19,7 +19,7 @@ use jit_core::{
 use redis::aio::MultiplexedConnection;
 
 use super::{
-    JobNumber, Model, Name, Stage, both, fold,
+    JobNumber, Model, Name, Stage, fold,
     keyspace::{self, Dump},
     life,
     steps::{CLASSES, Case, FOREIGN, GithubId, JOBS, ORGS, Seen, Spelt, Step, Who},
@@ -54,6 +54,8 @@ pub struct World<'a> {
     pub(super) asked: Vec<(Question, u64)>,
     pub(super) doubts: Vec<jit_core::ledger::Doubt>,
     pub(super) next_id: u64,
+    /// The last claim of each runner.
+    pub(super) claims: BTreeMap<Name, u64>,
     pub(super) transitions: u32,
     /// What was done, for people.
     pub log: Vec<String>,
@@ -110,6 +112,7 @@ impl<'a> World<'a> {
             asked: Vec::new(),
             doubts: Vec::new(),
             next_id: 100,
+            claims: BTreeMap::new(),
             transitions: 0,
             log: Vec::new(),
         };
@@ -208,9 +211,10 @@ impl<'a> World<'a> {
                 self.admit().await.map(|_| ())
             }
             Step::BringUp(who) => self.bring_up(&self.pick(*who, None)).await,
-            Step::Claim { who, stale } => {
+            Step::Claim { who, stale, again } => {
                 let name = self.pick(*who, None);
-                self.provision(life::Step::Claim(both::credential(&name)), &name, &self.fence_of(&name, *stale)).await
+                let claim = self.claim_of(&name, *again);
+                self.provision(claim, &name, &self.fence_of(&name, *stale)).await
             }
             Step::Registered { who, stale } => {
                 let name = self.pick(*who, None);

@@ -10,7 +10,8 @@ use super::{Held, JobNumber, JobState, Model, Name, Stage};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// With this credential.
-    Claim(&'static str),
+    /// With which credential, and its number.
+    Claim(&'static str, u64),
     Registered(u64),
     Created,
 }
@@ -42,9 +43,14 @@ impl Model {
         let (start_timeout, idle_check) = (self.after("start_timeout"), self.after("idle_check"));
         let runner = self.runner(name);
         match step {
-            Step::Claim(credential) => {
-                if runner.claimed || runner.stage != Stage::Reserved {
+            Step::Claim(credential, claim) => {
+                let again = runner.claim == Some(claim);
+                if runner.stage != Stage::Reserved || (runner.claimed && !again) {
                     return Told::Stale;
+                }
+                if again {
+                    runner.deadline = Some(now + timeout + 60_000);
+                    return Told::Ours;
                 }
                 let class = self.classes[&self.runners[name].class].clone();
                 let org = super::fold(&class.org);
@@ -56,10 +62,10 @@ impl Model {
                 }
                 let runner = self.runner(name);
                 (runner.claimed, runner.create_timeout, runner.deadline) = (true, timeout / 2, Some(now + timeout + 60_000));
-                runner.credential = Some(credential.into());
+                (runner.claim, runner.credential) = (Some(claim), Some(credential.into()));
             }
             Step::Registered(id) => {
-                (runner.github_id, runner.uncertain, runner.create_timeout) = (Some(id), false, 0);
+                (runner.github_id, runner.uncertain, runner.create_timeout, runner.claim) = (Some(id), false, 0, None);
                 if runner.stage == Stage::Reserved {
                     runner.deadline = Some(now + timeout + 60_000);
                 }

@@ -105,6 +105,8 @@ pub struct Runner {
     /// What its maker has to show; nobody may make it any more where there is none.
     pub fence: Option<String>,
     pub claimed: bool,
+    /// The number of the claim, as long as it may come again.
+    pub claim: Option<u64>,
     pub github_id: Option<u64>,
     pub uncertain: bool,
     pub deregistered: bool,

@@ -70,6 +70,7 @@ impl Model {
             runs: None,
             fence: None,
             claimed: false,
+            claim: None,
             github_id: None,
             uncertain: false,
             deregistered: false,

@@ -84,6 +84,8 @@ pub enum Step {
     Claim {
         who: Who,
         stale: bool,
+        /// The one before once more: its answer was lost.
+        again: bool,
     },
     Registered {
         who: Who,
@@ -251,7 +253,7 @@ fn making() -> impl Strategy<Value = Step> {
         (select(vec![Subject::Class, Subject::Org, Subject::Profile, Subject::Credential, Subject::Namespace, Subject::Global]), select(vec![1_u64, 30, 600]));
     prop_oneof![
         6 => maker().prop_map(Step::BringUp),
-        2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Claim { who, stale }),
+        3 => (maker(), rarely(), prop::bool::weighted(0.4)).prop_map(|(who, stale, again)| Step::Claim { who, stale, again }),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Registered { who, stale }),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Created { who, stale }),
         4 => (maker(), rarely(), any::<bool>(), registration(), option::weighted(0.7, subject))

@@ -124,7 +124,7 @@ impl Store {
 
 /// A worker that has 20 s to make a runner, half of it for the pod.
 pub fn maker<'a>(worker: &'a str, credential: &'a str) -> Maker<'a> {
-    Maker { worker, credential, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
+    Maker { worker, claim: 1, credential, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
 }
 
 fn event(action: Action, job: u64, org: &str) -> JobEvent {

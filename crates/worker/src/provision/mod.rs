@@ -9,7 +9,14 @@
 //!
 //! Only as many reservations are read as there are free permits, so none waits in a busy worker while another is idle.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jit_core::{
     dead_letters,
@@ -37,12 +44,14 @@ use patience::Patience;
 use place::Place;
 
 /// What a reservation is claimed with whose owner no credential serves.
-const NO_CREDENTIAL: &str = "none";
+pub(crate) const NO_CREDENTIAL: &str = "none";
 /// So long a step's result is offered to a ledger that does not answer; then the deadline clears up.
 const PERSIST: Duration = Duration::from_secs(20);
 /// Before anything is made there is nothing to clear up, so a Redis that is full or away is waited for: below the time after which another worker takes
 /// the entry for forgotten.
 const PERSIST_CLAIM: Duration = Duration::from_secs(240);
+/// Numbers this worker's claims, so that one whose answer was lost can be told from another of the same reservation.
+static CLAIMS: AtomicU64 = AtomicU64::new(1);
 
 /// Makes runners until `stop`, then finishes those in hand.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
@@ -160,7 +169,8 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
     };
     let place = Place::of(worker, &scope);
     let credential = place.as_ref().map_or(NO_CREDENTIAL, |place| &*place.credential.name);
-    let maker = Maker { worker: &worker.id, credential, timeout, create_timeout: worker.backend.timeout() };
+    let claim = CLAIMS.fetch_add(1, Ordering::Relaxed);
+    let maker = Maker { worker: &worker.id, claim, credential, timeout, create_timeout: worker.backend.timeout() };
     let claim = async || {
         let began = Instant::now(); // of the try that worked: until then there was nothing to come too late for
         let claim = worker.ledger.claim(runner, fence, &maker).await.step("provision.claimed")?;

@@ -6,6 +6,7 @@
 local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
 
 local removals, questions, registrations = {}, {}, {}
+local asked = {} -- classes whose oldest jobs this call has asked about: once is enough for all their idle runners
 
 -- A runner that had no work for `idle_timeout`. Where its class has demand, it does not fit: GitHub does not match the two, whatever we believe.
 -- The oldest job that it should have run is held back, and its class gets one runner at a time until one gets work, so that it cannot use up
@@ -44,8 +45,11 @@ local function overdue(name, state)
   -- Idle. First ask about the oldest jobs of its class, which may be over without a word; only then replace it.
   local idle_until = tonumber(started_at) + setting('idle_timeout')
   if now < idle_until then
-    local idle = call('SCARD', 'class:' .. class .. ':idle')
-    for _, job in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do ask(job, now) end
+    if not asked[class] then
+      asked[class] = true
+      local idle = call('SCARD', 'class:' .. class .. ':idle')
+      for _, job in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do ask(job, now) end
+    end
     deadline(name, idle_until)
     return nil
   end

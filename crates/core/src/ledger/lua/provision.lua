@@ -4,8 +4,10 @@
 -- A reservation that was made before what it needs began to back off is given back when it is claimed: nothing is made of it, and demand
 -- makes another when that is over.
 --
+-- A claim whose answer was lost comes again with its number, and is answered again.
+--
 -- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
---       serves the organization), create_timeout (ms, of the create alone)
+--       serves the organization), create_timeout (ms, of the create alone), claim (the number of this claim among its worker's)
 
 local GRACE_MS = 60000
 
@@ -20,25 +22,28 @@ local function serve(org, credential)
 end
 
 local key = 'runner:' .. args.runner .. ':info'
-local state, fence, claimed_at = fields(key, 'state', 'fence', 'claimed_at')
+local state, fence, claimed_at, claim, worker = fields(key, 'state', 'fence', 'claimed_at', 'claim', 'worker')
 if not state or fence ~= args.fence or state == 'removing' or state == 'gone' then return cjson.encode({ stale = true }) end
 
 if args.step == 'claim' then
-  if claimed_at or state ~= 'reserved' then return cjson.encode({ stale = true }) end
+  local again = claimed_at and worker == args.worker and claim == args.claim
+  if state ~= 'reserved' or (claimed_at and not again) then return cjson.encode({ stale = true }) end
   local org, class, scope, group, profile, labels, job = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
-  serve(org, args.credential)
-  for _, subject in ipairs({ 'global', 'credential:' .. args.credential, 'org:' .. org, 'profile:' .. profile, 'class:' .. class }) do
-    if backing_off(subject) then
-      free(args.runner, subject .. ' began to back off before it was made')
-      return cjson.encode({ stale = true })
+  if not again then
+    serve(org, args.credential)
+    for _, subject in ipairs({ 'global', 'credential:' .. args.credential, 'org:' .. org, 'profile:' .. profile, 'class:' .. class }) do
+      if backing_off(subject) then
+        free(args.runner, subject .. ' began to back off before it was made')
+        return cjson.encode({ stale = true })
+      end
     end
   end
-  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'credential', args.credential, 'create_timeout', args.create_timeout)
+  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'claim', args.claim, 'credential', args.credential, 'create_timeout', args.create_timeout)
   deadline(args.runner, now + args.timeout + GRACE_MS)
   return cjson.encode({ name = args.runner, org = org, class = class, scope = scope, group = group, profile = profile, labels = labels, job = job })
 elseif args.step == 'registered' then
   call('HSET', key, 'registered_at', now, 'github_id', args.github_id)
-  call('HDEL', key, 'uncertain', 'create_timeout') -- its pod is there: no create is in flight
+  call('HDEL', key, 'uncertain', 'create_timeout', 'claim') -- its pod is there: no create is in flight
   if state == 'reserved' then deadline(args.runner, now + args.timeout + GRACE_MS) end
 elseif args.step == 'created' then
   call('HSET', key, 'created_at', now)
