@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    config::{MAX_LIMIT, read_org_limits},
+    config::{LimitsSettings, MAX_LIMIT, read_org_limits},
     ledger::{Ledger, LedgerError},
     names::{is_org, shown},
 };
@@ -68,6 +68,33 @@ pub async fn load_limits(ledger: &Ledger, limits: BTreeMap<String, u64>, force: 
         ledger.set_limits(&limits, force).await?;
     }
     Ok(Some(limits.len()))
+}
+
+/// Makes this the effective configuration. Where there was none, the file's limits of organizations come first: without them an organization that
+/// has fewer than the others would have as many, until somebody noticed.
+///
+/// # Errors
+/// When Redis is unavailable. A file that is wrong is told and passed over, as at a receiver's start.
+pub async fn configure(ledger: &Ledger, limits: &LimitsSettings) -> Result<(), LedgerError> {
+    if !ledger.is_configured().await? {
+        match limits_file(&limits.org_limits_file) {
+            Ok(Some(file)) => {
+                let organizations = load_limits(ledger, file, false).await?;
+                tracing::info!(organizations, "Redis held no configuration: limits were loaded from ORG_LIMITS_FILE");
+            }
+            Ok(None) => {}
+            Err(detail) => tracing::error!(detail, "ORG_LIMITS_FILE: limits were not loaded"),
+        }
+    }
+    ledger.configure(limits).await
+}
+
+/// Makes this the effective configuration where there is none: the data in Redis is gone, and no worker has started since.
+///
+/// # Errors
+/// As [`configure`].
+pub async fn ensure_configured(ledger: &Ledger, limits: &LimitsSettings) -> Result<(), LedgerError> {
+    if ledger.is_configured().await? { Ok(()) } else { configure(ledger, limits).await }
 }
 
 #[cfg(test)]

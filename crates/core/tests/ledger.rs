@@ -6,8 +6,10 @@ use std::sync::{
 };
 
 use jit_core::{
+    config::LimitsSettings,
     event::{Action, JobId},
     ledger::{Answer, AnswerStatus, Claim, Deregistration, Failure, Maker, Observation, Registration, Subject},
+    operator,
 };
 
 mod support;
@@ -407,7 +409,27 @@ async fn a_ledger_that_lost_its_configuration_takes_everything_and_admits_nothin
     assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").opened);
     assert_eq!(store.ledger.admit().await.expect("admitted").admitted, 0);
     store.assert_sound().await;
-    store.ledger.ensure_configured(&support::default_limits()).await.expect("configured");
+    operator::ensure_configured(&store.ledger, &support::default_limits()).await.expect("configured");
+    assert_eq!(store.admit().await.len(), 1);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn limits_of_the_file_are_there_before_anything_is_admitted_on_lost_data() {
+    let store = Store::open().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let limits = LimitsSettings { org_limits_file: dir.path().join("org-limits.yaml"), ..support::default_limits() };
+    std::fs::write(&limits.org_limits_file, "org_limits: {acme: 1}").expect("written");
+    operator::configure(&store.ledger, &limits).await.expect("configured");
+    assert!(store.ledger.limits().await.expect("limits").1.is_empty(), "it holds a configuration: an operator may have dropped them");
+
+    let mut connection = store.ledger.pool().get().await.expect("a connection");
+    let () = redis::cmd("FLUSHDB").query_async(&mut connection).await.expect("emptied");
+    operator::ensure_configured(&store.ledger, &limits).await.expect("configured");
+    assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").opened);
+    for job in 1..=3 {
+        store.apply(&queued(job, "acme")).await;
+    }
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
 }

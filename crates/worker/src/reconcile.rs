@@ -4,6 +4,7 @@ use jit_core::{
     class::Class,
     event::JobId,
     ledger::{Listed, ListedSpec, Reconciliation},
+    operator,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,7 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
 /// When the backend or the ledger does not answer; nothing is half done that the next one does not finish.
 pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     let started = tokio::time::Instant::now();
-    worker.ledger.ensure_configured(&worker.limits).await.step("reconcile.configured")?;
+    operator::ensure_configured(&worker.ledger, &worker.limits).await.step("reconcile.configured")?;
     let began = worker.ledger.now().await?;
     let runners: Vec<Listed> = worker.backend.list().await.step("reconcile.listed")?.into_iter().map(listed).collect();
     let result = worker.ledger.reconcile(began, &runners).await.step("reconcile.compared")?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jit_core::{
     ledger::Ledger,
-    probe, process,
+    operator, probe, process,
     redis::{self as connect, check::Checks},
     telemetry,
 };
@@ -71,7 +71,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let mut pause = Pause::new();
     loop {
         let result = match checks.first().await {
-            Ok(Ok(())) => worker.ledger.configure(&settings.limits).await.step("run.configured"),
+            Ok(Ok(())) => operator::configure(&worker.ledger, &settings.limits).await.step("run.configured"),
             Ok(Err(refused)) => return Err(refused.into()),
             Err(error) => Err(error),
         };

@@ -46,7 +46,7 @@ pub struct PodCount(stack::PodCount);
 
 impl PodCount {
     pub async fn watch(namespace: &str) -> Self {
-        Self(stack::PodCount::watch(namespace, usize::MAX, usize::MAX).await.unwrap())
+        Self(stack::PodCount::watch(namespace, |_| usize::MAX, usize::MAX).await.unwrap())
     }
 
     /// Fails when an organization, or the whole, ever had more pods than allowed.

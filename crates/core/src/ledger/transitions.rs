@@ -214,15 +214,13 @@ impl Ledger {
         self.run::<serde_json::Value>(&scripts::CONFIGURE, &json!({ "settings": settings })).await.map(|_| ())
     }
 
-    /// Makes this the effective configuration where there is none: the data in Redis is gone, and no worker has started since.
+    /// Whether there is a configuration. There is none in a new Redis, and where its data is gone and no worker has noticed yet.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn ensure_configured(&self, limits: &LimitsSettings) -> Result<(), LedgerError> {
+    pub async fn is_configured(&self) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let configured: bool = redis::AsyncCommands::hexists(&mut connection, "ledger:meta", "max_total").await?;
-        drop(connection);
-        if configured { Ok(()) } else { self.configure(limits).await }
+        Ok(redis::AsyncCommands::hexists(&mut connection, "ledger:meta", "max_total").await?)
     }
 
     /// Sets limits of organizations (`None`: back to the default), and says what each was before. With `replace`, limits not named are dropped.

@@ -22,7 +22,7 @@ use crate::{
 };
 use faults::Faults;
 use judge::{Verdict, judge};
-use schedule::{LIMIT, MAXIMUM, Schedule};
+use schedule::{LIMIT, LIMIT_OF_FIRST, MAXIMUM, Schedule};
 
 /// A system that has not settled so long after the last fault has not settled.
 pub const BOUND: Duration = Duration::from_secs(120);
@@ -63,9 +63,16 @@ pub struct Outcome {
 /// When one fails, or cannot be played.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     println!("{:>6} {:>5} {:>8} {:>5} {:>5} {:>5} {:>5} {:>6}  faults", "seed", "jobs", "settled", "lost", "twice", "over", "left", "broken");
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
     for seed in args.first_seed..args.first_seed + args.seeds {
-        let outcome = play(seed, &args.keep, args.keep_all).await.with_context(|| format!("seed {seed}"))?;
+        let outcome = match play(seed, &args.keep, args.keep_all).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                println!("{seed:>6} could not be played to its end: {error:#}");
+                failed.push(seed);
+                continue;
+            }
+        };
         let Verdict { lost, twice, over, left, broken, words } = &outcome.verdict;
         println!(
             "{seed:>6} {:>5} {:>6.1} s {lost:>5} {twice:>5} {over:>5} {left:>5} {broken:>6}  {}",
@@ -79,12 +86,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         if let Some(kept) = &outcome.kept {
             println!("       logs and schedule: {}", kept.display());
         }
+        if !outcome.verdict.clean() {
+            failed.push(seed);
+        }
         outcomes.push(outcome);
     }
     println!("{}", totals(&outcomes));
-    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.verdict.clean()).map(|outcome| outcome.schedule.seed.to_string()).collect();
-    if !failed.is_empty() {
-        bail!("seeds that failed: {}; `make chaos SEEDS=1 FIRST_SEED={}` plays one again", failed.join(", "), failed[0]);
+    if let Some(first) = failed.first() {
+        let failed: Vec<_> = failed.iter().map(u64::to_string).collect();
+        bail!("seeds that failed: {}; `make chaos SEEDS=1 FIRST_SEED={first}` plays one again", failed.join(", "));
     }
     Ok(())
 }
@@ -95,7 +105,7 @@ pub fn totals(outcomes: &[Outcome]) -> String {
     let sum = |of: fn(&Verdict) -> u64| outcomes.iter().map(|outcome| of(&outcome.verdict)).sum::<u64>();
     let settled = Percentiles::of(outcomes.iter().map(|outcome| u64::try_from(outcome.settled.as_millis()).unwrap_or(u64::MAX)).collect());
     format!(
-        "chaos: {} seeds, {} jobs, {} lost, {} twice, {} over a limit, {} left over, {} invariants broken; settled in p50 {:.1} s, max {:.1} s",
+        "chaos: {} seeds, {} jobs, {} lost, {} twice, {} over a limit, {} left over, {} invariants broken; settled in p50 {:.1} s, max {:.1} s, {} s are allowed",
         outcomes.len(),
         outcomes.iter().map(|outcome| outcome.schedule.jobs()).sum::<usize>(),
         sum(|verdict| verdict.lost),
@@ -105,6 +115,7 @@ pub fn totals(outcomes: &[Outcome]) -> String {
         sum(|verdict| verdict.broken),
         settled.p50 as f64 / 1000.0,
         settled.max as f64 / 1000.0,
+        BOUND.as_secs(),
     )
 }
 
@@ -157,14 +168,17 @@ pub async fn play(seed: u64, keep: &Path, keep_all: bool) -> anyhow::Result<Outc
         backend: Backend::Kubernetes,
         seed,
         env: environment(),
+        org_limits: vec![(load::org(1), LIMIT_OF_FIRST)],
         // GitHub waits for a runner's pickup and for a lost runner's sign of life, too.
         github_args: ["--pickup-ms", "6000", "--lease-ms", "4000"].map(str::to_owned).into(),
         proxies: true,
         clocks: schedule.clocks.clone(),
         ..Options::default()
     };
+    let first = load::org(1);
+    let limit = move |org: &str| if org == first { LIMIT_OF_FIRST } else { LIMIT };
     let mut stack = Stack::start(&options).await?;
-    let pods = PodCount::watch(stack.namespace.as_deref().context("a namespace")?, LIMIT, MAXIMUM).await?;
+    let pods = PodCount::watch(stack.namespace.as_deref().context("a namespace")?, limit, MAXIMUM).await?;
     let result = strike_and_settle(&mut stack, &pods, &schedule).await;
     let clean = result.as_ref().is_ok_and(|(_, verdict)| verdict.clean());
     let kept = if clean && !keep_all { None } else { Some(keep_logs(&stack, keep, &schedule, &result).await?) };

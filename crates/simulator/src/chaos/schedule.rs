@@ -11,6 +11,8 @@ use crate::stack::{load, proxy::Mode};
 pub const LOAD_MS: u64 = 10_000;
 /// Runners that an organization may have.
 pub const LIMIT: usize = 3;
+/// Runners that the first organization may have: a limit of its own, which has to hold after lost data too.
+pub const LIMIT_OF_FIRST: usize = 2;
 /// Runners in all.
 pub const MAXIMUM: usize = 10;
 

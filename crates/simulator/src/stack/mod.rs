@@ -42,6 +42,9 @@ pub enum Backend {
 /// So often a part is looked at before its silence is an error.
 const LOOKS: u32 = 5;
 
+/// Name of the file of limits, in the stack's directory; there is none unless [`Options::org_limits`] names some.
+const ORG_LIMITS: &str = "org-limits.yaml";
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -55,6 +58,8 @@ pub struct Options {
     pub seed: u64,
     /// Further environment of receiver, workers and beat: limits, intervals.
     pub env: Vec<(String, String)>,
+    /// Limits of single organizations, in `ORG_LIMITS_FILE`.
+    pub org_limits: Vec<(String, usize)>,
     /// Further arguments of the simulated GitHub.
     pub github_args: Vec<String>,
     /// Runs a program of ours by name in place of those beside this one.
@@ -73,6 +78,7 @@ impl Default for Options {
             backend: Backend::Process,
             seed: 1,
             env: Vec::new(),
+            org_limits: Vec::new(),
             github_args: Vec::new(),
             bin: None,
             proxies: false,
@@ -145,6 +151,10 @@ impl Stack {
             stack.parts.push(kubelet);
             stack.part("kubelet")?.spawn().await?;
         }
+        if !options.org_limits.is_empty() {
+            let limits: Vec<String> = options.org_limits.iter().map(|(org, limit)| format!("  {org}: {limit}\n")).collect();
+            std::fs::write(stack.dir.path().join(ORG_LIMITS), format!("org_limits:\n{}", limits.concat()))?;
+        }
         let mut env = stack.environment(options);
         let receiver_env = stack.environment_of("receiver", &env, options).await?;
         stack.start_receiver(&receiver_env, &webhook_secret).await?;
@@ -174,14 +184,14 @@ impl Stack {
 
     fn environment(&self, options: &Options) -> Vec<(String, String)> {
         let token_file = self.dir.path().join("token").display().to_string();
-        let no_limits = self.dir.path().join("org-limits.yaml").display().to_string();
+        let org_limits = self.dir.path().join(ORG_LIMITS).display().to_string();
         let mut env: Vec<(String, String)> = [
             ("GHES_URL", self.github_url.as_str()),
             ("GITHUB_PAT_FILE", &token_file),
             ("REDIS_URL", &self.redis_url),
             ("LISTEN_ADDRESS", "127.0.0.1"),
             ("PORT", "0"),
-            ("ORG_LIMITS_FILE", &no_limits),
+            ("ORG_LIMITS_FILE", &org_limits),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
