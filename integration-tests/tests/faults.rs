@@ -47,6 +47,31 @@ async fn a_runner_that_dies_frees_its_slot_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_at_work_keeps_its_pod_while_github_does_not_say_that_it_is_gone() {
+    let env = [("MAX_RUNNERS_PER_ORG", "1"), ("IDLE_CHECK", "1s"), ("IDLE_TIMEOUT", "2s"), ("MISFIT_HOLD", "2s")];
+    let stack = Stack::start(&kubernetes(1, 1, &env)).await.unwrap();
+    let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
+    // Nobody tells that it works: it looks idle beside a job that waits, and is to be removed.
+    let faults = json!([
+        { "fault": "webhook_drop", "action": "in_progress" },
+        { "fault": "rest_status", "endpoint": "get_job", "status": 500 },
+        { "fault": "rest_status", "endpoint": "delete_runner", "status": 500 },
+    ]);
+    stack.post(&format!("{}/_control/faults", stack.github_url), &faults).await.unwrap();
+    stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 12_000 })).await.unwrap();
+    until("GitHub has been asked twice to delete the runner", async || {
+        let log = stack.get(&format!("{}/_control/log?limit=100000", stack.github_url)).await.unwrap();
+        log["events"].as_array().unwrap().iter().filter(|event| event["endpoint"] == "delete_runner").count() >= 2
+    })
+    .await;
+    let summary = settle(&stack, 1).await;
+    assert_eq!((number(&summary, "/jobs/success"), number(&summary, "/jobs/run_twice")), (1, 0), "{summary:#}");
+    pods.assert_within(1, 1);
+    assert_sound(&stack).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_that_is_killed_and_comes_back_loses_no_accepted_job() {
     let mut stack = Stack::start(&kubernetes(6, 2, &[("MAX_RUNNERS_PER_ORG", "2"), ("MAX_TOTAL_RUNNERS", "8")])).await.unwrap();
     let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
