@@ -143,7 +143,11 @@ fn client(github: &Arc<Github>, mock: &Mock, off: i64) -> Client {
 }
 
 fn client_with(github: &Arc<Github>, mock: &Mock, off: i64, key: &'static str) -> Client {
-    let login = AppLogin { id: APP.into(), private_key: Arc::new(move || SecretString::from(key)) };
+    client_of(github, mock, off, move || key)
+}
+
+fn client_of(github: &Arc<Github>, mock: &Mock, off: i64, key: impl Fn() -> &'static str + Send + Sync + 'static) -> Client {
+    let login = AppLogin { id: APP.into(), private_key: Arc::new(move || SecretString::from(key())) };
     let mut options = ClientOptions::with(mock.url.clone(), Login::App(login));
     options.timeout = Duration::from_secs(10);
     let github = github.clone();
@@ -310,6 +314,22 @@ async fn a_key_that_cannot_sign_is_told_and_nothing_is_sent() {
     assert!(matches!(**cause, Error::Unauthorized { .. }) && error.to_string().contains("no private key in PEM"), "{error}");
     assert_eq!(error.backs_off(), BackOff::Credential);
     assert!(mock.seen().is_empty() && !error.to_string().contains("not a key"));
+}
+
+#[tokio::test]
+async fn a_key_that_is_another_now_signs_from_then_on() {
+    let github = Github::new();
+    let mock = github.serve().await;
+    let rotated = Arc::<AtomicBool>::default();
+    let told = rotated.clone();
+    let client = client_of(&github, &mock, 0, move || if told.load(Ordering::SeqCst) { "no key" } else { KEY });
+    call(&client, "orgs/acme").await.unwrap();
+    rotated.store(true, Ordering::SeqCst);
+    call(&client, "orgs/acme").await.unwrap(); // its token is good still
+    let error = call(&client, "orgs/other").await.unwrap_err().to_string();
+    assert!(error.contains("private key"), "signed with the key of before: {error}");
+    rotated.store(false, Ordering::SeqCst);
+    call(&client, "orgs/other").await.unwrap();
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! What GitHub sends, and what it is answered.
 
 use axum::http::Method;
-use jit_core::event::Action;
+use jit_core::{
+    config::{Problems, Secret},
+    event::Action,
+};
 use jit_receiver::config::Settings;
 use serde_json::{Value, json};
 
 mod support;
-use support::{Receiver, SECRET, changed, fixture, request, signature, signed};
+use support::{Receiver, SECRET, changed, eventually, fixture, request, signature, signed};
 
 #[tokio::test]
 async fn a_queued_job_is_in_the_stream_when_it_is_answered() {
@@ -126,7 +129,7 @@ async fn a_form_is_taken_as_github_sends_it() {
 
 #[tokio::test]
 async fn both_secrets_are_good_while_one_is_rotated() {
-    let secrets = |settings: &mut Settings| settings.webhook_secrets.insert(0, jit_core::config::Secret::new("the new one"));
+    let secrets = |settings: &mut Settings| settings.webhook_secrets.insert(0, Secret::new("the new one"));
     let receiver = Receiver::with(&[], secrets).await;
     let body = fixture("queued").to_string();
     for secret in ["the new one", SECRET] {
@@ -137,6 +140,24 @@ async fn both_secrets_are_good_while_one_is_rotated() {
     let mut request = signed("workflow_job", body.as_bytes());
     request.headers_mut().insert("x-hub-signature-256", signature("the oldest", body.as_bytes()).parse().expect("a header"));
     receiver.send(request).await.refused(401);
+}
+
+#[tokio::test]
+async fn a_secret_in_a_file_is_rotated_without_a_restart() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "old\n").expect("written");
+    let secret = Secret::resolve("NO_SUCH_VARIABLE", Some(file.path()), &mut Problems::default()).expect("a secret");
+    let receiver = Receiver::with(&[], |settings| settings.webhook_secrets = vec![secret]).await;
+    let body = fixture("queued").to_string();
+    let sent = async |secret: &str| {
+        let mut request = signed("workflow_job", body.as_bytes());
+        request.headers_mut().insert("x-hub-signature-256", signature(secret, body.as_bytes()).parse().expect("a header"));
+        receiver.send(request).await
+    };
+    sent("old").await.ok();
+    std::fs::write(file.path(), "new\n").expect("written");
+    eventually("the new secret", async || sent("new").await.status == 200).await;
+    sent("old").await.refused(401);
 }
 
 #[tokio::test]
