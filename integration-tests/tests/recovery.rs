@@ -234,14 +234,102 @@ async fn repositories_that_refuse_cost_the_others_nothing() {
     for org in ["org-0003", "org-0001", "org-0002"] {
         stack.create_jobs(&jobs(org, "app", 4)).await.unwrap();
     }
-    let over = async |org: &str| number(&stack.get(&format!("{}/_control/jobs?org={org}&state=completed", stack.github_url)).await.unwrap(), "/total_count");
-    until("the one that answers is served", async || over("org-0003").await == 5).await;
+    until("the one that answers is served", async || over(&stack, "org-0003").await == 5).await;
     let faults = stack.get(&format!("{}/_control/faults", stack.github_url)).await.unwrap();
     assert!((0..2).all(|n| number(&faults["faults"][n], "/struck") > 0), "{faults}");
     // When they answer again, they are served too.
     let summary = settle(&stack, 15).await;
     assert_all_ran_once(&summary, 15);
     pods.assert_within(3, 200);
+    stack.stop().await;
+}
+
+/// Jobs of an organization that are over.
+async fn over(stack: &Stack, org: &str) -> u64 {
+    number(&stack.get(&format!("{}/_control/jobs?org={org}&state=completed", stack.github_url)).await.unwrap(), "/total_count")
+}
+
+/// A registration that nobody here knows.
+async fn stray(stack: &Stack, org: &str) {
+    let body = json!({ "name": "jit-runner-4711-stray", "runner_group_id": 1, "labels": ["something-else"] });
+    stack.github_post(&format!("/orgs/{org}/actions/runners/generate-jitconfig"), &body).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_organization_that_does_not_answer_costs_the_others_nothing() {
+    let stack = Stack::start(&attentive(3, &[("STRAY_INTERVAL", "1s"), ("STRAY_CONFIRM", "1s")])).await.unwrap();
+    let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
+    control(&stack, "hooks", json!({ "owner": "org-0001", "kind": "organization" })).await;
+    stack.create_jobs(&json!([jobs("org-0001", "app", 1), jobs("org-0002", "app", 1), jobs("org-0003", "app", 1)])).await.unwrap();
+    all_over(&stack, 3).await;
+    until("the hook is found", async || number(&recovery(&stack).await, "/hooks") == 1).await;
+    for endpoint in ["list_runs", "list_deliveries", "list_runners", "list_repositories", "list_hooks"] {
+        control(&stack, "faults", json!({ "fault": "rest_status", "endpoint": endpoint, "org": "org-0001", "status": 502 })).await;
+    }
+    control(&stack, "faults", json!({ "fault": "webhook_drop", "action": "queued" })).await;
+    // The one that does not answer is the newest, and looked at first; pass after pass.
+    for wave in 1..=3 {
+        for org in ["org-0003", "org-0002", "org-0001"] {
+            stack.create_jobs(&jobs(org, "app", 2)).await.unwrap();
+        }
+        for org in ["org-0003", "org-0002"] {
+            until("the ones that answer are served", async || over(&stack, org).await == 1 + 2 * wave).await;
+        }
+    }
+    stray(&stack, "org-0002").await;
+    until("a stray is found", async || number(&recovery(&stack).await, "/strays_deleted") > 0).await;
+    // With the data lost, they are known by the rediscovery alone.
+    redis(&stack, "FLUSHALL").await;
+    for org in ["org-0003", "org-0002", "org-0001"] {
+        stack.create_jobs(&jobs(org, "new", 2)).await.unwrap();
+    }
+    stray(&stack, "org-0003").await;
+    for org in ["org-0003", "org-0002"] {
+        until("the ones that answer are found again", async || over(&stack, org).await == 9).await;
+    }
+    until("a stray is found", async || number(&recovery(&stack).await, "/strays_deleted") > 0).await;
+    let faults = stack.get(&format!("{}/_control/faults", stack.github_url)).await.unwrap();
+    assert!((0..4).all(|n| number(&faults["faults"][n], "/struck") > 0), "{faults}");
+    assert_eq!(over(&stack, "org-0001").await, 1);
+    // It is asked again and again: when it answers, it is served.
+    stack.end_github_faults(None).await.unwrap();
+    prove(stack, &pods, 27, 3, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_that_are_refused_cost_the_owners_of_others_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("credentials.yaml");
+    let key = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/github/tests/common/app-pkcs1.pem");
+    std::fs::write(
+        &file,
+        format!(
+            "credentials:\n- {{name: revoked, owners: [org-0001], token: revoked}}\n- {{name: app, owners: [org-0002], app_id: 1, private_key_file: {}}}\n\
+             - {{name: good, owners: ['*'], token: good}}\n",
+            key.display()
+        ),
+    )
+    .unwrap();
+    let path = file.display().to_string();
+    let env = [("GITHUB_CREDENTIALS_FILE", path.as_str()), ("STRAY_INTERVAL", "1s"), ("STRAY_CONFIRM", "1s")];
+    let stack = Stack::start(&attentive(4, &env)).await.unwrap();
+    control(&stack, "tokens", json!({ "token": "good" })).await;
+    // Known, and first in each list.
+    stack.create_jobs(&json!([jobs("org-0001", "app", 1), jobs("org-0002", "app", 1)])).await.unwrap();
+    until("they wait", async || number(&stack.jitctl(&["status"]).await.unwrap(), "/total_pending") == 2).await;
+    stack.create_jobs(&jobs("org-0003", "app", 1)).await.unwrap();
+    all_over(&stack, 1).await;
+    control(&stack, "faults", json!({ "fault": "webhook_drop", "action": "queued" })).await;
+    stray(&stack, "org-0003").await;
+    stack.create_jobs(&jobs("org-0003", "app", 2)).await.unwrap();
+    all_over(&stack, 3).await;
+    until("the stray is found", async || number(&recovery(&stack).await, "/strays_deleted") == 1).await;
+    // With the data lost, they are known by the rediscovery alone.
+    stack.create_jobs(&json!([jobs("org-0003", "app", 2), jobs("org-0004", "new", 2)])).await.unwrap();
+    redis(&stack, "FLUSHALL").await;
+    all_over(&stack, 7).await;
+    assert_eq!((over(&stack, "org-0001").await, over(&stack, "org-0002").await), (0, 0));
+    assert_sound(&stack).await;
     stack.stop().await;
 }
 

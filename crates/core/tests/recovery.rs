@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jit_core::{
     event::{Action, JobEvent},
-    ledger::recovery::{FailedDelivery, HookCursor, RecoverySettings, Registered, Reported},
+    ledger::recovery::{Asked, FailedDelivery, HookCursor, RecoverySettings, Registered, Reported},
 };
 
 mod support;
@@ -134,17 +134,65 @@ async fn a_pass_visits_each_repository_newest_first_and_goes_on_where_it_stopped
     let pass = store.ledger.sweep(0, 10, true).await.unwrap();
     assert_eq!(pass.repos, ["zeta/app", "acme/app"]);
     assert_eq!(store.ledger.sweep(1, 10, true).await.unwrap().repos, ["acme/app"], "past the first");
-    store.ledger.swept("zeta/app", 3).await.unwrap();
+    store.ledger.swept("zeta/app", 3, false).await.unwrap();
     store.apply(&queued(4, "late")).await;
     assert_eq!(store.ledger.sweep(0, 10, true).await.unwrap().repos, ["acme/app"], "who comes later is in the next pass");
     store.pass(2 * MINUTE);
-    store.ledger.swept("acme/app", 7).await.unwrap();
+    store.ledger.swept("acme/app", 7, false).await.unwrap();
     assert!(store.ledger.sweep(0, 10, false).await.unwrap().ended);
     assert_eq!(store.ledger.sweep(0, 10, true).await.unwrap().repos, ["late/app", "zeta/app", "acme/app"]);
     let recovery = store.ledger.recovery().await.unwrap();
     // 3 repositories at 5 calls each, 1000 an hour, and a tick before.
     assert_eq!((recovery.repositories, recovery.seconds), (3, Some(120 + 1 + 60)), "the last pass took longer than its calls must");
     assert!(recovery.swept_at.is_some());
+}
+
+#[tokio::test]
+async fn a_repository_that_does_not_answer_comes_last_and_the_pass_ends_without_it() {
+    let store = Store::open().await;
+    for (job, org) in [(1, "acme"), (2, "beta"), (3, "zeta")] {
+        store.apply(&queued(job, org)).await;
+        store.pass(MINUTE);
+    }
+    let left = async || store.ledger.sweep(0, 10, false).await.unwrap().repos;
+    store.ledger.sweep(0, 10, true).await.unwrap();
+    store.ledger.swept("zeta/app", 1, true).await.unwrap();
+    assert_eq!(left().await, ["beta/app", "acme/app", "zeta/app"]);
+    store.ledger.swept("beta/app", 1, true).await.unwrap();
+    store.ledger.swept("zeta/app", 1, true).await.unwrap();
+    assert_eq!(left().await, ["acme/app", "beta/app", "zeta/app"], "the fewer failures, the earlier");
+    store.ledger.swept("acme/app", 3, false).await.unwrap();
+    store.ledger.swept("beta/app", 3, false).await.unwrap();
+    assert_eq!(left().await, ["zeta/app"]);
+    store.ledger.swept("zeta/app", 1, true).await.unwrap();
+    assert!(store.ledger.sweep(0, 10, false).await.unwrap().ended, "three times are enough for a pass");
+    store.ledger.swept("zeta/app", 1, true).await.unwrap();
+    assert_eq!(store.ledger.sweep(0, 10, true).await.unwrap().repos, ["zeta/app", "beta/app", "acme/app"], "another pass, another chance");
+}
+
+#[tokio::test]
+async fn an_owner_that_does_not_answer_is_asked_again_and_given_up_after_an_hour() {
+    let store = Store::open().await;
+    let rediscovery = async || store.ledger.recovery_tick(&settings(1000)).await.unwrap().rediscovery;
+    let missed = async || store.ledger.discovered(&[], &[], Some(Asked::Missed("Beta")), None).await.unwrap();
+    assert_eq!(rediscovery().await.as_deref(), Some("0"));
+    store.ledger.discovered(&[], &["Acme".into(), "Beta".into()], None, Some("end")).await.unwrap();
+    missed().await;
+    store.ledger.discovered(&[], &[], Some(Asked::Answered("Acme")), None).await.unwrap();
+    store.pass(HOUR - 1);
+    missed().await;
+    assert_eq!(store.ledger.owners_to_list(10).await.unwrap(), ["Beta"]);
+    assert_eq!(rediscovery().await.as_deref(), Some("end"));
+    store.pass(1);
+    missed().await;
+    assert_eq!(rediscovery().await, None, "it is over without this one");
+    assert!(store.ledger.owners_to_list(10).await.unwrap().is_empty());
+    // The next rediscovery knows nothing of that.
+    store.pass(25 * HOUR);
+    assert_eq!(rediscovery().await.as_deref(), Some("0"));
+    store.ledger.discovered(&[], &["Beta".into()], None, Some("end")).await.unwrap();
+    missed().await;
+    assert_eq!(store.ledger.owners_to_list(10).await.unwrap(), ["Beta"]);
 }
 
 #[tokio::test]
@@ -161,11 +209,15 @@ async fn lost_data_is_looked_for_at_once() {
     let mut owners = store.ledger.owners_to_list(10).await.unwrap();
     owners.sort();
     assert_eq!(owners, ["Acme", "Beta"]);
-    store.ledger.discovered(&[("Acme/app".into(), store.time() - DAY), ("Acme/old".into(), store.time() - 31 * DAY)], &[], Some("Acme"), None).await.unwrap();
+    store
+        .ledger
+        .discovered(&[("Acme/app".into(), store.time() - DAY), ("Acme/old".into(), store.time() - 31 * DAY)], &[], Some(Asked::Answered("Acme")), None)
+        .await
+        .unwrap();
     assert_eq!(store.ledger.sweep(0, 10, false).await.unwrap().repos, ["Acme/app"], "not in a pass to come, but now");
-    store.ledger.discovered(&[], &[], Some("Beta"), None).await.unwrap();
+    store.ledger.discovered(&[], &[], Some(Asked::Answered("Beta")), None).await.unwrap();
     assert_eq!(tick(&store).await.rediscovery, None, "all are listed");
-    store.ledger.swept("Acme/app", 3).await.unwrap();
+    store.ledger.swept("Acme/app", 3, false).await.unwrap();
     assert!(tick(&store).await.urgent);
     assert!(store.ledger.sweep(0, 10, false).await.unwrap().ended);
     assert!(!tick(&store).await.urgent, "all are visited");

@@ -26,9 +26,10 @@
 //! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it
 //! quota:ceiling           HASH    how many runners the namespace's quota let in when it last refused one, since, reason
 //! repos:active            ZSET    owner/repo → last seen; 30 days     (what the sweep visits)
-//! repos:sweep             ZSET    owner/repo → last seen              (what the sweep has still to visit in this pass)
+//! repos:sweep             ZSET    owner/repo → last seen              (what the sweep has still to visit in this pass; below 0: failures)
 //! recovery                HASH    the sweep's pass and budget, cursor of the rediscovery, counts
-//! owners:rediscover       SET     organizations whose repositories are still to be listed
+//! owners:rediscover       SET     organizations whose repositories are still to be listed; app:NAME and since:ID, which list organizations
+//! owners:missed           HASH    of these, those that did not answer → when that was so first
 //! hooks:known             HASH    webhook of ours → where its deliveries were read to, JSON
 //! hooks:asked             ZSET    scope → when its webhooks were last listed
 //! deliveries:failed       ZSET    guid of a delivery to repeat → its time (queued ones first)

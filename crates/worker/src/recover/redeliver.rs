@@ -10,10 +10,10 @@ use jit_core::ledger::{
     LedgerError,
     recovery::{FailedDelivery, HookCursor},
 };
-use jit_github::{Client, Delivery, Hook, HookAddress, Scope};
+use jit_github::{Client, Delivery, Error, Hook, HookAddress, Scope};
 use url::Url;
 
-use super::{Slice, Told, Turn, apps};
+use super::{Slice, Told, apps};
 use crate::{metrics::Redelivered, step::Step};
 
 /// So often one event is repeated at most: with waits of 1, 2, 4, … 60 minutes, some three hours.
@@ -58,10 +58,16 @@ async fn client_for(slice: &mut Slice<'_>, hook: &HookAddress) -> Result<Option<
             None => return Ok(None),
         },
     };
-    Ok(match slice.call_as(credential, account.clone()).await? {
-        Turn::Call(client) => Some((client, account)),
-        Turn::Later | Turn::NotServed => None,
-    })
+    Ok(slice.call_as(credential, account.clone()).await?.ok().map(|client| (client, account)))
+}
+
+/// Takes note of an error of a call about a hook.
+fn told_of(slice: &mut Slice<'_>, hook: &HookAddress, account: String, error: &Error) -> Told {
+    let owner = match hook {
+        HookAddress::Of(scope, _) => scope.owner().to_owned(),
+        HookAddress::App => account.clone(),
+    };
+    slice.told_of(account, &owner, error)
 }
 
 /// Looks, once in a while, whether the App's own webhook is ours.
@@ -79,7 +85,7 @@ async fn look_for_the_apps_hook(slice: &mut Slice<'_>, url: &Url) -> Result<(), 
         Ok(Some(its)) if leads_to(&its, url) => found(slice, &address).await?,
         Ok(_) => {}
         Err(error) => {
-            slice.told_of(account, &error);
+            told_of(slice, &HookAddress::App, account, &error);
         }
     }
     Ok(())
@@ -105,7 +111,7 @@ async fn walk(slice: &mut Slice<'_>, hook: &HookAddress, cursor: &mut HookCursor
         let page = match client.deliveries(hook, cursor.page.as_deref()).await.step("recover.deliveries_listed") {
             Ok(page) => page,
             Err(error) => {
-                if slice.told_of(account, &error) == Told::Refused {
+                if told_of(slice, hook, account, &error) == Told::Refused {
                     // Either the hook is gone, or the page that the walk was to go on with.
                     let anew = cursor.page.take().map(|_| HookCursor { walk_from: None, ..cursor.clone() });
                     slice.worker.ledger.keep_hook(&name, anew.as_ref()).await.step("recover.hook_dropped")?;
@@ -161,15 +167,20 @@ async fn repeat(slice: &mut Slice<'_>, away: HashSet<String>) -> Result<(), Ledg
         if !slice.goes_on() {
             return Ok(());
         }
-        if away.contains(&delivery.hook) && !probed.insert(delivery.hook.clone()) {
+        if slice.skipped.contains(&delivery.hook) || away.contains(&delivery.hook) && !probed.insert(delivery.hook.clone()) {
             continue;
         }
         let (Ok(hook), Ok(id)) = (delivery.hook.parse::<HookAddress>(), delivery.id.parse::<u64>()) else { continue };
         let Some((client, account)) = client_for(slice, &hook).await? else { continue };
         let will = match client.redeliver(&hook, id).await.step("recover.redelivered") {
             Ok(will) => will,
-            Err(error) if slice.told_of(account, &error) == Told::Refused => false,
-            Err(_) => continue,
+            Err(error) => match told_of(slice, &hook, account, &error) {
+                Told::Refused => false,
+                Told::Failed | Told::Later => {
+                    slice.skipped.insert(delivery.hook);
+                    continue;
+                }
+            },
         };
         slice.worker.ledger.redelivered(&delivery.guid, !will).await.step("recover.redelivery_noted")?;
         if will {
@@ -190,7 +201,7 @@ pub(super) async fn look_for_hooks(slice: &mut Slice<'_>, repository: &Scope) ->
             continue;
         }
         let mut page = 1;
-        while let Turn::Call(client) = slice.call(scope).await? {
+        while let Ok(client) = slice.call(scope).await? {
             let hooks = match client.hooks(scope, page).await.step("recover.hooks_listed") {
                 Ok(hooks) => hooks,
                 Err(error) => {

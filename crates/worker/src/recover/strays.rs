@@ -6,7 +6,7 @@
 use jit_core::ledger::{LedgerError, recovery::Registered};
 use jit_github::{Deletion, Runner, RunnerStatus, Scope};
 
-use super::{Slice, Told, Turn};
+use super::{Slice, Told};
 use crate::step::Step;
 
 /// Scopes that are taken from the ledger at once.
@@ -20,31 +20,36 @@ pub(super) async fn look(slice: &mut Slice<'_>) -> Result<(), LedgerError> {
             return Ok(());
         }
         for text in scopes {
-            if !slice.goes_on() || !scope(slice, &text).await? {
+            if !slice.goes_on() {
                 return Ok(());
             }
+            scope(slice, &text).await?;
         }
     }
     Ok(())
 }
 
-/// Looks at one scope; false when it has to wait.
-async fn scope(slice: &mut Slice<'_>, text: &str) -> Result<bool, LedgerError> {
+/// Looks at one scope. One that cannot be looked at now is looked at again as soon as one where something was seen, so that the others come first.
+async fn scope(slice: &mut Slice<'_>, text: &str) -> Result<(), LedgerError> {
     let worker = slice.worker;
-    let (mut seen, mut cleared) = (Vec::new(), Vec::new());
+    let (mut seen, mut cleared, mut told) = (Vec::new(), Vec::new(), Told::Refused);
     let scope = text.parse::<Scope>().ok();
     if let Some(scope) = &scope {
         let mut page = 1;
         loop {
             let client = match slice.call(scope).await? {
-                Turn::Call(client) => client,
-                Turn::Later => return Ok(false),
-                Turn::NotServed => break,
+                Ok(client) => client,
+                Err(why) => {
+                    told = why;
+                    break;
+                }
             };
             let listed = match client.runners_page(scope, page).await.step("recover.runners_listed") {
                 Ok(listed) => listed,
-                Err(error) if slice.told(scope, &error) == Told::Refused => break,
-                Err(_) => return Ok(false),
+                Err(error) => {
+                    told = slice.told(scope, &error);
+                    break;
+                }
             };
             for runner in listed.items.iter().filter(|runner| is_ours(&runner.name, &worker.limits.prefix)) {
                 let list = if may_be_stray(runner) { &mut seen } else { &mut cleared };
@@ -56,12 +61,17 @@ async fn scope(slice: &mut Slice<'_>, text: &str) -> Result<bool, LedgerError> {
             page += 1;
         }
     }
-    let (confirm, again) = (worker.recovery.stray_confirm, worker.recovery.stray_interval);
+    let waits = told != Told::Refused;
+    if waits && !slice.goes_on() {
+        return Ok(()); // it is the first of the next slice
+    }
+    let (confirm, interval) = (worker.recovery.stray_confirm, worker.recovery.stray_interval);
+    let again = if waits { confirm.min(interval) } else { interval };
     let delete = worker.ledger.strays(text, &seen, &cleared, confirm, again).await.step("recover.strays_noted")?;
-    let Some(scope) = scope else { return Ok(true) };
+    let Some(scope) = scope.filter(|_| !waits) else { return Ok(()) };
     for stray in delete {
         let Ok(id) = stray.id.parse() else { continue };
-        let Turn::Call(client) = slice.call(&scope).await? else { return Ok(false) };
+        let Ok(client) = slice.call(&scope).await? else { return Ok(()) };
         match client.delete_runner(&scope, id).await.step("recover.stray_deleted") {
             Ok(Deletion::Busy) => {} // it works after all
             Ok(deletion) => {
@@ -72,10 +82,10 @@ async fn scope(slice: &mut Slice<'_>, text: &str) -> Result<bool, LedgerError> {
                 worker.ledger.stray_gone(text, &stray).await.step("recover.stray_settled")?;
             }
             Err(error) if slice.told(&scope, &error) == Told::Refused => {}
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(()),
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn is_ours(name: &str, prefix: &str) -> bool {

@@ -10,7 +10,7 @@ use jit_core::{
 };
 use jit_github::{Job, JobStatus, Repository, Run, RunStatus, Scope};
 
-use super::{Slice, Told, Turn, redeliver, repository};
+use super::{Slice, Told, redeliver, repository};
 use crate::{metrics::Recovered, step::Step};
 
 /// Repositories that are taken from the ledger at once.
@@ -22,10 +22,22 @@ const LONG_VISIT: u64 = 100;
 enum Visit {
     /// It was looked through, or refuses.
     Done,
+    /// It does not answer.
+    Failed,
     /// It was not, for now.
     Later,
     /// Too many events are on their way to tell what is unknown.
     Backlog,
+}
+
+impl From<Told> for Visit {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Refused => Self::Done,
+            Told::Failed => Self::Failed,
+            Told::Later => Self::Later,
+        }
+    }
 }
 
 /// Visits repositories until the pass is over or the slice ends. With `start` a new pass may begin.
@@ -41,13 +53,21 @@ pub(super) async fn visit(slice: &mut Slice<'_>, start: bool) -> Result<(), Ledg
             if !slice.goes_on() {
                 return Ok(());
             }
-            let mut calls = 0;
-            let visited = one(slice, &repo, &mut calls).await?;
-            match visited {
-                Visit::Backlog => return Ok(()),
-                Visit::Later if calls < LONG_VISIT => skipped += 1,
-                Visit::Later | Visit::Done => slice.worker.ledger.swept(&repo, calls).await.step("recover.swept")?,
+            if slice.skipped.contains(&repo) {
+                skipped += 1;
+                continue;
             }
+            let mut calls = 0;
+            let failed = match one(slice, &repo, &mut calls).await? {
+                Visit::Backlog => return Ok(()),
+                Visit::Later if calls < LONG_VISIT => {
+                    skipped += 1;
+                    continue;
+                }
+                Visit::Failed => slice.skipped.insert(repo.clone()),
+                Visit::Later | Visit::Done => false,
+            };
+            slice.worker.ledger.swept(&repo, calls, failed).await.step("recover.swept")?;
         }
     }
     Ok(())
@@ -60,14 +80,13 @@ async fn one(slice: &mut Slice<'_>, full_name: &str, calls: &mut u64) -> Result<
         let mut page = 1;
         loop {
             let client = match slice.call(&scope).await? {
-                Turn::Call(client) => client,
-                Turn::Later => return Ok(Visit::Later),
-                Turn::NotServed => return Ok(Visit::Done),
+                Ok(client) => client,
+                Err(told) => return Ok(told.into()),
             };
             *calls += 1;
             let runs = match client.runs(owner, name, status, page).await.step("recover.runs_listed") {
                 Ok(runs) => runs,
-                Err(error) => return Ok(if slice.told(&scope, &error) == Told::Refused { Visit::Done } else { Visit::Later }),
+                Err(error) => return Ok(slice.told(&scope, &error).into()),
             };
             for run in &runs.items {
                 match jobs(slice, &scope, owner, name, run, calls).await? {
@@ -90,15 +109,14 @@ async fn jobs(slice: &mut Slice<'_>, scope: &Scope, owner: &str, name: &str, run
     let mut page = 1;
     loop {
         let client = match slice.call(scope).await? {
-            Turn::Call(client) => client,
-            Turn::Later => return Ok(Visit::Later),
-            Turn::NotServed => return Ok(Visit::Done),
+            Ok(client) => client,
+            Err(told) => return Ok(told.into()),
         };
         *calls += 1;
         let jobs = match client.run_jobs(owner, name, run.id, page).await.step("recover.jobs_listed") {
             Ok(jobs) => jobs,
             // A run that was deleted meanwhile is no reason to leave the others out.
-            Err(error) => return Ok(if slice.told(scope, &error) == Told::Refused { Visit::Done } else { Visit::Later }),
+            Err(error) => return Ok(slice.told(scope, &error).into()),
         };
         let events: Vec<JobEvent> = jobs.items.iter().filter_map(|job| event(&worker.recovery.jobs, &run.repository, job)).collect();
         let reported = worker.ledger.report_found(&events, &worker.limits.prefix).await.step("recover.found")?;

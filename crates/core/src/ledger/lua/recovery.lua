@@ -7,6 +7,8 @@ local STATE = 'recovery'
 local HOUR_MS = 3600000
 local FORGET_REPO_MS = 30 * 86400000 -- a repository that was not heard of for so long is not swept any more
 local KEEP_DELIVERY_MS = 7 * 86400000 -- GitHub keeps deliveries for 3 days, GHES for 7
+local SWEEP_TRIES = 3 -- a repository that does not answer is looked at so often in a pass, which is then over without it
+local GIVE_UP_MS = HOUR_MS -- an owner that does not answer for so long is left to the next rediscovery
 local BACKLOG = 1000 -- with more events on their way, what looks unknown may be among them
 
 local ops = {}
@@ -39,7 +41,7 @@ function ops.tick()
   if call('HGET', STATE, 'epoch') ~= epoch then
     call('HSET', STATE, 'epoch', epoch, 'urgent', 1)
     call('HDEL', STATE, 'rediscovered_at', 'rediscovery', 'sweep_began')
-    call('DEL', 'repos:sweep', 'owners:rediscover', 'strays:scopes')
+    call('DEL', 'repos:sweep', 'owners:rediscover', 'owners:missed', 'strays:scopes')
   end
   call('HSET', STATE, 'ticked_at', now, 'interval', args.interval, 'calls_per_hour', args.calls_per_hour, 'redelivery', args.redelivery and 1 or 0)
   call('ZREMRANGEBYSCORE', 'repos:active', '-inf', now - FORGET_REPO_MS)
@@ -83,9 +85,15 @@ function ops.sweep()
   return listed({ ended = false }, 'repos', call('ZREVRANGE', 'repos:sweep', args.from, args.from + args.n - 1))
 end
 
--- A repository was looked at. args: repo, calls (that it took)
+-- A repository was looked at, or did not answer: then the others come first, and it comes again at the end of the pass, by the number of its failures.
+-- args: repo, calls (that it took), failed
 function ops.swept()
-  call('ZREM', 'repos:sweep', args.repo)
+  local failures = args.failed and 1 + math.max(0, -(tonumber(call('ZSCORE', 'repos:sweep', args.repo)) or 0)) or SWEEP_TRIES
+  if failures < SWEEP_TRIES then
+    call('ZADD', 'repos:sweep', 'XX', -failures, args.repo)
+  else
+    call('ZREM', 'repos:sweep', args.repo)
+  end
   call('HINCRBY', STATE, 'sweep_calls', args.calls)
   return {}
 end
@@ -125,7 +133,8 @@ function ops.found()
   return result
 end
 
--- Repositories and owners of repositories that GitHub told of. args: repos ([{name, at}]), owners, done (an owner), cursor (of the list of owners; `end`: all listed)
+-- Repositories and owners of repositories that GitHub told of. args: repos ([{name, at}]), owners, done (an owner),
+-- missed (one that did not answer, and is to be asked again), cursor (of the list of owners; `end`: all listed)
 function ops.discovered()
   local urgent = number('urgent') == 1
   for _, repo in ipairs(args.repos or {}) do
@@ -139,10 +148,18 @@ function ops.discovered()
     end
   end
   for _, owner in ipairs(args.owners or {}) do call('SADD', 'owners:rediscover', owner) end
-  if args.done then call('SREM', 'owners:rediscover', args.done) end
+  if args.done then
+    call('SREM', 'owners:rediscover', args.done)
+    call('HDEL', 'owners:missed', args.done)
+  end
+  if args.missed then
+    call('HSETNX', 'owners:missed', args.missed, now)
+    if now - tonumber(call('HGET', 'owners:missed', args.missed)) >= GIVE_UP_MS then call('SREM', 'owners:rediscover', args.missed) end
+  end
   if args.cursor then call('HSET', STATE, 'rediscovery', args.cursor) end
   if call('HGET', STATE, 'rediscovery') == 'end' and call('EXISTS', 'owners:rediscover') == 0 then
     call('HDEL', STATE, 'rediscovery')
+    call('DEL', 'owners:missed')
     call('HSET', STATE, 'rediscovered_at', now)
     if call('HEXISTS', STATE, 'sweep_began') == 0 then call('HDEL', STATE, 'urgent') end
   end

@@ -75,12 +75,13 @@ impl Ledger {
         self.recover(json!({ "op": "sweep", "from": from, "n": n, "start": start })).await
     }
 
-    /// A repository was visited, which took so many calls.
+    /// A repository was visited, which took so many calls. One that `failed` to answer is visited again at the end of the pass; after the third time
+    /// the pass is over without it.
     ///
     /// # Errors
     /// When Redis is unavailable; it is then visited again.
-    pub async fn swept(&self, repo: &str, calls: u64) -> Result<(), LedgerError> {
-        self.note(json!({ "op": "swept", "repo": repo, "calls": calls })).await
+    pub async fn swept(&self, repo: &str, calls: u64, failed: bool) -> Result<(), LedgerError> {
+        self.note(json!({ "op": "swept", "repo": repo, "calls": calls, "failed": failed })).await
     }
 
     /// Appends to `jit:events` what the ledger does not know of jobs that GitHub calls queued or in progress. `prefix` starts the names of our runners.
@@ -109,11 +110,17 @@ impl Ledger {
         self.recover(json!({ "op": "found", "v": stream::VERSION, "jobs": found })).await
     }
 
-    /// Notes repositories (with the time of the last push, ms) and owners that GitHub told of. `cursor` is that of the list of owners, `end` at its end.
+    /// Notes repositories (with the time of the last push, ms) and owners that GitHub told of, and what came of asking one of
+    /// [`Ledger::owners_to_list`]. `cursor` is that of the list of owners, `end` at its end.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn discovered(&self, repos: &[(String, i64)], owners: &[String], done: Option<&str>, cursor: Option<&str>) -> Result<(), LedgerError> {
+    pub async fn discovered(&self, repos: &[(String, i64)], owners: &[String], asked: Option<Asked<'_>>, cursor: Option<&str>) -> Result<(), LedgerError> {
+        let (done, missed) = match asked {
+            Some(Asked::Answered(owner)) => (Some(owner), None),
+            Some(Asked::Missed(owner)) => (None, Some(owner)),
+            None => (None, None),
+        };
         let mut args = json!({ "op": "discovered" });
         if !repos.is_empty() {
             args["repos"] = repos.iter().map(|(name, at)| json!({ "name": name, "at": at })).collect();
@@ -121,7 +128,7 @@ impl Ledger {
         if !owners.is_empty() {
             args["owners"] = json!(owners);
         }
-        for (name, value) in [("done", done), ("cursor", cursor)] {
+        for (name, value) in [("done", done), ("missed", missed), ("cursor", cursor)] {
             if let Some(value) = value {
                 args[name] = value.into();
             }

@@ -31,6 +31,15 @@ pub struct RecoveryTick {
     pub rediscovery: Option<String>,
 }
 
+/// What came of asking an owner for its repositories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// All are listed, or the owner refuses for good.
+    Answered(&'a str),
+    /// It did not answer: it is asked again, until that was so for an hour.
+    Missed(&'a str),
+}
+
 /// What the sweep looks at next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
