@@ -117,6 +117,19 @@ async fn failed_deliveries_of_a_repositorys_hook_are_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_is_looked_for_until_github_has_told_of_it() {
+    let stack = Stack::start(&attentive(1, &[])).await.unwrap();
+    control(&stack, "hooks", json!({ "owner": "org-0001", "kind": "organization" })).await;
+    control(&stack, "faults", json!({ "fault": "rest_status", "endpoint": "list_hooks", "status": 502, "count": 4 })).await;
+    stack.create_jobs(&jobs("org-0001", "app", 1)).await.unwrap();
+    until("the hook is found", async || number(&recovery(&stack).await, "/hooks") == 1).await;
+    let faults = stack.get(&format!("{}/_control/faults", stack.github_url)).await.unwrap();
+    assert_eq!(number(&faults["faults"][0], "/struck"), 4, "{faults}");
+    assert_all_ran_once(&settle(&stack, 1).await, 1);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_apps_deliveries_are_repeated_and_its_installations_searched() {
     let key = |name: &str| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/github/tests/common").join(name).display().to_string();
     let private = key("app-pkcs1.pem");

@@ -228,7 +228,11 @@ async fn lost_data_is_looked_for_at_once() {
     let mut connection = store.ledger.pool().get().await.unwrap();
     let _: i64 = redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").query_async(&mut connection).await.unwrap();
     store.ledger.reconcile(store.time(), &[]).await.unwrap();
+    store.ledger.hooks_are_asked("orgs/Acme").await.unwrap();
     assert!(tick(&store).await.urgent);
+    assert!(!store.ledger.hooks_were_asked("orgs/Acme", Duration::from_secs(86_400)).await.unwrap(), "hooks are looked for, too");
+    store.ledger.hooks_are_asked("orgs/Acme").await.unwrap();
+    assert!(tick(&store).await.urgent && store.ledger.hooks_were_asked("orgs/Acme", Duration::from_secs(86_400)).await.unwrap(), "once");
 }
 
 #[tokio::test]
@@ -329,6 +333,8 @@ async fn hooks_are_remembered_and_asked_for_once_in_a_while() {
     let store = Store::open().await;
     let day = Duration::from_secs(86_400);
     assert!(!store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap());
+    assert!(!store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap(), "a question is no answer");
+    store.ledger.hooks_are_asked("orgs/acme").await.unwrap();
     assert!(store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap());
     store.pass(DAY);
     assert!(!store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap());

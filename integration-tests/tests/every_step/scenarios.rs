@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
             }
             "upkeep.job_asked" | "upkeep.answered" | "upkeep.doubt_settled" => self.unheard().await,
             "reconcile.stopped" => self.stray_pod().await,
-            "recover.app_hook_asked" | "recover.app_hook_read" | "recover.installations_listed" => self.as_an_app().await,
+            "recover.app_hook_asked" | "recover.app_hook_read" | "recover.app_hook_noted" | "recover.installations_listed" => self.as_an_app().await,
             step if step.starts_with("recover.") => self.never_came(step).await,
             _ => {
                 self.arm_here().await;

@@ -84,11 +84,10 @@ async fn look_for_the_apps_hook(slice: &mut Slice<'_>, url: &Url) -> Result<(), 
     match client.app_hook_url().await.step("recover.app_hook_read") {
         Ok(Some(its)) if leads_to(&its, url) => found(slice, &address).await?,
         Ok(_) => {}
-        Err(error) => {
-            told_of(slice, &HookAddress::App, account, &error);
-        }
+        Err(error) if told_of(slice, &HookAddress::App, account, &error) == Told::Refused => {}
+        Err(_) => return Ok(()), // it is asked again
     }
-    Ok(())
+    slice.worker.ledger.hooks_are_asked(&address).await.step("recover.app_hook_noted")
 }
 
 /// Takes down a webhook of ours, unless it is known.
@@ -196,30 +195,39 @@ pub(super) async fn look_for_hooks(slice: &mut Slice<'_>, repository: &Scope) ->
     let Some(url) = slice.worker.recovery.webhook_url.clone() else { return Ok(()) };
     let owner = Scope::Organization(repository.owner().to_owned());
     for scope in [&owner, repository] {
-        let within = slice.worker.recovery.rediscover_interval;
-        if slice.worker.ledger.hooks_were_asked(&scope.to_string(), within).await.step("recover.hooks_asked")? {
+        let (name, within) = (scope.to_string(), slice.worker.recovery.rediscover_interval);
+        // The owner's are met again with each of its repositories: what does not answer is asked once a slice.
+        let hooks = format!("hooks of {name}");
+        if slice.skipped.contains(&hooks) || slice.worker.ledger.hooks_were_asked(&name, within).await.step("recover.hooks_asked")? {
             continue;
         }
-        let mut page = 1;
-        while let Ok(client) = slice.call(scope).await? {
-            let hooks = match client.hooks(scope, page).await.step("recover.hooks_listed") {
-                Ok(hooks) => hooks,
-                Err(error) => {
-                    slice.told(scope, &error);
-                    break;
-                }
-            };
-            for hook in hooks.items.iter().filter(|hook| is_ours(hook, &url)) {
-                let address = HookAddress::Of(scope.clone(), hook.id).to_string();
-                found(slice, &address).await?;
-            }
-            if !hooks.more {
-                break;
-            }
-            page += 1;
+        if list_hooks(slice, scope, &url).await? {
+            slice.worker.ledger.hooks_are_asked(&name).await.step("recover.hooks_noted")?;
+        } else {
+            slice.skipped.insert(hooks);
         }
     }
     Ok(())
+}
+
+/// Takes down which webhooks of a scope are ours; whether it has told, or refuses to.
+async fn list_hooks(slice: &mut Slice<'_>, scope: &Scope, url: &Url) -> Result<bool, LedgerError> {
+    let mut page = 1;
+    loop {
+        let Ok(client) = slice.call(scope).await? else { return Ok(false) };
+        let hooks = match client.hooks(scope, page).await.step("recover.hooks_listed") {
+            Ok(hooks) => hooks,
+            Err(error) => return Ok(slice.told(scope, &error) == Told::Refused),
+        };
+        for hook in hooks.items.iter().filter(|hook| is_ours(hook, url)) {
+            let address = HookAddress::Of(scope.clone(), hook.id).to_string();
+            found(slice, &address).await?;
+        }
+        if !hooks.more {
+            return Ok(true);
+        }
+        page += 1;
+    }
 }
 
 /// Whether a webhook is switched on, comes to us, and tells of jobs.

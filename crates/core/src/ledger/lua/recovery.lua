@@ -41,7 +41,7 @@ function ops.tick()
   if call('HGET', STATE, 'epoch') ~= epoch then
     call('HSET', STATE, 'epoch', epoch, 'urgent', 1)
     call('HDEL', STATE, 'rediscovered_at', 'rediscovery', 'sweep_began')
-    call('DEL', 'repos:sweep', 'owners:rediscover', 'owners:missed', 'strays:scopes')
+    call('DEL', 'repos:sweep', 'owners:rediscover', 'owners:missed', 'strays:scopes', 'hooks:asked')
   end
   call('HSET', STATE, 'ticked_at', now, 'interval', args.interval, 'calls_per_hour', args.calls_per_hour, 'redelivery', args.redelivery and 1 or 0)
   call('ZREMRANGEBYSCORE', 'repos:active', '-inf', now - FORGET_REPO_MS)

@@ -213,7 +213,7 @@ impl Ledger {
         }
     }
 
-    /// Whether a scope's webhooks were listed within `within`; if not, they are from now on.
+    /// Whether a scope's webhooks were listed within `within`.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -223,10 +223,17 @@ impl Ledger {
         let asked: Option<f64> = connection.zscore("hooks:asked", scope).await?;
         #[expect(clippy::cast_precision_loss, reason = "ms since 1970 have 41 bits, an f64 holds 53")]
         let recent = asked.is_some_and(|at| at + millis(within) as f64 > now as f64);
-        if !recent {
-            let _: i64 = connection.zadd("hooks:asked", scope, now).await?;
-        }
         Ok(recent)
+    }
+
+    /// A scope's webhooks were listed, or it refuses to tell them.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn hooks_are_asked(&self, scope: &str) -> Result<(), LedgerError> {
+        let now = self.now().await?;
+        let mut connection = self.pool().get().await?;
+        Ok(connection.zadd("hooks:asked", scope, now).await?)
     }
 
     /// Notes what became of deliveries: `failed` in order of time, and `settled`, the guids that a 2xx has answered. `most` is how often one is repeated.
