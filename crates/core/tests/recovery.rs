@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jit_core::{
     event::{Action, JobEvent},
-    ledger::recovery::{Asked, FailedDelivery, HookCursor, RecoverySettings, Registered, Reported},
+    ledger::recovery::{Asked, FailedDelivery, HookCursor, RecoverySettings, Registered, Repetition, Reported},
 };
 
 mod support;
@@ -287,7 +287,7 @@ async fn deliveries_are_repeated_queued_ones_first_and_never_after_a_success() {
     )
     .await;
     assert_eq!(next().await, [pair("c", 3), pair("a", 1), pair("b", 2)], "queued, newest first; one has succeeded since");
-    store.ledger.redelivered("c", false).await.unwrap();
+    store.ledger.redelivered("c", Repetition::Accepted, 3).await.unwrap();
     note(&[failed("c", 3, Action::Queued, now - 1000)], &[]).await;
     assert_eq!(next().await, [pair("a", 1), pair("b", 2)], "the list is read again, and holds nothing new");
     note(&[failed("c", 9, Action::Queued, now + 500)], &[]).await;
@@ -297,16 +297,37 @@ async fn deliveries_are_repeated_queued_ones_first_and_never_after_a_success() {
     store.ledger.hook_awake(hook).await.unwrap();
     assert_eq!(next().await[0], pair("c", 9), "the receiver is there again");
     for id in 10..20 {
-        store.ledger.redelivered("c", false).await.unwrap();
+        store.ledger.redelivered("c", Repetition::Accepted, 3).await.unwrap();
         note(&[failed("c", id, Action::Queued, now + HOUR * i64::try_from(id).unwrap())], &[]).await;
         store.pass(2 * HOUR);
     }
     assert_eq!(next().await, [pair("a", 1), pair("b", 2)], "three times, and not once more");
-    store.ledger.redelivered("a", true).await.unwrap();
+    store.ledger.redelivered("a", Repetition::Forgotten, 3).await.unwrap();
     note(&[], &["b"]).await;
     assert!(next().await.is_empty(), "GitHub has forgotten one, and a person has repeated the other");
     note(&[failed("b", 99, Action::Completed, now + DAY)], &[]).await;
     assert!(next().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_repetition_that_is_refused_is_tried_again_some_times() {
+    let store = Store::open().await;
+    let note = async || store.ledger.note_deliveries("orgs/acme/hooks/1", &[failed("a", 1, Action::Queued, 1)], &[], 3).await.unwrap();
+    note().await;
+    for wait in [MINUTE, 2 * MINUTE] {
+        assert_eq!(store.ledger.redeliverable(10).await.unwrap().len(), 1);
+        store.ledger.redelivered("a", Repetition::Refused, 3).await.unwrap();
+        note().await;
+        store.pass(wait - 1);
+        assert!(store.ledger.redeliverable(10).await.unwrap().is_empty());
+        store.pass(1);
+    }
+    assert_eq!(store.ledger.redeliverable(10).await.unwrap().len(), 1);
+    store.ledger.redelivered("a", Repetition::Refused, 3).await.unwrap();
+    store.pass(HOUR);
+    assert!(store.ledger.redeliverable(10).await.unwrap().is_empty(), "three times, and not once more");
+    let recovery = store.ledger.recovery().await.unwrap();
+    assert_eq!((recovery.failed_deliveries, recovery.redelivered), (0, 0), "nothing was repeated");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use jit_core::ledger::{
     LedgerError,
-    recovery::{FailedDelivery, HookCursor},
+    recovery::{FailedDelivery, HookCursor, Repetition},
 };
 use jit_github::{Client, Delivery, Error, Hook, HookAddress, Scope};
 use url::Url;
@@ -171,18 +171,22 @@ async fn repeat(slice: &mut Slice<'_>, away: HashSet<String>) -> Result<(), Ledg
         }
         let (Ok(hook), Ok(id)) = (delivery.hook.parse::<HookAddress>(), delivery.id.parse::<u64>()) else { continue };
         let Some((client, account)) = client_for(slice, &hook).await? else { continue };
-        let will = match client.redeliver(&hook, id).await.step("recover.redelivered") {
-            Ok(will) => will,
-            Err(error) => match told_of(slice, &hook, account, &error) {
-                Told::Refused => false,
-                Told::Failed | Told::Later => {
-                    slice.skipped.insert(delivery.hook);
+        let said = match client.redeliver(&hook, id).await.step("recover.redelivered") {
+            Ok(true) => Repetition::Accepted,
+            Ok(false) => Repetition::Forgotten,
+            Err(error) => {
+                let told = told_of(slice, &hook, account, &error);
+                if told != Told::Refused {
+                    slice.skipped.insert(delivery.hook.clone());
+                }
+                if told == Told::Later {
                     continue;
                 }
-            },
+                Repetition::Refused
+            }
         };
-        slice.worker.ledger.redelivered(&delivery.guid, !will).await.step("recover.redelivery_noted")?;
-        if will {
+        slice.worker.ledger.redelivered(&delivery.guid, said, MOST).await.step("recover.redelivery_noted")?;
+        if said == Repetition::Accepted {
             tracing::info!(delivery = delivery.guid, action = delivery.action, hook = delivery.hook, "GitHub repeats a delivery that failed");
             slice.worker.metrics.redelivered.get_or_create(&Redelivered { action: delivery.action }).inc();
         }

@@ -268,7 +268,7 @@ function ops.redeliverable()
 end
 
 -- GitHub was asked to repeat a delivery. Should that fail, too, it waits for a minute before the next, then 2, 4, … 60.
--- args: guid, forgotten (GitHub does not know it any more)
+-- args: guid, forgotten (GitHub does not know it any more), refused (it was not repeated this time), most (tries)
 function ops.redelivered()
   local key = 'delivery:' .. args.guid
   call('ZREM', 'deliveries:failed', args.guid)
@@ -277,8 +277,13 @@ function ops.redelivered()
     call('HSET', key, 'settled', 1)
   else
     local tries = call('HINCRBY', key, 'tries', 1)
-    call('HSET', key, 'not_before', now + math.min(60000 * 2 ^ (tries - 1), HOUR_MS))
-    call('HINCRBY', STATE, 'redelivered', 1)
+    local not_before = now + math.min(60000 * 2 ^ (tries - 1), HOUR_MS)
+    call('HSET', key, 'not_before', not_before)
+    if not args.refused then
+      call('HINCRBY', STATE, 'redelivered', 1)
+    elseif tries < args.most then
+      call('ZADD', 'deliveries:later', not_before, args.guid) -- no list will tell of a try that was none
+    end
   end
   call('PEXPIRE', key, KEEP_DELIVERY_MS)
   return {}

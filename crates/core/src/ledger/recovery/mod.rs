@@ -267,11 +267,12 @@ impl Ledger {
         Ok(self.recover::<Lists>(json!({ "op": "redeliverable", "n": n })).await?.deliveries)
     }
 
-    /// GitHub was asked to repeat a delivery, and will, or does not know it any more.
+    /// GitHub was asked to repeat a delivery. `most` is how often it is asked at most.
     ///
     /// # Errors
     /// When Redis is unavailable; it may then be repeated once more.
-    pub async fn redelivered(&self, guid: &str, forgotten: bool) -> Result<(), LedgerError> {
-        self.note(json!({ "op": "redelivered", "guid": guid, "forgotten": forgotten })).await
+    pub async fn redelivered(&self, guid: &str, said: Repetition, most: u32) -> Result<(), LedgerError> {
+        let (forgotten, refused) = (said == Repetition::Forgotten, said == Repetition::Refused);
+        self.note(json!({ "op": "redelivered", "guid": guid, "forgotten": forgotten, "refused": refused, "most": most })).await
     }
 }

@@ -97,6 +97,17 @@ pub struct Redelivery {
     pub action: String,
 }
 
+/// What GitHub said when it was asked to repeat a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// It will.
+    Accepted,
+    /// It does not, this time: it is asked again, after a wait.
+    Refused,
+    /// It does not know the delivery any more.
+    Forgotten,
+}
+
 /// Where a hook's deliveries were read to. Times are ms, by GitHub's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookCursor {
