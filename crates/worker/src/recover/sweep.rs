@@ -15,7 +15,7 @@ use crate::{metrics::Recovered, step::Step};
 
 /// Repositories that are taken from the ledger at once.
 const BATCH: u32 = 50;
-/// A repository that took so many calls when the hour's budget ran out counts as visited: otherwise it could keep all others waiting.
+/// A repository that took so many calls when the hour's budget or the slice's time ran out counts as visited: otherwise it could keep all others waiting.
 const LONG_VISIT: u64 = 100;
 
 /// What came of a visit.
@@ -26,6 +26,8 @@ enum Visit {
     Failed,
     /// It was not, for now.
     Later,
+    /// The slice's time was over first.
+    TooLong,
     /// Too many events are on their way to tell what is unknown.
     Backlog,
 }
@@ -64,8 +66,9 @@ pub(super) async fn visit(slice: &mut Slice<'_>, start: bool) -> Result<(), Ledg
                     skipped += 1;
                     continue;
                 }
+                Visit::TooLong if calls < LONG_VISIT => true, // the others come first in the next slice
                 Visit::Failed => slice.skipped.insert(repo.clone()),
-                Visit::Later | Visit::Done => false,
+                Visit::Later | Visit::TooLong | Visit::Done => false,
             };
             slice.worker.ledger.swept(&repo, calls, failed).await.step("recover.swept")?;
         }
@@ -79,6 +82,9 @@ async fn one(slice: &mut Slice<'_>, full_name: &str, calls: &mut u64) -> Result<
     for status in RunStatus::ALL {
         let mut page = 1;
         loop {
+            if slice.timed_out() {
+                return Ok(Visit::TooLong); // well before the right to the slice ends
+            }
             let client = match slice.call(&scope).await? {
                 Ok(client) => client,
                 Err(told) => return Ok(told.into()),
@@ -108,6 +114,9 @@ async fn jobs(slice: &mut Slice<'_>, scope: &Scope, owner: &str, name: &str, run
     let worker = slice.worker;
     let mut page = 1;
     loop {
+        if slice.timed_out() {
+            return Ok(Visit::TooLong);
+        }
         let client = match slice.call(scope).await? {
             Ok(client) => client,
             Err(told) => return Ok(told.into()),
