@@ -55,6 +55,7 @@ MUTANTS = [
     ("a credential holds back what it serves", "demand.lua", "and not unserved(org) then", "then"),
     ("what began to back off is not made", "provision.lua", "    if backing_off(subject) then", "    if false then"),
     ("an old image holds back its profile", "observed.lua", "  back_off('profile:' .. call('HGET', key, 'profile'),", "  local _ = (('profile:' .. call('HGET', key, 'profile')),"),
+    ("an image that cannot be pulled holds back its profile", "due.lua", "detail and NO_IMAGE", "nil and NO_IMAGE"),
     ("a back-off doubles", "demand.lua", "delay * 2 ^ math.min(failures - 1, 20)", "delay"),
     ("a pause holds", "demand.lua", "and call('HEXISTS', 'orgs:paused', org) == 0", ""),
 ]

@@ -102,10 +102,13 @@ async fn a_misfit_is_replaced_holds_back_its_job_and_its_class_gets_one_at_a_tim
     let held = why(&store, 1).await;
     assert!(held.why.contains("stayed idle while it waited"), "{}", held.why);
     assert_eq!(held.next, Some(store.time() + 10 * MINUTE));
+    let reasons = store.ledger.org_reasons("acme").await.expect("reasons");
+    assert!(reasons.iter().any(|reason| reason.starts_with("job 1: ") && reason.contains("; tried again at ")), "{reasons:?}");
     assert_eq!(store.admit().await.len(), 1, "job 3's");
     store.apply(&queued(4, "acme")).await;
     assert_eq!(store.admit().await.len(), 0, "one at a time");
-    assert!(why(&store, 4).await.why.contains("one runner at a time"), "{}", why(&store, 4).await.why);
+    let waits = why(&store, 4).await;
+    assert!(waits.why.contains("one runner at a time") && waits.next.is_some(), "{waits:?}");
     store.apply(&queued(1, "acme")).await; // a redelivery
     store.assert_sound().await;
     let due = store.due_after(5 * MINUTE).await;
@@ -270,4 +273,59 @@ async fn data_restored_in_place_closes_the_gate_and_no_name_is_used_again() {
     assert_eq!(second.len(), 1);
     assert_ne!(first[0].0, second[0].0);
     store.assert_sound().await;
+}
+
+/// A runner that is made, and whose pod says this until its time to start is over.
+async fn does_not_start(store: &Store, job: u64, org: &str, labels: &[&str], said: &str) {
+    let mut event = queued(job, org);
+    if let Some(class) = &mut event.class {
+        class.labels.extend(labels.iter().map(|label| (*label).to_owned()));
+    }
+    store.apply(&event).await;
+    let reserved = store.admit().await;
+    let [(name, fence)] = reserved.as_slice() else { panic!("one alone: {reserved:?}") };
+    assert!(matches!(store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim"), Claim::Ours(_)));
+    store.ledger.registered(name, fence, job, Duration::from_secs(20)).await.expect("registered");
+    store.ledger.created(name, fence).await.expect("created");
+    store.ledger.observe(Observation::Note, name, said).await.expect("noted");
+    let due = store.due_after(10 * MINUTE).await;
+    remove_all(store, &due).await;
+    assert_eq!(store.runner_state(name).await, "gone");
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_start_holds_back_its_class_and_says_what_its_pod_said() {
+    let store = Store::open().await;
+    does_not_start(&store, 1, "acme", &[], "Unschedulable: 0/3 nodes are available").await;
+    let waits = why(&store, 1).await;
+    assert!(waits.why.contains("its class") && waits.why.contains("0/3 nodes are available") && waits.next.is_some(), "{waits:?}");
+    let reasons = store.ledger.org_reasons("acme").await.expect("reasons");
+    assert!(reasons[0].contains("0/3 nodes are available") && reasons[0].contains("; tried again at "), "{reasons:?}");
+    does_not_start(&store, 2, "acme", &["gpu"], "Unschedulable: no gpu").await; // another class is tried all the same
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_pulled_holds_back_its_profile() {
+    let store = Store::open().await;
+    does_not_start(&store, 1, "acme", &[], "ImagePullBackOff: no such tag").await;
+    store.apply(&queued(2, "other")).await;
+    assert!(store.admit().await.is_empty(), "it would find no image either");
+    for job in [1, 2] {
+        let waits = why(&store, job).await;
+        assert!(waits.why.contains("profile default") && waits.why.contains("no such tag") && waits.next.is_some(), "{waits:?}");
+    }
+    store.pass(MINUTE);
+    assert_eq!(store.admit().await.len(), 2);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_pause_is_told_where_no_job_waits() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    assert_eq!(store.admit().await.len(), 1);
+    store.ledger.pause("other", "an upgrade", Some(store.time() + MINUTE)).await.expect("paused");
+    let reasons = store.ledger.org_reasons("other").await.expect("reasons");
+    assert!(reasons.len() == 1 && reasons[0].contains("is paused: an upgrade; tried again at "), "{reasons:?}");
 }

@@ -3,7 +3,7 @@
 use redis::{AsyncCommands, pipe};
 use serde::Serialize;
 
-use super::{JobInfo, Ledger, LedgerError};
+use super::{JobInfo, Ledger, LedgerError, Listing};
 use crate::event::JobId;
 
 /// Where a job stands, and why.
@@ -126,9 +126,8 @@ impl Ledger {
             return Ok(explained("a runner of its class is on its way".into(), None, None));
         }
         if let Some(pause) = paused {
-            let pause: serde_json::Value = serde_json::from_str(&pause).unwrap_or_default();
-            let reason = pause["reason"].as_str().unwrap_or("no reason given").to_owned();
-            return Ok(explained(format!("organization {org} is paused: {reason}"), pause["since"].as_i64(), pause["until_ms"].as_i64()));
+            let (why, since, until) = told_of_pause(&org, &pause);
+            return Ok(explained(why, since, until));
         }
         for (subject, name) in subjects {
             let (until, (reason, since, _)): (Option<f64>, Backoff) =
@@ -138,12 +137,14 @@ impl Ledger {
                 return Ok(explained(format!("{name} backs off: {reason}"), since, Some(until as i64)));
             }
         }
-        drop(connection);
         if misfit && !idle.is_empty() {
+            let deadlines: Vec<Option<f64>> = connection.zscore_multiple("runners:deadlines", &idle).await?;
+            let next = deadlines.into_iter().flatten().map(|at| at as i64).min();
             let why =
                 format!("its class (labels {}) gets one runner at a time, since its last one stayed idle: GitHub gave it none of these jobs", text("labels"));
-            return Ok(explained(why, None, None));
+            return Ok(explained(why, None, next));
         }
+        drop(connection);
         let status = self.org_status(&org).await?;
         if status.running >= status.max {
             return Ok(explained(format!("organization {org} has {} of {} runners: it waits for one of them to end", status.running, status.max), None, None));
@@ -170,31 +171,54 @@ impl Ledger {
         Ok(Some(Ceiling { runners, since, next, reason: reason.unwrap_or_default() }))
     }
 
-    /// Why an organization's queued jobs wait: a sentence for the oldest job of each of its classes that wait longest, oldest first, with
-    /// the time of the next try where there is one.
+    /// Why an organization's jobs have no runner: a sentence if it is paused, then one for the oldest queued job of each of its classes that wait
+    /// longest, oldest first, then one for each job that is held back; with the time of the next try where there is one.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn org_reasons(&self, org: &str) -> Result<Vec<String>, LedgerError> {
         let org = self.canonical(org).await?;
         let mut connection = self.pool().get().await?;
-        let oldest: Vec<String> = connection.zrange(format!("org:{org}:pending"), 0, REASONS_LOOK - 1).await?;
+        let (oldest, paused): (Vec<String>, Option<String>) =
+            pipe().zrange(format!("org:{org}:pending"), 0, REASONS_LOOK - 1).hget("orgs:paused", &org).query_async(&mut connection).await?;
         drop(connection);
         let jobs: Vec<JobId> = oldest.iter().filter_map(|job| job.parse().ok()).collect();
         let infos = self.jobs(&jobs).await?;
         let mut classes = Vec::new();
-        let mut reasons = Vec::new();
+        let mut first = Vec::new();
         for (job, info) in jobs.into_iter().zip(infos) {
             let class = info.get("class").cloned();
-            if reasons.len() == REASONS || classes.contains(&class) {
-                continue;
+            if !classes.contains(&class) {
+                classes.push(class);
+                first.push(job);
             }
-            classes.push(class);
+        }
+        let mut reasons = Vec::new();
+        if let Some(pause) = paused.filter(|_| first.is_empty()) {
+            let (why, _, until) = told_of_pause(&org, &pause); // else its queued jobs tell of it
+            reasons.push(format!("{why}{}", tried_again(until)));
+        }
+        // These stand in no queue until they are demand again.
+        for state in ["in_question", "waiting"] {
+            let wanted = Listing { org: Some(org.clone()), state: Some(state.into()), limit: REASONS };
+            first.extend(self.list_jobs(&wanted, None).await?.0.into_iter().map(|(job, _)| job));
+        }
+        for job in first.into_iter().take(REASONS) {
             let explanation = self.explain(job).await?;
-            let next = explanation.next.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
-            let next = next.map(|at| format!("; tried again at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))).unwrap_or_default();
-            reasons.push(format!("job {job}: {}{next}", explanation.why));
+            reasons.push(format!("job {job}: {}{}", explanation.why, tried_again(explanation.next)));
         }
         Ok(reasons)
     }
+}
+
+/// A pause in words, when it began, and when it ends by itself.
+fn told_of_pause(org: &str, pause: &str) -> (String, Option<i64>, Option<i64>) {
+    let pause: serde_json::Value = serde_json::from_str(pause).unwrap_or_default();
+    let reason = pause["reason"].as_str().unwrap_or("no reason given");
+    (format!("organization {org} is paused: {reason}"), pause["since"].as_i64(), pause["until_ms"].as_i64())
+}
+
+fn tried_again(next: Option<i64>) -> String {
+    let next = next.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    next.map(|at| format!("; tried again at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))).unwrap_or_default()
 }

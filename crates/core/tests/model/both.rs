@@ -112,9 +112,10 @@ impl World<'_> {
     pub(super) async fn observe(&mut self, what: Observation, name: &str, gone: Option<Deregistration>) -> Checked {
         self.log.push(format!("observe {what:?} of {name}, registration gone: {gone:?}"));
         let ledger = self.ledger();
+        let seen = if super::without_image(name) { "ErrImagePull: no such image" } else { "Unschedulable: no node fits" };
         let told = match gone {
-            Some(gone) => ledger.observe_deregistered(what, name, "seen", gone).await,
-            None => ledger.observe(what, name, "seen").await,
+            Some(gone) => ledger.observe_deregistered(what, name, seen, gone).await,
+            None => ledger.observe(what, name, seen).await,
         };
         let told = told.map_err(text)?;
         agree("the runner's state", &(told.state.as_str(), told.changed), &self.model.observe(what, name, gone))?;

@@ -144,7 +144,7 @@ impl Model {
         let mut news = true;
         match what {
             Observation::Started => news = self.started(name),
-            Observation::Note => {}
+            Observation::Note => runner.without_image = super::without_image(name),
             Observation::Release => self.free(name),
             Observation::Outdated => {
                 let profile = self.classes[&self.runners[name].class].profile.clone();
@@ -346,7 +346,11 @@ impl Model {
             }
             (Stage::Created, Some(_), _) => self.stayed_idle(name),
             (Stage::Created, None, _) => {
-                self.back_off(Held::Class(runner.class.clone()), start_backoff, 16 * start_backoff);
+                let held = match runner.without_image {
+                    true => Held::Profile(self.classes[&runner.class].profile.clone()),
+                    false => Held::Class(runner.class.clone()),
+                };
+                self.back_off(held, start_backoff, 16 * start_backoff);
                 self.begin_removal(name);
             }
             (Stage::Busy, _, Some(job)) if self.jobs.get(&job).is_some_and(|job| job.state == JobState::InProgress) => {

@@ -115,6 +115,8 @@ pub struct Runner {
     /// GitHub deleted it before it had any job.
     pub unused: bool,
     pub credential: Option<String>,
+    /// Its pod was seen to find no image.
+    pub without_image: bool,
     pub create_timeout: i64,
     pub reserved_at: i64,
     pub created_at: Option<i64>,
@@ -435,4 +437,9 @@ impl Model {
     pub fn live(&self) -> BTreeSet<Name> {
         self.runners.iter().filter(|(_, runner)| runner.stage != Stage::Gone).map(|(name, _)| name.clone()).collect()
     }
+}
+
+/// Which runners' pods find no image, when anything is noted of them.
+pub fn without_image(name: &str) -> bool {
+    name.bytes().map(usize::from).sum::<usize>() % 2 == 0
 }

@@ -77,6 +77,7 @@ impl Model {
             unused: false,
             removal_tries: 0,
             credential: None,
+            without_image: false,
             create_timeout: 0,
             reserved_at: self.now,
             created_at: None,

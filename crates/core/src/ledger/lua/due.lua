@@ -6,6 +6,9 @@
 local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
 
 local removals, questions, registrations = {}, {}, {}
+-- What a pod says whose image cannot be had: no class of its profile gets one that starts.
+local NO_IMAGE = { ImagePullBackOff = true, ErrImagePull = true, ErrImageNeverPull = true, InvalidImageName = true }
+
 local asked = {} -- classes whose oldest jobs this call has asked about: once is enough for all their idle runners
 
 -- A runner that had no work for `idle_timeout`. Where its class has demand, it does not fit: GitHub does not match the two, whatever we believe.
@@ -31,10 +34,11 @@ end
 
 local function overdue(name, state)
   local key = 'runner:' .. name .. ':info'
-  local started_at, class, detail, job = fields(key, 'started_at', 'class', 'detail', 'running_job')
+  local started_at, class, detail, job, profile = fields(key, 'started_at', 'class', 'detail', 'running_job', 'profile')
   if state == 'reserved' then return 'making it did not finish in time' end
   if state == 'created' and not started_at then
-    back_off('class:' .. class, setting('start_backoff'), setting('start_backoff') * 16, 'its last runner did not start' .. (detail and ': ' .. detail or ' in time'))
+    local subject = detail and NO_IMAGE[string.match(detail, '^%a+')] and 'profile:' .. profile or 'class:' .. class
+    back_off(subject, setting('start_backoff'), setting('start_backoff') * 16, 'its last runner did not start' .. (detail and ': ' .. detail or ' in time'))
     return 'it did not start in time' .. (detail and ': ' .. detail or '')
   end
   if state == 'busy' then
