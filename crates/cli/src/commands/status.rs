@@ -52,7 +52,7 @@ pub async fn of_org(ctl: &mut Ctl<'_>, org: &str) -> anyhow::Result<ExitCode> {
     let own = if status.is_custom_limit { "its own limit" } else { "the default limit" };
     writeln!(ctl.out, "{}: {} of {} runners ({own}), {} jobs queued", status.organization, status.running, status.max, status.pending)?;
     for reason in reasons {
-        writeln!(ctl.out, "  oldest {reason}")?;
+        writeln!(ctl.out, "  {reason}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
