@@ -1,4 +1,5 @@
-//! What operators order, checked: the rules that the admin API and `jitctl` share. What an order does is one of the ledger's transitions.
+//! What operators order and configure, checked: the rules that the admin API, `jitctl` and the workers share. What an order does is one of the
+//! ledger's transitions.
 
 use std::{collections::BTreeMap, path::Path};
 

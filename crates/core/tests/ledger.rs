@@ -6,10 +6,8 @@ use std::sync::{
 };
 
 use jit_core::{
-    config::LimitsSettings,
     event::{Action, JobId},
     ledger::{Answer, AnswerStatus, Claim, Deregistration, Failure, Maker, Observation, Registration, Subject},
-    operator,
 };
 
 mod support;
@@ -393,44 +391,6 @@ async fn one_admission_is_a_batch_and_says_that_there_is_more() {
     assert_eq!((first.admitted, first.more), (jit_core::ledger::ADMIT_BATCH, true));
     let second = store.ledger.admit().await.expect("admitted");
     assert_eq!((second.admitted, second.more), (6, false));
-    store.assert_sound().await;
-}
-
-#[tokio::test]
-async fn a_ledger_that_lost_its_configuration_takes_everything_and_admits_nothing() {
-    let store = Store::open().await;
-    let mut connection = store.ledger.pool().get().await.expect("a connection");
-    let () = redis::cmd("FLUSHDB").query_async(&mut connection).await.expect("emptied");
-    store.ledger.set_limits(&[("acme".into(), Some(5))], false).await.expect("set");
-    store.apply(&queued(1, "acme")).await;
-    store.apply(&completed(2, "acme", None)).await;
-    store.apply(&queued(2, "acme")).await; // late
-    assert_eq!((store.state(1).await.as_str(), store.state(2).await.as_str()), ("queued", "completed"));
-    assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").opened);
-    assert_eq!(store.ledger.admit().await.expect("admitted").admitted, 0);
-    store.assert_sound().await;
-    operator::ensure_configured(&store.ledger, &support::default_limits()).await.expect("configured");
-    assert_eq!(store.admit().await.len(), 1);
-    store.assert_sound().await;
-}
-
-#[tokio::test]
-async fn limits_of_the_file_are_there_before_anything_is_admitted_on_lost_data() {
-    let store = Store::open().await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let limits = LimitsSettings { org_limits_file: dir.path().join("org-limits.yaml"), ..support::default_limits() };
-    std::fs::write(&limits.org_limits_file, "org_limits: {acme: 1}").expect("written");
-    operator::configure(&store.ledger, &limits).await.expect("configured");
-    assert!(store.ledger.limits().await.expect("limits").1.is_empty(), "it holds a configuration: an operator may have dropped them");
-
-    let mut connection = store.ledger.pool().get().await.expect("a connection");
-    let () = redis::cmd("FLUSHDB").query_async(&mut connection).await.expect("emptied");
-    operator::ensure_configured(&store.ledger, &limits).await.expect("configured");
-    assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").opened);
-    for job in 1..=3 {
-        store.apply(&queued(job, "acme")).await;
-    }
-    assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
 }
 

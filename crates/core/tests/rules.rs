@@ -284,9 +284,7 @@ async fn does_not_start(store: &Store, job: u64, org: &str, labels: &[&str], sai
     store.apply(&event).await;
     let reserved = store.admit().await;
     let [(name, fence)] = reserved.as_slice() else { panic!("one alone: {reserved:?}") };
-    assert!(matches!(store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim"), Claim::Ours(_)));
-    store.ledger.registered(name, fence, job, Duration::from_secs(20)).await.expect("registered");
-    store.ledger.created(name, fence).await.expect("created");
+    store.create(name, fence, job).await;
     store.ledger.observe(Observation::Note, name, said).await.expect("noted");
     let due = store.due_after(10 * MINUTE).await;
     remove_all(store, &due).await;

@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use jit_core::config::{CredentialSettings, CredentialsFile, CredentialsSettings, EVERYBODY, LoginSettings};
-use jit_github::{AppLogin, BuildError, Client, ClientOptions, Credential, Credentials, Login};
+use jit_core::config::{CredentialSettings, CredentialsFile, CredentialsSettings, LoginSettings};
+use jit_github::{AppLogin, BuildError, Client, ClientOptions, Credential, Credentials, EVERYBODY, Login};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use url::Url;

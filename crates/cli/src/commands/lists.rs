@@ -35,7 +35,7 @@ pub async fn jobs(ctl: &mut Ctl<'_>, wanted: &JobsArgs) -> anyhow::Result<ExitCo
         Some(org) => Some(ctl.known(org).await?),
         None => None,
     };
-    let listing = Listing { org, state: wanted.state.clone(), limit: wanted.limit as usize };
+    let listing = Listing { org, states: wanted.state.clone().into_iter().collect(), limit: wanted.limit as usize };
     let (jobs, more) = ctl.ledger.list_jobs(&listing, wanted.cursor).await?;
     let next = jobs.last().filter(|_| more).map(|(id, _)| id.to_string());
     if ctl.is_json() {

@@ -9,8 +9,8 @@ use super::{Problems, Secret};
 
 /// Name of the credential that the environment alone describes.
 pub const DEFAULT_CREDENTIAL: &str = "default";
-/// Among the owners of a credential: it serves all that no other names.
-pub const EVERYBODY: &str = "*";
+/// Serves every owner that no other credential names.
+const EVERYBODY: &str = "*";
 
 /// Credentials.
 #[derive(Clone, Debug, clap::Args)]

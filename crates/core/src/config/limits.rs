@@ -60,7 +60,7 @@ pub struct LimitsArgs {
     /// A runner that GitHub calls busy without having told its job is asked about again after this time
     #[arg(long, env, default_value = "5m", hide_short_help = true)]
     pub busy_recheck: String,
-    /// A class whose runner did not start gets no other for so long, doubling up to sixteen times
+    /// A class whose runner did not start gets no other for so long, nor a profile whose image cannot be pulled, doubling up to sixteen times
     #[arg(long, env, default_value = "1m", hide_short_help = true)]
     pub start_backoff: String,
     /// A job whose runner stayed idle is held back for so long, doubling up to six times that

@@ -14,7 +14,7 @@ mod redis;
 mod secret;
 
 pub use budget::BudgetArgs;
-pub use credentials::{CheckKey, CredentialSettings, CredentialsArgs, CredentialsFile, CredentialsSettings, DEFAULT_CREDENTIAL, EVERYBODY, LoginSettings};
+pub use credentials::{CheckKey, CredentialSettings, CredentialsArgs, CredentialsFile, CredentialsSettings, DEFAULT_CREDENTIAL, LoginSettings};
 pub use github::{DEFAULT_PROFILE, GithubArgs, GithubSettings, Scope};
 pub use limits::{LimitsArgs, LimitsSettings, MAX_LIMIT, ORG_LIMITS_SIZE, parse_org_limits, read_org_limits};
 pub use redis::{RedisArgs, RedisSettings, TlsFiles};

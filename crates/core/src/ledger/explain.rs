@@ -199,10 +199,8 @@ impl Ledger {
             reasons.push(format!("{why}{}", tried_again(until)));
         }
         // These stand in no queue until they are demand again.
-        for state in ["in_question", "waiting"] {
-            let wanted = Listing { org: Some(org.clone()), state: Some(state.into()), limit: REASONS };
-            first.extend(self.list_jobs(&wanted, None).await?.0.into_iter().map(|(job, _)| job));
-        }
+        let held = Listing { org: Some(org.clone()), states: vec!["in_question".into(), "waiting".into()], limit: REASONS };
+        first.extend(self.list_jobs(&held, None).await?.0.into_iter().map(|(job, _)| job));
         for job in first.into_iter().take(REASONS) {
             let explanation = self.explain(job).await?;
             reasons.push(format!("job {job}: {}{}", explanation.why, tried_again(explanation.next)));

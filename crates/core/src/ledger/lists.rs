@@ -20,15 +20,15 @@ pub const RUNNER_STATES: [&str; 5] = ["reserved", "created", "idle", "busy", "re
 pub struct Listing {
     /// Only of this organization, in the ledger's spelling.
     pub org: Option<String>,
-    /// Only in this state.
-    pub state: Option<String>,
+    /// Only in one of these states; in any, where none is named.
+    pub states: Vec<String>,
     /// Entries at most.
     pub limit: usize,
 }
 
 impl Listing {
     fn takes(&self, org: Option<&String>, state: &str) -> bool {
-        self.org.as_ref().is_none_or(|wanted| org == Some(wanted)) && self.state.as_deref().is_none_or(|wanted| state == wanted)
+        self.org.as_ref().is_none_or(|wanted| org == Some(wanted)) && (self.states.is_empty() || self.states.iter().any(|wanted| wanted == state))
     }
 }
 

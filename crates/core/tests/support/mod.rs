@@ -96,11 +96,16 @@ impl Store {
 
     /// Walks a reservation through its steps until its program runs.
     pub async fn make(&self, name: &str, fence: &str, github_id: u64) {
+        self.create(name, fence, github_id).await;
+        self.ledger.observe(Observation::Started, name, "").await.unwrap();
+    }
+
+    /// Walks a reservation through its steps until all is there that it needs to start.
+    pub async fn create(&self, name: &str, fence: &str, github_id: u64) {
         let timeout = Duration::from_secs(20);
         assert!(matches!(self.ledger.claim(name, fence, &maker("w", "default")).await.unwrap(), Claim::Ours(_)));
         assert_eq!(self.ledger.registered(name, fence, github_id, timeout).await.unwrap(), Claim::Ours(()));
         assert_eq!(self.ledger.created(name, fence).await.unwrap(), Claim::Ours(()));
-        self.ledger.observe(Observation::Started, name, "").await.unwrap();
     }
 
     pub async fn due_after(&self, ms: i64) -> Due {

@@ -43,7 +43,7 @@ async fn listing(app: &App, query: Option<&str>, states: &[&str]) -> Result<(Lis
         Some(Some(OrgKey(org))) => Some(app.ledger.canonical(&org).await?),
         Some(None) => return Err(ApiError::invalid("org: not an organization's name, nor an owner/repository")),
     };
-    Ok((Listing { org, state, limit }, cursor))
+    Ok((Listing { org, states: state.into_iter().collect(), limit }, cursor))
 }
 
 /// `GET /admin/jobs?org=&state=&limit=&cursor=`: jobs that are not over, oldest first.

@@ -4,11 +4,10 @@
 -- args: n (of each kind), lease
 
 local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
-
-local removals, questions, registrations = {}, {}, {}
 -- What a pod says whose image cannot be had: no class of its profile gets one that starts.
 local NO_IMAGE = { ImagePullBackOff = true, ErrImagePull = true, ErrImageNeverPull = true, InvalidImageName = true }
 
+local removals, questions, registrations = {}, {}, {}
 local asked = {} -- classes whose oldest jobs this call has asked about: once is enough for all their idle runners
 
 -- A runner that had no work for `idle_timeout`. Where its class has demand, it does not fit: GitHub does not match the two, whatever we believe.
