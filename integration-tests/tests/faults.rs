@@ -51,9 +51,10 @@ async fn a_runner_at_work_keeps_its_pod_while_github_does_not_say_that_it_is_gon
     let env = [("MAX_RUNNERS_PER_ORG", "1"), ("IDLE_CHECK", "1s"), ("IDLE_TIMEOUT", "2s"), ("MISFIT_HOLD", "2s")];
     let stack = Stack::start(&kubernetes(1, 1, &env)).await.unwrap();
     let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
-    // Nobody tells that it works: it looks idle beside a job that waits, and is to be removed.
+    // Nobody tells that it works, neither a webhook nor the sweep: it looks idle beside a job that waits, and is to be removed.
     let faults = json!([
         { "fault": "webhook_drop", "action": "in_progress" },
+        { "fault": "rest_status", "endpoint": "list_runs", "status": 500 },
         { "fault": "rest_status", "endpoint": "get_job", "status": 500 },
         { "fault": "rest_status", "endpoint": "delete_runner", "status": 500 },
     ]);
