@@ -55,7 +55,7 @@ async fn cancelled_held_and_rerun_jobs_get_what_they_need_and_no_more() {
     let stack = Stack::start(&kubernetes(3, 2, &[("MAX_RUNNERS_PER_ORG", "2")])).await.unwrap();
     let control = |id: u64, what: &str| format!("{}/_control/jobs/{id}/{what}", stack.github_url);
     // Two slots are taken by long jobs, so that a third waits and is cancelled before its start.
-    let long = stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 3000, "count": 2 })).await.unwrap();
+    let long = stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 6000, "count": 2 })).await.unwrap();
     let cancelled = stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 10 })).await.unwrap()[0];
     until("the third job is queued in the ledger", async || {
         stack.jitctl(&["why", &cancelled.to_string()]).await.is_ok_and(|why| why["why"].as_str().is_some_and(|text| text.contains("2 of 2 runners")))

@@ -27,6 +27,11 @@ async fn recovery(stack: &Stack) -> Value {
     stack.jitctl(&["status"]).await.unwrap()["recovery"].clone()
 }
 
+/// How often the fault of this place has struck.
+async fn struck(stack: &Stack, fault: usize) -> u64 {
+    number(&stack.get(&format!("{}/_control/faults", stack.github_url)).await.unwrap()["faults"][fault], "/struck")
+}
+
 async fn all_over(stack: &Stack, jobs: u64) {
     until(&format!("{jobs} jobs are over"), async || number(&stack.summary().await.unwrap(), "/jobs/success") == jobs).await;
 }
@@ -109,8 +114,11 @@ async fn failed_deliveries_of_a_repositorys_hook_are_repeated() {
     all_over(&stack, 1).await;
     control(&stack, "hooks", json!({ "owner": "org-0001", "repo": "app", "kind": "repository" })).await;
     // Hooks were asked for before this one was there; they are again in a day, or when the data was lost.
-    redis(&stack, "DEL hooks:asked").await;
-    until("the hook is found", async || number(&recovery(&stack).await, "/hooks") == 1).await;
+    until("the hook is found", async || {
+        redis(&stack, "DEL hooks:asked").await;
+        number(&recovery(&stack).await, "/hooks") == 1
+    })
+    .await;
     control(&stack, "faults", json!({ "fault": "rest_status", "endpoint": "list_runs", "status": 404 })).await;
     an_hour_without_receiver(&mut stack, 3).await;
     prove(stack, &pods, 4, 3, 200).await;
@@ -123,8 +131,7 @@ async fn a_hook_is_looked_for_until_github_has_told_of_it() {
     control(&stack, "faults", json!({ "fault": "rest_status", "endpoint": "list_hooks", "status": 502, "count": 4 })).await;
     stack.create_jobs(&jobs("org-0001", "app", 1)).await.unwrap();
     until("the hook is found", async || number(&recovery(&stack).await, "/hooks") == 1).await;
-    let faults = stack.get(&format!("{}/_control/faults", stack.github_url)).await.unwrap();
-    assert_eq!(number(&faults["faults"][0], "/struck"), 4, "{faults}");
+    assert_eq!(struck(&stack, 0).await, 4);
     assert_all_ran_once(&settle(&stack, 1).await, 1);
     stack.stop().await;
 }
@@ -248,8 +255,7 @@ async fn repositories_that_refuse_cost_the_others_nothing() {
         stack.create_jobs(&jobs(org, "app", 4)).await.unwrap();
     }
     until("the one that answers is served", async || over(&stack, "org-0003").await == 5).await;
-    let faults = stack.get(&format!("{}/_control/faults", stack.github_url)).await.unwrap();
-    assert!((0..2).all(|n| number(&faults["faults"][n], "/struck") > 0), "{faults}");
+    until("both others have refused", async || struck(&stack, 0).await > 0 && struck(&stack, 1).await > 0).await;
     // When they answer again, they are served too.
     let summary = settle(&stack, 15).await;
     assert_all_ran_once(&summary, 15);
@@ -301,8 +307,9 @@ async fn an_organization_that_does_not_answer_costs_the_others_nothing() {
         until("the ones that answer are found again", async || over(&stack, org).await == 9).await;
     }
     until("a stray is found", async || number(&recovery(&stack).await, "/strays_deleted") > 0).await;
-    let faults = stack.get(&format!("{}/_control/faults", stack.github_url)).await.unwrap();
-    assert!((0..4).all(|n| number(&faults["faults"][n], "/struck") > 0), "{faults}");
+    for fault in 0..4 {
+        until("the one that does not answer was asked", async || struck(&stack, fault).await > 0).await;
+    }
     assert_eq!(over(&stack, "org-0001").await, 1);
     // It is asked again and again: when it answers, it is served.
     stack.end_github_faults(None).await.unwrap();
