@@ -82,15 +82,23 @@ async fn a_failover_under_load_is_survived_within_the_limits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_refuses_or_drops_its_clients_loses_no_accepted_job() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&["--port", "{port}", "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir", dir.path().to_str().unwrap()]);
+    let tolerant = ["--stop-writes-on-bgsave-error", "no", "--appendonly", "yes", "--dir", dir.path().to_str().unwrap()];
+    let server = Server::start(&[&["--port", "{port}", "--bind", "127.0.0.1", "--save", "3600 1000000"], &tolerant[..]].concat());
     let mut operator = server.operator().await;
+    // It cannot write its snapshot, which it minds when it is told to.
+    std::fs::create_dir(dir.path().join("dump.rdb")).unwrap();
+    let _: String = run(&mut operator, "BGSAVE").await;
+    until("the snapshot has failed", async || run::<String>(&mut operator.clone(), "INFO persistence").await.contains("rdb_last_bgsave_status:err")).await;
     let stack = on(&server.settings().url, &[]).await;
     let refused = async || number(&stack.summary().await.unwrap(), "/webhooks/refused");
     let mut jobs = 0;
-    for (blow, relent) in [
-        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
-        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
-        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    let write = "SET test:write 1";
+    for (answer, command, blows, relent) in [
+        ("OOM", write, vec!["CONFIG SET maxmemory 1"], "CONFIG SET maxmemory 0"),
+        ("READONLY", write, vec!["REPLICAOF 127.0.0.1 1"], "REPLICAOF NO ONE"),
+        ("NOREPLICAS", write, vec!["CONFIG SET min-replicas-to-write 1"], "CONFIG SET min-replicas-to-write 0"),
+        ("MISCONF", write, vec!["CONFIG SET stop-writes-on-bgsave-error yes"], "CONFIG SET stop-writes-on-bgsave-error no"),
+        ("MASTERDOWN", "GET test:write", vec!["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"], "REPLICAOF NO ONE"),
     ] {
         // One of them runs on until the blow has fallen.
         stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 2500 })).await.unwrap();
@@ -98,9 +106,13 @@ async fn a_redis_that_refuses_or_drops_its_clients_loses_no_accepted_job() {
         jobs += 15;
         until("some have run", async || jobs_run(&stack).await >= jobs - 12).await;
         let before = refused().await;
-        let _: redis::Value = run(&mut operator, blow).await;
+        for blow in blows {
+            let _: redis::Value = run(&mut operator, blow).await;
+        }
+        let said = server.try_run::<redis::Value>(command).await.unwrap_err();
+        assert_eq!(said.code(), Some(answer), "{said}");
         // Runners that end tell GitHub, whose webhooks are now answered 503.
-        until(blow, async || refused().await > before).await;
+        until(answer, async || refused().await > before).await;
         let _: redis::Value = run(&mut operator, relent).await;
     }
     send(&stack, 15, 4, |_| vec!["code-linux"]).await;

@@ -122,8 +122,7 @@ async fn try_take_over(worker: &Worker, living: &HashSet<String>, stop: &Cancell
         if stop.is_cancelled() {
             break;
         }
-        // No step behind it: whoever dies here died over the entry, which is what is counted.
-        match poison::take_suspect(pool, stream::EVENTS, &worker.id, &id).await? {
+        match poison::take_suspect(pool, stream::EVENTS, &worker.id, &id).await.step("intake.suspect_taken")? {
             Suspect::Alone(entry, deaths) => {
                 tracing::warn!(entry = entry.id, deaths, "workers died while they held this event; it is applied alone");
                 process(worker, &[entry], stop).await;

@@ -72,6 +72,17 @@ impl<'a> Run<'a> {
                 self.killed().await;
                 self.arm_here().await;
             }
+            "intake.suspect_taken" => {
+                // One worker dies over the event, and two that take it over.
+                self.arm("intake.read").await;
+                self.job(200).await;
+                for _ in 0..2 {
+                    self.killed().await;
+                    self.arm("intake.taken_over").await;
+                }
+                self.killed().await;
+                self.arm_here().await;
+            }
             "provision.taken_over" | "provision.dropped" => {
                 self.arm("provision.claimed").await;
                 self.job(200).await;

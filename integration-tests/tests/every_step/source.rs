@@ -7,13 +7,14 @@ use std::{
 };
 
 /// What an effect's call looks like, and which of these change nothing anywhere.
-const EFFECTS: [(&str, &[&str]); 7] = [
+const EFFECTS: [(&str, &[&str]); 8] = [
     ("ledger.", &["now", "pool", "runner", "living_workers", "clone"]),
     ("backend.", &["timeout", "watch", "clone"]),
     ("github.", &["of", "all", "serving", "clone"]),
     ("client.", &["is_app", "is_same", "clone"]),
     ("stream::", &["iter"]),
     ("dead_letters::", &[]),
+    ("poison::", &[]),
     ("reader.", &[]),
 ];
 
