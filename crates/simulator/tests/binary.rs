@@ -36,7 +36,7 @@ impl Process {
 
     fn exit_code(&mut self) -> Option<i32> {
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(10) {
+        while started.elapsed() < Duration::from_secs(60) {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status.code();
             }
@@ -68,7 +68,7 @@ impl Http {
     }
 
     async fn until(&self, job: u64, state: &str) -> Value {
-        for _ in 0..500 {
+        for _ in 0..3000 {
             let now = self.call(Method::GET, &format!("/_control/jobs/{job}"), Value::Null).await;
             if now["state"] == state {
                 return now;

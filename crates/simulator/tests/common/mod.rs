@@ -52,7 +52,7 @@ impl Sink {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), enough).await.unwrap_or_else(|_| panic!("fewer than {count} webhooks: {:?}", self.actions()));
+        tokio::time::timeout(Duration::from_secs(60), enough).await.unwrap_or_else(|_| panic!("fewer than {count} webhooks: {:?}", self.actions()));
     }
 }
 
@@ -143,7 +143,7 @@ impl Lab {
 
     /// Waits until the control API says that a job is in this state.
     pub async fn until_job(&self, id: u64, state: &str) -> Value {
-        for _ in 0..500 {
+        for _ in 0..3000 {
             let job = self.look(&format!("jobs/{id}")).await;
             if job["state"] == state {
                 return job;
