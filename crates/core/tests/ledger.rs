@@ -175,6 +175,9 @@ async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     assert_eq!(due.removals.len(), 1, "its deadline has passed");
     assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Stale);
     assert_eq!(store.ledger.created(&name, &fence).await.expect("created"), Claim::Stale);
+    let failure =
+        Failure { made: false, registration: Registration::None, back_off: Some((Subject::Class, timeout * 60, timeout * 60)), why: "GitHub is slow".into() };
+    assert_eq!(store.ledger.fail(&name, &fence, &failure).await.expect("failed"), Claim::Stale, "nor does it hold its class back");
     let absent = store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent");
     assert!(!absent.changed, "a create may be in flight: the slot is kept");
     store.pass(19_999);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jit_core::{
     event::JobId,
-    ledger::{Answer, AnswerStatus, Claim, Failure, Observation, Registration, Subject},
+    ledger::{Answer, AnswerStatus, Claim, Failure, Ledger, Observation, Registration, Subject},
+    redis as connect,
 };
 
 mod support;
@@ -273,6 +274,24 @@ async fn data_restored_in_place_closes_the_gate_and_no_name_is_used_again() {
     assert_eq!(second.len(), 1);
     assert_ne!(first[0].0, second[0].0);
     store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn an_epoch_is_later_than_the_one_before_it_though_the_clock_was_set_back() {
+    let store = Store::open().await;
+    let mut redis = store.ledger.pool().get().await.expect("a connection");
+    let epoch = async || {
+        let mut redis = store.ledger.pool().get().await.expect("a connection");
+        let text: String = redis::cmd("HGET").arg("ledger:meta").arg("epoch").query_async(&mut redis).await.expect("read");
+        u64::from_str_radix(&text, 36).expect("base 36")
+    };
+    let first = epoch().await;
+    store.pass(-60 * MINUTE);
+    redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").exec_async(&mut redis).await.expect("written");
+    // A worker that has just started has seen no epoch itself.
+    let another = Ledger::new(connect::pool(&store.redis).expect("a pool")).with_clock(store.clock.clone());
+    assert!(another.reconcile(store.time(), &[]).await.expect("reconciled").opened);
+    assert_eq!(epoch().await, first + 1);
 }
 
 /// A runner that is made, and whose pod says this until its time to start is over.
