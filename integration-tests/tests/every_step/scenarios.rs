@@ -15,7 +15,7 @@ pub const PACE: [(&str, &str); 22] = [
     ("WORKER_HEARTBEAT", "400ms"),
     ("WORKER_DEAD_AFTER", "2s"),
     ("UPKEEP_LEASE", "3s"),
-    ("EVENTS_HELD", "2s"),
+    ("EVENTS_HELD", "3s"),
     ("RESERVATIONS_HELD", "4s"),
     ("RESERVE_TIMEOUT", "10s"),
     ("CLEANUP_INTERVAL", "1s"),
@@ -73,7 +73,8 @@ impl<'a> Run<'a> {
                 self.arm_here().await;
             }
             "intake.suspect_taken" => {
-                // One worker dies over the event, and two that take it over.
+                // One worker dies over the event, and two that take it over, which nothing else may end.
+                self.calm().await;
                 self.arm("intake.read").await;
                 self.job(200).await;
                 for _ in 0..2 {
@@ -153,6 +154,20 @@ impl<'a> Run<'a> {
 
     async fn arm_here(&mut self) {
         self.arm(&self.step.clone()).await;
+    }
+
+    /// A worker that does not die ends all that is under way.
+    async fn calm(&mut self) {
+        self.arm("nowhere").await;
+        until("nothing is under way", async || {
+            let ledger = self.stack.ledger().await.unwrap_or_default();
+            let runners = self.stack.jitctl(&["runners"]).await.unwrap_or_default();
+            let events: u64 = redis::cmd("XLEN").arg("jit:events").query_async(&mut self.redis().await).await.unwrap();
+            // One whose maker died keeps its slot for a while, and does nothing more.
+            let over = runners.as_object().is_some_and(|runners| runners.values().all(|runner| runner["state"] == "removing"));
+            over && ledger["total_pending"] == 0 && events == 0
+        })
+        .await;
     }
 
     /// No worker runs.
