@@ -7,11 +7,11 @@ use std::sync::{
 
 use jit_core::{
     event::{Action, JobId},
-    ledger::{Answer, AnswerStatus, Claim, Deregistration, Failure, Maker, Observation, Registration, Subject},
+    ledger::{Answer, AnswerStatus, Claim, Deregistration, Maker, Observation, Subject},
 };
 
 mod support;
-use support::{Store, completed, in_progress, maker, queued, waiting};
+use support::{Store, completed, in_progress, maker, queued, refused, waiting};
 
 #[tokio::test]
 async fn a_job_gets_one_runner_and_leaves_nothing() {
@@ -175,9 +175,8 @@ async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     assert_eq!(due.removals.len(), 1, "its deadline has passed");
     assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Stale);
     assert_eq!(store.ledger.created(&name, &fence).await.expect("created"), Claim::Stale);
-    let failure =
-        Failure { made: false, registration: Registration::None, back_off: Some((Subject::Class, timeout * 60, timeout * 60)), why: "GitHub is slow".into() };
-    assert_eq!(store.ledger.fail(&name, &fence, &failure).await.expect("failed"), Claim::Stale, "nor does it hold its class back");
+    let failed = store.ledger.fail(&name, &fence, &refused(Subject::Class, "GitHub is slow")).await.expect("failed");
+    assert_eq!(failed, Claim::Stale, "nor does it hold its class back");
     let absent = store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent");
     assert!(!absent.changed, "a create may be in flight: the slot is kept");
     store.pass(19_999);
@@ -196,15 +195,8 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
     let reserved = store.admit().await;
     assert_eq!(reserved.len(), 2);
     let (name, fence) = reserved.iter().find(|(name, _)| name.starts_with("jit-runner-1-")).expect("acme's");
-    let minute = std::time::Duration::from_secs(60);
     store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim");
-    let failure = Failure {
-        made: false,
-        registration: Registration::None,
-        back_off: Some((Subject::Class, minute, minute * 10)),
-        why: "GitHub refuses: 422 no such label".into(),
-    };
-    store.ledger.fail(name, fence, &failure).await.expect("failed");
+    store.ledger.fail(name, fence, &refused(Subject::Class, "GitHub refuses: 422 no such label")).await.expect("failed");
     store.assert_sound().await;
     assert_eq!(store.admit().await.len(), 0);
     let why = store.ledger.explain(JobId::new(1).expect("id")).await.expect("explained");

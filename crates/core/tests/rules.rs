@@ -1,21 +1,15 @@
 //! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials, old images, rolled-back data.
 
-use std::time::Duration;
-
 use jit_core::{
     event::JobId,
-    ledger::{Answer, AnswerStatus, Claim, Failure, Ledger, Observation, Registration, Subject},
+    ledger::{Answer, AnswerStatus, Claim, Failure, Ledger, Observation, Subject},
     redis as connect,
 };
 
 mod support;
-use support::{Store, in_progress, maker, queued};
+use support::{Store, in_progress, maker, queued, refused};
 
 const MINUTE: i64 = 60_000;
-
-fn refused(subject: Subject, why: &str) -> Failure {
-    Failure { made: false, registration: Registration::None, back_off: Some((subject, Duration::from_secs(60), Duration::from_secs(600))), why: why.into() }
-}
 
 async fn fail(store: &Store, (name, fence): &(String, String), credential: &str, failure: &Failure) {
     assert!(matches!(store.ledger.claim(name, fence, &maker("w", credential)).await.expect("claim"), Claim::Ours(_)));
@@ -279,7 +273,6 @@ async fn data_restored_in_place_closes_the_gate_and_no_name_is_used_again() {
 #[tokio::test]
 async fn an_epoch_is_later_than_the_one_before_it_though_the_clock_was_set_back() {
     let store = Store::open().await;
-    let mut redis = store.ledger.pool().get().await.expect("a connection");
     let epoch = async || {
         let mut redis = store.ledger.pool().get().await.expect("a connection");
         let text: String = redis::cmd("HGET").arg("ledger:meta").arg("epoch").query_async(&mut redis).await.expect("read");
@@ -287,6 +280,7 @@ async fn an_epoch_is_later_than_the_one_before_it_though_the_clock_was_set_back(
     };
     let first = epoch().await;
     store.pass(-60 * MINUTE);
+    let mut redis = store.ledger.pool().get().await.expect("a connection");
     redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").exec_async(&mut redis).await.expect("written");
     // A worker that has just started has seen no epoch itself.
     let another = Ledger::new(connect::pool(&store.redis).expect("a pool")).with_clock(store.clock.clone());

@@ -16,7 +16,7 @@ use jit_core::{
     class::Class,
     config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
     event::{Action, JobEvent, JobId},
-    ledger::{Claim, Due, Ledger, Maker, Observation},
+    ledger::{Claim, Due, Failure, Ledger, Maker, Observation, Registration, Subject},
     redis as connect,
 };
 
@@ -130,6 +130,11 @@ impl Store {
 /// A worker that has 20 s to make a runner, half of it for the pod.
 pub fn maker<'a>(worker: &'a str, credential: &'a str) -> Maker<'a> {
     Maker { worker, claim: 1, credential, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
+}
+
+/// A step that did not work and left nothing; this backs off for a minute at first, ten at most.
+pub fn refused(subject: Subject, why: &str) -> Failure {
+    Failure { made: false, registration: Registration::None, back_off: Some((subject, Duration::from_secs(60), Duration::from_secs(600))), why: why.into() }
 }
 
 fn event(action: Action, job: u64, org: &str) -> JobEvent {

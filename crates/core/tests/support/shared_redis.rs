@@ -24,9 +24,9 @@ fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         for _ in 0..20 {
             let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
-            // The shell ends the server as soon as its standard input closes, that is, with this process.
+            // The shell ends the server as soon as its standard input closes, that is, with this process. One whose script loops hears no SIGTERM.
             let script = format!(
-                "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill $pid"
+                "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill -9 $pid"
             );
             let child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
             for _ in 0..200 {

@@ -74,7 +74,7 @@ impl RedisServer {
     fn try_resume(&mut self) -> bool {
         // The shell ends the server as soon as its standard input closes, that is, with this process.
         let script = format!(
-            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill $pid; wait $pid",
+            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill -9 $pid; wait $pid",
             self.port
         );
         let mut child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");

@@ -16,6 +16,8 @@ use super::settings::{PayloadStyle, Pick, Settings};
 use super::state::Server;
 use crate::jit::JitConfig;
 
+mod answers;
+
 struct World {
     server: Server,
     site: Site,
@@ -341,112 +343,4 @@ fn requests_are_paired_with_jobs_for_the_latencies() {
     assert_eq!((times(first).requested, times(second).requested), (Some(world.now), None));
     let runners = world.server.summary().runners;
     assert_eq!((runners.registered, runners.unneeded), (3, 2));
-}
-
-#[test]
-fn payloads_look_like_githubs() {
-    let mut world = world();
-    let job = world.jobs(json!({ "org": "org-0001", "repo": "app", "labels": ["x"], "deployment": true }))[0];
-    let snapshot = |world: &World| world.server.job(job).unwrap().clone();
-    let organization = world.site.organization(&world.server.owners["org-0001"]).unwrap();
-    let queued = world.site.webhook(Action::Queued, &snapshot(&world), Some(&organization));
-    assert!((13_000..15_000).contains(&queued.len()), "{} bytes with a deployment", queued.len());
-    let other = world.job(&["x"]);
-    let plain = world.site.webhook(Action::Queued, world.server.job(other).unwrap(), Some(&organization));
-    assert!((11_500..12_500).contains(&plain.len()), "{} bytes", plain.len());
-    let queued: Value = serde_json::from_str(&queued).unwrap();
-    assert_eq!(
-        (&queued["action"], &queued["workflow_job"]["status"], &queued["workflow_job"]["runner_id"]),
-        (&json!("queued"), &json!("queued"), &Value::Null)
-    );
-    assert_eq!((&queued["repository"]["full_name"], &queued["organization"]["login"]), (&json!("org-0001/app"), &json!("org-0001")));
-    assert_eq!((&queued["enterprise"]["slug"], &queued["deployment"]["environment"]), (&json!("simulated"), &json!("production")));
-    let (_, session) = world.runner("r-1", &["x"]);
-    world.poll(&session);
-    let running: Value = serde_json::from_str(&world.site.webhook(Action::InProgress, &snapshot(&world), None)).unwrap();
-    assert_eq!((&running["workflow_job"]["runner_name"], &running["workflow_job"]["runner_group_name"]), (&json!("r-1"), &json!("Default")));
-    assert!(running.get("organization").is_none());
-    world.server.done(&session, world.now);
-    let completed = world.site.job(&snapshot(&world));
-    assert_eq!((&completed["conclusion"], completed["steps"].as_array().unwrap().len()), (&json!("success"), 8));
-
-    let mut old = world_of(Settings { payload: PayloadStyle::Legacy, ..Settings::default() });
-    let job = old.job(&["x"]);
-    old.server.cancel(job, old.now).unwrap();
-    let cancelled: Value = serde_json::from_str(&old.site.webhook(Action::Completed, old.server.job(job).unwrap(), None)).unwrap();
-    let job = &cancelled["workflow_job"];
-    assert_eq!((&job["runner_id"], &job["runner_name"], &job["conclusion"]), (&json!(0), &json!(""), &json!("cancelled")));
-    assert!(job.get("run_attempt").is_none() && job.get("workflow_name").is_none());
-}
-
-#[test]
-fn limits_on_calls_and_registrations() {
-    let mut world = world_of(Settings { rate_limit: Some(3), registration_limit: Some(1), ..Settings::default() });
-    assert_eq!(world.register(org(), "a", &["x"]).status, 201);
-    let refused = world.register(org(), "b", &["x"]);
-    assert!(refused.status == 403 && refused.headers.contains(&("x-ratelimit-resource", "actions_runner_registration".into())), "{refused:?}");
-    assert_eq!(world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[]).status, 200);
-    let spent = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[]);
-    assert!(spent.status == 403 && spent.headers.contains(&("x-ratelimit-remaining", "0".into())), "{spent:?}");
-    world.now += 3_600_000;
-    assert_eq!(world.register(org(), "b", &["x"]).status, 201);
-}
-
-#[test]
-fn runs_and_jobs_can_be_looked_up() {
-    let mut world = world();
-    let jobs = world.jobs(json!({ "org": "org-0001", "repo": "app", "labels": ["x"], "count": 3, "jobs_per_run": 2 }));
-    let repo = || Scope::Repository("org-0001".into(), "app".into());
-    let runs = world.rest(Endpoint::ListRuns, repo(), None, Value::Null, &[("status", "queued")]).body.unwrap();
-    assert_eq!(runs["total_count"], 2);
-    let run = runs["workflow_runs"][1]["id"].as_u64().unwrap();
-    let of_run = world.rest(Endpoint::ListRunJobs, repo(), Some(run), Value::Null, &[]).body.unwrap();
-    assert_eq!((&of_run["total_count"], &of_run["jobs"][0]["id"]), (&json!(2), &json!(jobs[0])));
-    world.server.cancel(jobs[2], world.now).unwrap();
-    let done = world.rest(Endpoint::ListRuns, repo(), None, Value::Null, &[("status", "completed")]).body.unwrap();
-    assert_eq!((&done["total_count"], &done["workflow_runs"][0]["conclusion"]), (&json!(1), &json!("cancelled")));
-    assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(jobs[2]), Value::Null, &[]).body.unwrap()["status"], "completed");
-    assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(1), Value::Null, &[]).status, 404);
-}
-
-#[test]
-fn an_apps_answers_are_as_github_describes_them() {
-    use jit_github::openapi::{Version, validate_response};
-
-    let mut world = world();
-    world.jobs(json!({ "user": "alice", "repo": "dots", "labels": ["x"] }));
-    for account in ["org-0001", "alice", "simulated"] {
-        world.server.set_installation(account, AppState::Installed, world.now).unwrap();
-    }
-    world.server.set_installation("alice", AppState::Suspended, world.now).unwrap();
-    let mut ask = |caller: Caller, endpoint, account: Option<&str>, id: Option<u64>| {
-        let scope = account.map(|account| Scope::Organization(account.into()));
-        let call = Call { endpoint, caller, scope, id, path: "/api/v3/x".into(), query: HashMap::new(), body: Vec::new().into() };
-        world.server.rest(&call, &world.site, None, world.now)
-    };
-    let installed = ask(Caller::App, Endpoint::OrgInstallation, Some("org-0001"), None);
-    let id = installed.body.as_ref().unwrap()["id"].as_u64();
-    let all = ask(Caller::App, Endpoint::Installations, None, None);
-    let alice = all.body.as_ref().unwrap()[1]["id"].as_u64();
-    let of_installation = Caller::Installation(id.unwrap());
-    for (method, path, answer, status) in [
-        ("GET", "/app/installations", all, 200),
-        ("GET", "/orgs/org-0001/installation", installed, 200),
-        ("GET", "/users/alice/installation", ask(Caller::App, Endpoint::UserInstallation, Some("alice"), None), 200),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, id), 201),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, alice), 403),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, Some(1)), 404),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::Anybody, Endpoint::AccessTokens, None, id), 401),
-        ("GET", "/orgs/nobody/installation", ask(Caller::App, Endpoint::OrgInstallation, Some("nobody"), None), 404),
-        ("GET", "/orgs/org-0001/actions/runners", ask(of_installation.clone(), Endpoint::ListRunners, Some("org-0001"), None), 200),
-        ("GET", "/orgs/org-0001/actions/runners", ask(Caller::Installation(alice.unwrap()), Endpoint::ListRunners, Some("org-0001"), None), 403),
-        ("GET", "/orgs/org-0001/actions/runners", ask(Caller::App, Endpoint::ListRunners, Some("org-0001"), None), 401),
-        ("GET", "/installation/repositories", ask(of_installation, Endpoint::InstallationRepositories, None, None), 200),
-        ("GET", "/installation/repositories", ask(Caller::Anybody, Endpoint::InstallationRepositories, None, None), 403),
-    ] {
-        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
-        for version in Version::ALL {
-            validate_response(version, method, path, status, answer.body.as_ref()).unwrap();
-        }
-    }
 }
