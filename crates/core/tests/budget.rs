@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jit_core::{
     event::JobId,
-    ledger::{Budget, Claim, Failure, RateWord, Registration, Spare, Spending, Subject, Whose},
+    ledger::{BackOff, Budget, Claim, Growth, Hold, Needs, RateWord, Spare, Spending, Subject, Whose},
 };
 use proptest::prelude::*;
 
@@ -132,7 +132,8 @@ async fn a_credential_that_became_another_is_tried_at_once() {
     store.ledger.note_rate("poor", &word(100, 0, 3600)).await.expect("noted");
     let spending = store.ledger.spend_registration("poor", "orgs/Acme", &name, &OFF).await.expect("an answer");
     let Spending::Wait { wait, why, .. } = spending else { panic!("nothing is left") };
-    let failure = Failure { made: false, registration: Registration::None, back_off: Some((Subject::Credential, wait, wait)), why };
+    let hold = Hold { chain: &[Subject::Credential], needs: Needs::Made, first: wait, most: wait, growth: Growth::Named };
+    let failure = support::failed(BackOff::Hold(hold), &why);
     store.ledger.fail(&name, &fence, &failure).await.expect("noted");
     assert!(store.admit().await.is_empty(), "held for an hour");
     let explained = store.ledger.explain(JobId::new(1).unwrap()).await.expect("explained");

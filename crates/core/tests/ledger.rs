@@ -175,7 +175,7 @@ async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     assert_eq!(due.removals.len(), 1, "its deadline has passed");
     assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Stale);
     assert_eq!(store.ledger.created(&name, &fence).await.expect("created"), Claim::Stale);
-    let failed = store.ledger.fail(&name, &fence, &refused(Subject::Class, "GitHub is slow")).await.expect("failed");
+    let failed = store.ledger.fail(&name, &fence, &refused(&[Subject::Class], "GitHub is slow")).await.expect("failed");
     assert_eq!(failed, Claim::Stale, "nor does it hold its class back");
     let absent = store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent");
     assert!(!absent.changed, "a create may be in flight: the slot is kept");
@@ -196,7 +196,7 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
     assert_eq!(reserved.len(), 2);
     let (name, fence) = reserved.iter().find(|(name, _)| name.starts_with("jit-runner-1-")).expect("acme's");
     store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim");
-    store.ledger.fail(name, fence, &refused(Subject::Class, "GitHub refuses: 422 no such label")).await.expect("failed");
+    store.ledger.fail(name, fence, &refused(&[Subject::Class], "GitHub refuses: 422 no such label")).await.expect("failed");
     store.assert_sound().await;
     assert_eq!(store.admit().await.len(), 0);
     let why = store.ledger.explain(JobId::new(1).expect("id")).await.expect("explained");

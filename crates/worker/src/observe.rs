@@ -34,7 +34,7 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             }
             Some(Change::Gone(name)) => {
                 told.remove(&name);
-                release(&worker, &tasks, &name, "gone").await;
+                release(&worker, &tasks, &name, "gone", false).await;
             }
             Some(Change::Restarted) => worker.reconcile.notify_one(),
             None => {
@@ -49,13 +49,15 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 
 async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
     let (what, why) = match (seen.phase, seen.detail) {
-        (Phase::Ended, detail) => return release(worker, tasks, &seen.name, &detail.unwrap_or_else(|| "ended".into())).await,
+        (Phase::Ended, detail) => return release(worker, tasks, &seen.name, &detail.unwrap_or_else(|| "ended".into()), seen.rejected).await,
         (Phase::Running, _) => (Observation::Started, String::new()),
         (Phase::Starting, Some(detail)) => (Observation::Note, detail),
         (Phase::Starting, None) => return,
     };
-    if let Err(error) = persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why)).await.step("observe.told") {
-        tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner");
+    match persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why)).await.step("observe.told") {
+        Ok(observed) if observed.woken => worker.admit().await,
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner"),
     }
 }
 
@@ -65,8 +67,12 @@ fn is_outdated(why: &str) -> bool {
 }
 
 /// Frees the runner's slot, admits, and then removes what is left of the runner. A removal that is lost here is the next reconcile's.
-async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &str) {
-    let what = if is_outdated(why) { Observation::Outdated } else { Observation::Release };
+async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &str, rejected: bool) {
+    let what = match (is_outdated(why), rejected) {
+        (true, _) => Observation::Outdated,
+        (false, true) => Observation::Rejected,
+        (false, false) => Observation::Release,
+    };
     match persist(PERSIST, || worker.ledger.observe(what, name, why)).await.step("observe.released") {
         Ok(observed) if observed.changed => {
             worker.metrics.released.inc();

@@ -74,6 +74,8 @@ fn listed(seen: Observed) -> Listed {
     });
     Listed {
         ended: seen.phase == Phase::Ended,
+        rejected: seen.rejected,
+        detail: seen.detail,
         running: seen.phase == Phase::Running,
         terminating: seen.terminating,
         class: described.map(|(class, ..)| class.id()),

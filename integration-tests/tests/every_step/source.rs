@@ -9,7 +9,7 @@ use std::{
 /// What an effect's call looks like, and which of these change nothing anywhere.
 const EFFECTS: [(&str, &[&str]); 8] = [
     ("ledger.", &["now", "pool", "runner", "living_workers", "clone"]),
-    ("backend.", &["timeout", "watch", "clone"]),
+    ("backend.", &["timeout", "watch", "clone", "may_deliver"]),
     ("github.", &["of", "all", "serving", "clone"]),
     ("client.", &["is_app", "is_same", "clone"]),
     ("stream::", &["iter"]),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Ledger, LedgerError, scripts};
+use super::{Ledger, LedgerError, scripts, transitions::SLICE};
 
 /// GitHub's window for registrations.
 const REGISTRATION_WINDOW: Duration = Duration::from_secs(300);
@@ -180,7 +180,13 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn renew_credential(&self, credential: &str) -> Result<(), LedgerError> {
-        self.run::<Value>(&scripts::BUDGET, &json!({ "what": "renew", "credential": credential })).await.map(|_| ())
+        let mut connection = self.pool().get().await?;
+        let orgs: Vec<String> = redis::AsyncCommands::smembers(&mut connection, format!("credential:{credential}:orgs")).await?;
+        drop(connection);
+        for slice in orgs.chunks(SLICE).chain([[].as_slice()]) {
+            self.run::<Value>(&scripts::BUDGET, &json!({ "what": "renew", "credential": credential, "orgs": slice })).await?;
+        }
+        Ok(())
     }
 
     /// Asks for `calls` optional calls: allowed while more than half of the hour's calls remain after them, where GitHub tells, and within

@@ -35,6 +35,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+/// Mirror, runners, queued jobs, classes in need, place in `orgs:ready`, place among what is put aside, paused.
+type Organization = (Option<u64>, Vec<String>, Vec<String>, Vec<String>, Option<f64>, Option<f64>, bool);
+
 #[derive(Default)]
 struct Doctor {
     findings: Vec<Finding>,
@@ -93,11 +96,13 @@ impl Ledger {
         let orgs: Vec<String> = connection.hvals("orgs:known").await?;
         let limits: HashMap<String, u64> = connection.hgetall("org_limits").await?;
         let meta: HashMap<String, String> = connection.hgetall("ledger:meta").await?;
-        let credentials: HashMap<String, String> = connection.hgetall("orgs:credential").await?;
         let default_limit: u64 = meta.get("max_per_org").and_then(|text| text.parse().ok()).unwrap_or(0);
         let live: BTreeSet<String> = connection.smembers("runners:live").await?;
         let total: Option<u64> = connection.get("global:total_running").await?;
-        let backoffs: HashMap<String, f64> = connection.zrange_withscores::<_, Vec<(String, f64)>>("backoffs", 0, -1).await?.into_iter().collect();
+        // What has been put aside comes back when these are over, or is coming back.
+        let (held, waking): (Vec<String>, Vec<String>) = pipe().zrange("backoffs", 0, -1).zrange("backoffs:waking", 0, -1).query_async(&mut connection).await?;
+        let held: BTreeSet<String> = held.into_iter().chain(waking).collect();
+        let parked: HashMap<String, String> = connection.hgetall("orgs:parked").await?;
         doctor.check(1, total.unwrap_or(0) == live.len() as u64, || {
             format!("global:total_running is {} and there are {} live runners", total.unwrap_or(0), live.len())
         });
@@ -107,12 +112,14 @@ impl Ledger {
         let questions: BTreeSet<String> = questions.into_iter().collect();
         let (mut sum, mut members) = (0, BTreeSet::new());
         for org in &orgs {
-            let (mirror, runners, pending, classes, ready, paused): (Option<u64>, Vec<String>, Vec<String>, Vec<String>, Option<f64>, bool) = pipe()
+            let aside = parked.get(org);
+            let (mirror, runners, pending, classes, ready, away, paused): Organization = pipe()
                 .get(format!("org:{org}:running"))
                 .smembers(format!("org:{org}:runners"))
                 .zrange(format!("org:{org}:pending"), 0, -1)
                 .zrange(format!("org:{org}:classes"), 0, -1)
                 .zscore("orgs:ready", org)
+                .zscore(format!("{}:parked", aside.map_or("", String::as_str)), org)
                 .hexists("orgs:paused", org)
                 .query_async(&mut connection)
                 .await?;
@@ -122,17 +129,18 @@ impl Ledger {
             sum += runners.len();
             let limit = limits.get(org).copied().unwrap_or(default_limit);
             let room = (runners.len() as u64) < limit && meta.contains_key("max_total"); // nothing is admitted without a configuration
-            let held = [Some(format!("org:{org}")), credentials.get(org).map(|name| format!("credential:{name}"))];
-            let held = held.into_iter().flatten().any(|subject| backoffs.contains_key(&subject));
-            let should = !classes.is_empty() && room && !paused && !held;
-            doctor.check(5, ready.is_some() == should, || {
+            let should = !classes.is_empty() && room && !paused;
+            let places = [ready, away].into_iter().flatten().count();
+            doctor.check(5, places == usize::from(should), || {
                 format!(
-                    "{org} is {}in orgs:ready and should {}be: {} classes in need, {} of {limit} runners, paused {paused}",
-                    if ready.is_some() { "" } else { "not " },
-                    if should { "" } else { "not " },
+                    "{org} stands in {places} places of orgs:ready and what is put aside and should in {}: {} classes in need, {} of {limit} runners, paused {paused}",
+                    u8::from(should),
                     classes.len(),
                     runners.len()
                 )
+            });
+            doctor.check(5, aside.is_none_or(|subject| away.is_some() && held.contains(subject)), || {
+                format!("{org} is put aside for {}, which is not held", aside.map_or("", String::as_str))
             });
             members.extend(runners);
             jobs.extend(pending.into_iter().map(|job| (job, "queued")));
@@ -188,7 +196,7 @@ impl Ledger {
             classes.insert(class);
         }
         for class in &classes {
-            self.check_class(&mut doctor, &mut connection, class, &backoffs, &live).await?;
+            self.check_class(&mut doctor, &mut connection, class, &held, &live).await?;
         }
         let mut report = Report { organizations: orgs.len(), runners: runners.len(), jobs: jobs.len(), findings: doctor.findings };
         report.findings.sort();
@@ -200,28 +208,35 @@ impl Ledger {
         doctor: &mut Doctor,
         connection: &mut Connection,
         class: &str,
-        backoffs: &HashMap<String, f64>,
+        held: &BTreeSet<String>,
         live: &BTreeSet<String>,
     ) -> Result<(), LedgerError> {
-        let ((org, profile, misfit), queued, idle): ((Option<String>, Option<String>, Option<String>), Vec<(String, f64)>, Vec<String>) = pipe()
-            .hmget(format!("class:{class}:info"), &["org", "profile", "misfit"])
+        let ((org, aside, misfit), queued, idle): ((Option<String>, Option<String>, Option<String>), Vec<(String, f64)>, Vec<String>) = pipe()
+            .hmget(format!("class:{class}:info"), &["org", "parked", "misfit"])
             .zrange_withscores(format!("class:{class}:queued"), 0, -1)
             .smembers(format!("class:{class}:idle"))
             .query_async(connection)
             .await?;
-        let (Some(org), Some(profile)) = (org, profile) else {
+        let Some(org) = org else {
             doctor.check(5, queued.is_empty() && idle.is_empty(), || {
                 format!("class {class} has {} jobs and {} idle runners and no description", queued.len(), idle.len())
             });
             return Ok(());
         };
         doctor.check(1, idle.iter().all(|name| live.contains(name)), || format!("class {class} counts idle runners that are not live"));
-        let (needs, surplus): (Option<f64>, Option<f64>) =
-            pipe().zscore(format!("org:{org}:classes"), class).zscore("classes:surplus", class).query_async(connection).await?;
-        let held = backoffs.contains_key(&format!("class:{class}")) || backoffs.contains_key(&format!("profile:{profile}"));
+        let (needs, away, surplus): (Option<f64>, Option<f64>, Option<f64>) = pipe()
+            .zscore(format!("org:{org}:classes"), class)
+            .zscore(format!("{}:parked", aside.as_deref().unwrap_or_default()), class)
+            .zscore("classes:surplus", class)
+            .query_async(connection)
+            .await?;
+        doctor.check(5, aside.as_ref().is_none_or(|subject| needs.is_none() && away.is_some() && held.contains(subject)), || {
+            format!("class {class} of {org} is put aside for {}, which is not held", aside.as_deref().unwrap_or_default())
+        });
+        let needs = needs.or(away);
         // One runner at a time where the last one did not fit.
         let wanted = if misfit.is_some() { queued.len().min(1) } else { queued.len() };
-        let expected = (wanted > idle.len() && !held).then(|| queued[idle.len()].1);
+        let expected = (wanted > idle.len()).then(|| queued[idle.len()].1);
         doctor.check(5, needs == expected, || {
             format!("class {class} of {org}: {} jobs, {} idle runners; in need since {needs:?}, should be {expected:?}", queued.len(), idle.len())
         });

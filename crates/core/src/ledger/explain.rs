@@ -34,7 +34,8 @@ struct Ceiling {
     reason: String,
 }
 
-type Backoff = (Option<String>, Option<i64>, Option<i64>);
+/// Its reason, since when, and the runner that tries it now.
+type Backoff = (Option<String>, Option<i64>, Option<String>);
 
 impl Ledger {
     /// Explains where a job stands.
@@ -71,7 +72,7 @@ impl Ledger {
     /// Why a queued job has no runner yet: the first of the reasons in the order in which admission meets them.
     async fn explain_queued(&self, job: JobId, info: &JobInfo) -> Result<Explanation, LedgerError> {
         let text = |name: &str| info.get(name).cloned().unwrap_or_default();
-        let (org, class, profile) = (text("org"), text("class"), text("profile"));
+        let (org, class, profile, scope) = (text("org"), text("class"), text("profile"), text("scope"));
         let queued_at = text("queued_at").parse().ok();
         let explained = |why: String, since: Option<i64>, next: Option<i64>| Explanation { state: "queued".into(), why, since: since.or(queued_at), next };
 
@@ -83,6 +84,7 @@ impl Ledger {
             ("global".to_owned(), "everything".to_owned()),
             (format!("credential:{credential}"), format!("credential {credential}")),
             (format!("org:{org}"), format!("organization {org}")),
+            (format!("scope:{scope}"), format!("what registers at {scope}")),
             (format!("profile:{profile}"), format!("profile {profile}")),
             (format!("class:{class}"), format!("its class (labels {})", text("labels"))),
         ];
@@ -130,11 +132,14 @@ impl Ledger {
             return Ok(explained(why, since, until));
         }
         for (subject, name) in subjects {
-            let (until, (reason, since, _)): (Option<f64>, Backoff) =
-                pipe().zscore("backoffs", &subject).hmget(format!("{subject}:backoff"), &["reason", "since", "until"]).query_async(&mut connection).await?;
+            let (until, (reason, since, probe)): (Option<f64>, Backoff) =
+                pipe().zscore("backoffs", &subject).hmget(format!("{subject}:backoff"), &["reason", "since", "probe"]).query_async(&mut connection).await?;
             if let Some(until) = until {
                 let reason = reason.unwrap_or_else(|| "no reason noted".into());
-                return Ok(explained(format!("{name} backs off: {reason}"), since, Some(until as i64)));
+                return Ok(match probe {
+                    Some(probe) => explained(format!("{name} backs off: {reason}; runner {probe} tries it now"), since, None),
+                    None => explained(format!("{name} backs off: {reason}"), since, Some(until as i64)),
+                });
             }
         }
         if misfit && !idle.is_empty() {

@@ -13,15 +13,18 @@
 //! class:{id}:queued       ZSET    job → time queued, ms
 //! class:{id}:idle         SET     runners reserved, starting or idle
 //! classes:surplus         ZSET    class with more idle runners than queued jobs → since
-//! profile:{name}:classes  SET     classes of a profile
 //! orgs:ready              ZSET    org → fairness score               (unmet demand, room, no back-off, no pause)
 //! orgs:served             HASH    org → number of the admission at which it was last served
 //! orgs:known              HASH    lower-case login → login as GitHub writes it
 //! orgs:paused             HASH    org → {reason, until_ms, since}
 //! orgs:credential         HASH    org → the credential that serves it, as its last runner's maker knew it
 //! credential:{name}:orgs  SET     organizations that a credential serves
-//! backoffs                ZSET    what backs off (class:ID, org:ORG, profile:NAME, credential:NAME, global, pause:ORG) → until
-//! {subject}:backoff       HASH    reason, since, until, failures in a row
+//! backoffs                ZSET    what backs off (class:ID, scope:SCOPE, org:ORG, profile:NAME, credential:NAME, global, pause:ORG) → until
+//! backoffs:waking         ZSET    what backs off no more, and has something put aside
+//! {subject}:backoff       HASH    reason, since, until, failures in a row, first, needs, timed, probe
+//! {subject}:failing:{needs} ZSET  members of it that failed since something of it succeeded → when
+//! {subject}:parked        ZSET    organizations or classes that are put aside while it backs off
+//! orgs:parked             HASH    organization → what it is put aside for; of a class, `parked` in its info
 //! jobs:questions          ZSET    job → when to ask GitHub about it
 //! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it
 //! quota:ceiling           HASH    how many runners the namespace's quota let in when it last refused one, since, reason
@@ -53,7 +56,7 @@
 //!
 //! # Transitions
 //!
-//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`demand.lua`, `runner.lua`, `job.lua`) and a body of its own. Keys are
+//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`demand.lua`, `backoff.lua`, `runner.lua`, `job.lua`) and a body of its own. Keys are
 //! named inside the scripts, so this needs one Redis (or a Sentinel group), not a Redis Cluster. A transition costs O(log n), however deep the queues are.
 //!
 //! # Invariants
@@ -64,7 +67,8 @@
 //! 2. No admission takes an organization over its limit or the whole over the maximum. A runner counts from its reservation until its pod is gone.
 //! 3. No admission makes a class's idle runners more than its queued jobs.
 //! 4. Every accepted job is in exactly one place: `jit:events`, waiting, queued, in question, in progress, completed.
-//! 5. Once expired back-offs are woken, an organization is in `orgs:ready` exactly when it has unmet demand that is not backing off, room, and no pause.
+//! 5. An organization is in `orgs:ready`, or put aside for what backs off, exactly when it has unmet demand, room, and no pause; a class with unmet demand
+//!    is in its organization's `classes`, or put aside likewise.
 
 use std::sync::{
     Arc, Mutex, PoisonError,

@@ -9,13 +9,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Admission, Answer, Deregistration, Doubt, Due, Failure, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question, Reconciliation, Registration,
-    Reservation, scripts,
+    Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question,
+    Reconciliation, Registration, Reservation, scripts,
 };
 use crate::{config::LimitsSettings, event::JobEvent};
 
 /// Runners reserved in one admission at most: a call stays below a few ms, and others get their turn.
 pub const ADMIT_BATCH: u32 = 64;
+
+/// Runners or organizations that one call looks at, at most, where a transition takes any number: others get their turn between.
+pub(super) const SLICE: usize = 100;
 
 /// Result of taking up a reservation or finishing a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,17 @@ pub enum Claim<T> {
 struct Fenced {
     #[serde(default)]
     stale: bool,
+    #[serde(default)]
+    woken: bool,
+}
+
+/// What one slice of a reconcile did.
+#[derive(Deserialize)]
+struct Slice {
+    #[serde(flatten)]
+    done: Reconciliation,
+    #[serde(default)]
+    more: bool,
 }
 
 #[derive(Deserialize)]
@@ -124,12 +138,13 @@ impl Ledger {
         self.fenced(&args).await
     }
 
-    /// The runner has all that it needs to start.
+    /// The runner has all that it needs to start. Whether what had been held back may be admitted now.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn created(&self, runner: &str, fence: &str) -> Result<Claim<()>, LedgerError> {
-        self.fenced(&json!({ "step": "created", "runner": runner, "fence": fence })).await
+    pub async fn created(&self, runner: &str, fence: &str) -> Result<Claim<bool>, LedgerError> {
+        let fenced: Fenced = self.run(&scripts::PROVISION, &json!({ "step": "created", "runner": runner, "fence": fence })).await?;
+        Ok(if fenced.stale { Claim::Stale } else { Claim::Ours(fenced.woken) })
     }
 
     async fn fenced(&self, args: &serde_json::Value) -> Result<Claim<()>, LedgerError> {
@@ -146,10 +161,16 @@ impl Ledger {
             "runner": runner, "fence": fence, "made": failure.made, "why": failure.why,
             "uncertain": failure.registration == Registration::Uncertain, "unregistered": failure.registration == Registration::None,
         });
-        if let (Some((subject, delay, cap)), Some(map)) = (failure.back_off, args.as_object_mut()) {
-            map.insert("subject".into(), json!(subject));
-            map.insert("delay".into(), millis(delay).into());
-            map.insert("cap".into(), millis(cap).into());
+        match failure.back_off {
+            None => {}
+            Some(BackOff::Quota) => args["quota"] = true.into(),
+            Some(BackOff::Hold(Hold { chain, needs, first, most, growth })) => {
+                (args["chain"], args["needs"]) = (json!(chain), json!(needs));
+                (args["first"], args["most"]) = (millis(first).into(), millis(most).into());
+                args["timed"] = (growth == Growth::Named).into();
+                args["patient"] = matches!(growth, Growth::Patient | Growth::Again).into();
+                args["again"] = (growth == Growth::Again).into();
+            }
         }
         let fenced: Fenced = self.run(&scripts::FAIL, &args).await?;
         Ok(if fenced.stale { Claim::Stale } else { Claim::Ours(()) })
@@ -228,8 +249,26 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn set_limits(&self, limits: &[(String, Option<u64>)], replace: bool) -> Result<Vec<u64>, LedgerError> {
+        let mut previous = Vec::with_capacity(limits.len());
+        for slice in limits.chunks(SLICE) {
+            previous.extend(self.set_slice(slice).await?);
+        }
+        if replace {
+            let named: HashSet<String> = limits.iter().map(|(org, _)| org.to_lowercase()).collect();
+            let mut connection = self.pool().get().await?;
+            let own: Vec<String> = redis::AsyncCommands::hkeys(&mut connection, "org_limits").await?;
+            drop(connection);
+            let others: Vec<_> = own.into_iter().filter(|org| !named.contains(&org.to_lowercase())).map(|org| (org, None)).collect();
+            for slice in others.chunks(SLICE) {
+                self.set_slice(slice).await?;
+            }
+        }
+        Ok(previous)
+    }
+
+    async fn set_slice(&self, limits: &[(String, Option<u64>)]) -> Result<Vec<u64>, LedgerError> {
         let pairs: Vec<_> = limits.iter().map(|(org, limit)| json!([org, limit.map_or(json!(false), Into::into)])).collect();
-        Ok(self.run::<Previous>(&scripts::LIMITS, &json!({ "limits": pairs, "replace": replace })).await?.previous)
+        Ok(self.run::<Previous>(&scripts::LIMITS, &json!({ "limits": pairs })).await?.previous)
     }
 
     /// Admits nothing more for an organization until `until_ms`, or until it is resumed.
@@ -257,14 +296,40 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn reconcile(&self, began: i64, runners: &[Listed]) -> Result<Reconciliation, LedgerError> {
-        let mut args = json!({ "began": began });
-        if let (false, Some(map)) = (runners.is_empty(), args.as_object_mut()) {
-            map.insert("runners".into(), json!(runners));
+        let mut done = Reconciliation::default();
+        for slice in runners.chunks(SLICE) {
+            self.reconcile_slice(&mut done, json!({ "began": began, "runners": slice })).await?;
         }
-        if let (Some(seen), Some(map)) = (self.seen(), args.as_object_mut()) {
-            map.insert("seen".into(), seen.epoch.into());
+        let mut connection = self.pool().get().await?;
+        let live: HashSet<String> = redis::AsyncCommands::smembers(&mut connection, "runners:live").await?;
+        drop(connection);
+        let listed: HashSet<&str> = runners.iter().map(|runner| runner.name.as_str()).collect();
+        let mut missing: Vec<&String> = live.iter().filter(|name| !listed.contains(name.as_str())).collect();
+        missing.sort();
+        for slice in missing.chunks(SLICE) {
+            self.reconcile_slice(&mut done, json!({ "began": began, "missing": slice })).await?;
         }
-        self.run(&scripts::RECONCILE, &args).await
+        let mut recount = "begin";
+        while self.reconcile_slice(&mut done, json!({ "began": began, "recount": recount })).await? {
+            recount = "go on";
+        }
+        let mut last = json!({ "began": began, "open": true });
+        if let Some(seen) = self.seen() {
+            last["seen"] = seen.epoch.into();
+        }
+        self.reconcile_slice(&mut done, last).await?;
+        Ok(done)
+    }
+
+    /// Whether there is more of what this slice began.
+    async fn reconcile_slice(&self, done: &mut Reconciliation, args: serde_json::Value) -> Result<bool, LedgerError> {
+        let Slice { done: slice, more } = self.run(&scripts::RECONCILE, &args).await?;
+        done.released += slice.released;
+        done.adopted += slice.adopted;
+        done.corrected += slice.corrected;
+        done.opened |= slice.opened;
+        done.stop.extend(slice.stop);
+        Ok(more)
     }
 
     /// Says that a worker is alive, and forgets those that have not been heard of for an hour.

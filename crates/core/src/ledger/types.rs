@@ -72,23 +72,72 @@ pub struct Maker<'a> {
     pub create_timeout: Duration,
 }
 
-/// What backs off after a failure.
+/// What a failure holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// The runner's class: GitHub refuses what it asks for.
     Class,
+    /// Where it registers, where that is a repository of an organization: no right there.
+    Scope,
     /// Its organization: no right there, or not installed.
     Org,
     /// Its profile: the pod is refused.
     Profile,
     /// The credential that it was claimed with, and so every organization that this one serves: not accepted, or its calls are used up.
     Credential,
-    /// The runners' namespace: its quota is used up. Held not for a time, but at the number of runners that are live now, plus one for each
-    /// `quota_interval` that passes.
-    Namespace,
     /// Everything: an outage.
     Global,
+}
+
+/// How far a runner has to come for a row of failures to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Needs {
+    /// It has all that it needs to start.
+    Made,
+    /// Its program has started.
+    Started,
+    /// It has had work.
+    Work,
+}
+
+/// How the wait grows with each failure in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// It doubles.
+    Doubles,
+    /// It doubles, and stays below 25 s for the first quarter of an hour: what is put right by then is noticed soon.
+    Patient,
+    /// The same, and the first is tried again at once.
+    Again,
+    /// It does not: GitHub has named the time.
+    Named,
+}
+
+/// Who is held back by a failure, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Narrowest first. The first is held; a wider one in its place where several of its members have failed and none has succeeded between.
+    pub chain: &'static [Subject],
+    /// What ends it.
+    pub needs: Needs,
+    /// The first wait.
+    pub first: Duration,
+    /// The longest wait.
+    pub most: Duration,
+    /// How one grows to the other.
+    pub growth: Growth,
+}
+
+/// What backs off after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackOff {
+    /// The runners' namespace: its quota is used up. Held not for a time, but at the number of runners that are live now, plus one for each
+    /// `quota_interval` that passes.
+    Quota,
+    /// Subjects, for a time.
+    Hold(Hold),
 }
 
 /// Why a runner could not be made.
@@ -98,8 +147,8 @@ pub struct Failure {
     pub made: bool,
     /// What is known of its registration at GitHub.
     pub registration: Registration,
-    /// What backs off, for how long at first and at most; it doubles with each failure in a row.
-    pub back_off: Option<(Subject, Duration, Duration)>,
+    /// What backs off, if anything.
+    pub back_off: Option<BackOff>,
     /// A sentence for people.
     pub why: String,
 }
@@ -125,6 +174,8 @@ pub enum Observation {
     Note,
     /// It has ended or is gone: its slot is free.
     Release,
+    /// It has ended, and its program never ran: its node did not take its pod. Its slot is free.
+    Rejected,
     /// It has ended because GitHub refuses its version: its slot is free, and its profile backs off.
     Outdated,
     /// GitHub refuses to delete it since it is at work.
@@ -154,6 +205,9 @@ pub struct Observed {
     pub state: String,
     /// The observation was news.
     pub changed: bool,
+    /// What had been held back may be admitted now.
+    #[serde(default)]
+    pub woken: bool,
 }
 
 /// A runner to remove: first at GitHub, then its pod.
@@ -265,6 +319,11 @@ pub struct Listed {
     pub name: String,
     /// It has ended.
     pub ended: bool,
+    /// It has ended, and its program never ran.
+    pub rejected: bool,
+    /// How it ended, in the backend's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// Its runner program runs.
     pub running: bool,
     /// Its deletion is under way.

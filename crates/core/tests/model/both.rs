@@ -84,7 +84,10 @@ impl World<'_> {
                 self.next_id += 1;
                 ledger.registered(name, fence, id, TIMEOUT).await.map_err(text)?
             }
-            life::Step::Created => ledger.created(name, fence).await.map_err(text)?,
+            life::Step::Created => match ledger.created(name, fence).await.map_err(text)? {
+                Claim::Ours(_) => Claim::Ours(()),
+                Claim::Stale => Claim::Stale,
+            },
         };
         let expected = self.model.provision(step, name, fence, TIMEOUT);
         self.claimed(told, expected).await
@@ -131,7 +134,7 @@ impl World<'_> {
             due.removals.iter().map(|removal| (removal.name.clone(), (removal.github_id, removal.deregistered, removal.uncertain))).collect();
         let of = |name: &Name| {
             let runner = &self.model.runners[name];
-            (name.clone(), (runner.github_id, runner.deregistered, runner.uncertain || runner.claimed))
+            (name.clone(), (runner.github_id, runner.deregistered, runner.uncertain || runner.claimed_at.is_some()))
         };
         agree("removals", &told, &removals.iter().map(of).collect())?;
         agree("questions", &due.questions.iter().map(|question| question.job.get()).collect::<BTreeSet<_>>(), &questions.into_iter().collect())?;

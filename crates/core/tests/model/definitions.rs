@@ -1,6 +1,6 @@
 //! What the design defines in terms of jobs and runners: queues, idle sets, unmet demand, room, who is ready, and in which order.
 
-use super::{ClassId, Held, JobNumber, JobState, Model, Name, Org, Runner, Stage, fold};
+use super::{ClassId, JobNumber, JobState, Model, Name, Org, Runner, Stage, fold};
 
 impl Model {
     /// A class's queued jobs with their times, oldest first; equal times by their ids as text, as Redis has it.
@@ -37,12 +37,8 @@ impl Model {
         self.classes.keys().filter(|class| !self.queued(class).is_empty() || !self.idle(class).is_empty()).cloned().collect()
     }
 
-    /// A class's oldest job without a runner, where the class lacks any and does not back off.
+    /// A class's oldest job without a runner, where the class lacks any.
     pub fn first_unmet(&self, class: &str) -> Option<(i64, JobNumber)> {
-        let held = [Held::Class(class.into()), Held::Profile(self.classes[class].profile.clone())];
-        if held.iter().any(|held| self.backoffs.contains_key(held)) {
-            return None;
-        }
         let idle = self.idle(class).len();
         self.queued(class).get(idle).filter(|_| idle < self.wanted(class)).map(|(at, job)| (*at, job.parse().unwrap()))
     }
@@ -55,6 +51,11 @@ impl Model {
         classes
     }
 
+    /// Those that nothing holds back.
+    pub fn servable(&self, org: &str) -> Vec<ClassId> {
+        self.in_need(org).into_iter().map(|(_, class)| class).filter(|class| !self.is_held(class)).collect()
+    }
+
     pub fn running(&self, org: &str) -> u64 {
         self.runners.values().filter(|runner| runner.stage != Stage::Gone && fold(&self.classes[&runner.class].org) == org).count() as u64
     }
@@ -63,16 +64,19 @@ impl Model {
         self.limits.get(org).copied().unwrap_or(self.settings.max_per_org)
     }
 
-    /// Ready: unmet demand that is not backing off, room, no pause.
+    /// Ready: unmet demand, room, no pause.
     pub fn is_ready(&self, org: &str) -> bool {
         self.running(org) < self.limit(org)
             && !self.paused.contains_key(org)
-            && !self.backoffs.contains_key(&Held::Org(org.into()))
-            && !self.credentials.get(org).is_some_and(|name| self.backoffs.contains_key(&Held::Credential(name.clone())))
             && !self.in_need(org).is_empty()
     }
 
-    /// Organizations that may be served, lowest score first.
+    /// Whether it may be served now.
+    pub fn is_servable(&self, org: &str) -> bool {
+        self.is_ready(org) && !self.is_org_held(org) && !self.servable(org).is_empty()
+    }
+
+    /// Organizations that are ready, lowest score first.
     pub fn ready(&self) -> Vec<(f64, Org)> {
         let mut ready: Vec<_> = self.known.keys().filter(|org| self.is_ready(org)).map(|org| (self.score(org), org.clone())).collect();
         ready.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| self.known[&a.1].cmp(&self.known[&b.1])));
@@ -84,7 +88,7 @@ impl Model {
         self.served.get(org).copied().unwrap_or(0) as f64 + (maximum * running) as f64 / self.limit(org).min(maximum) as f64
     }
 
-    /// After every change: notes since when classes have had too many runners, and forgets the back-offs of those with neither job nor runner.
+    /// After every change: notes since when classes have had too many runners.
     pub fn settle(&mut self) {
         let surplus: Vec<ClassId> = self.classes.keys().filter(|class| self.idle(class).len() > self.wanted(class)).cloned().collect();
         self.surplus_since.retain(|class, _| surplus.contains(class));
@@ -92,9 +96,6 @@ impl Model {
             self.surplus_since.entry(class).or_insert(self.now);
         }
         let present = self.present();
-        let stays = |held: &Held| !matches!(held, Held::Class(class) if !present.contains(class));
-        self.backoffs.retain(|held, _| stays(held));
-        self.failures.retain(|held, _| stays(held));
         self.misfits.retain(|class| present.contains(class));
     }
 }

@@ -7,7 +7,6 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
 };
 
 use jit_core::{
@@ -143,7 +142,7 @@ impl<'a> World<'a> {
         if !differences.is_empty() {
             return Err(differences.join("\n"));
         }
-        for key in self.held.keys().filter(|key| key.starts_with("org:") && !key.ends_with(":backoff")) {
+        for key in self.held.keys().filter(|key| key.starts_with("org:") && !["backoff", "parked", "made", "started", "work"].contains(&key.rsplit(':').next().unwrap())) {
             let org = key.trim_start_matches("org:").rsplit_once(':').map_or("", |(org, _)| org);
             agree("spelling", &Some(org.to_owned()), &self.model.known.get(&fold(org)).cloned())?;
         }
@@ -224,11 +223,9 @@ impl<'a> World<'a> {
                 let name = self.pick(*who, None);
                 self.provision(life::Step::Created, &name, &self.fence_of(&name, *stale)).await
             }
-            Step::Fail { who, stale, made, registration, subject } => {
+            Step::Fail { who, stale, made, registration, back_off } => {
                 let name = self.pick(*who, None);
-                let secs = Duration::from_secs;
-                let back_off = subject.map(|(subject, delay)| (subject, secs(delay), secs(300)));
-                let failure = Failure { made: *made, registration: *registration, back_off, why: "it failed".into() };
+                let failure = Failure { made: *made, registration: *registration, back_off: *back_off, why: "it failed".into() };
                 self.fail(&name, &self.fence_of(&name, *stale), &failure).await
             }
             Step::Observe { what, who, gone } => self.observe(*what, &self.pick(*who, None), *gone).await,
@@ -336,7 +333,7 @@ impl<'a> World<'a> {
             let described = seen.spec.then(|| self.ever.get(&name).cloned()).flatten();
             let spec = described.or_else(|| seen.spec.then(|| spec(&class(&spell(number, number % 3), number % 4), JOBS[usize::from(number) % 9])));
             let entry = Listed { class: None, spec, ..plain(&name) };
-            listed.insert(name, Listed { ended: seen.ended, running: seen.running, terminating: seen.terminating, ..entry });
+            listed.insert(name, Listed { ended: seen.ended, rejected: seen.rejected, running: seen.running, terminating: seen.terminating, ..entry });
         }
         for name in self.model.live().into_iter().filter(|_| complete) {
             listed.entry(name.clone()).or_insert_with(|| plain(&name));
@@ -368,5 +365,5 @@ pub(super) fn described(spec: &ListedSpec) -> Class {
 }
 
 pub(super) fn plain(name: &str) -> Listed {
-    Listed { name: name.to_owned(), ended: false, running: false, terminating: false, class: None, spec: None }
+    Listed { name: name.to_owned(), ended: false, rejected: false, detail: None, running: false, terminating: false, class: None, spec: None }
 }

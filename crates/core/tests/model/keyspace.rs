@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use redis::{Script, aio::MultiplexedConnection};
 
-use super::{Held, Model, Stage, fold};
+use super::{Held, Model, Stage, backoff, fold};
 
 /// Key → field or member → value or score. Keys that hold nothing that is compared are left out.
 pub type Keyspace = BTreeMap<String, BTreeMap<String, String>>;
@@ -59,7 +59,7 @@ pub fn in_order(dump: &Dump) -> Dump {
 }
 
 /// Of a job's or a runner's fields, those that decide something.
-const TOLD: [&str; 17] = [
+const TOLD: [&str; 18] = [
     "state",
     "org",
     "class",
@@ -77,6 +77,7 @@ const TOLD: [&str; 17] = [
     "misfits",
     "held_until",
     "credential",
+    "suspect",
 ];
 
 fn pairs(content: &[String]) -> impl Iterator<Item = (String, String)> {
@@ -92,7 +93,7 @@ pub fn observed(dump: &Dump) -> Keyspace {
     let mut keyspace = Keyspace::new();
     for (key, (expires, content)) in dump {
         let fields: BTreeMap<String, String> = match key.as_str() {
-            "ledger:meta" | "repos:active" => continue,
+            "ledger:meta" | "repos:active" | "orgs:parked" | "backoffs:waking" => continue, // what is put aside is told below
             "orgs:known" => pairs(content).collect(),
             "org_limits" | "orgs:served" | "orgs:credential" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
             "orgs:paused" => pairs(content).map(|(org, pause)| (fold(&org), until(&pause))).collect(),
@@ -108,14 +109,18 @@ pub fn observed(dump: &Dump) -> Keyspace {
                 match (kind, part) {
                     ("job" | "runner", "info") => told(content, *expires),
                     ("class", "info") => pairs(content)
-                        .filter(|(field, _)| ["org", "profile", "misfit"].contains(&field.as_str()))
+                        .filter(|(field, _)| ["org", "misfit"].contains(&field.as_str()))
                         .map(|(field, value)| if field == "misfit" { (field, String::new()) } else { (field, fold(&value)) })
                         .collect(),
                     ("class", "queued") | ("org", "pending" | "classes") => pairs(content).map(|(member, at)| (member, score(&at))).collect(),
                     ("org", "running") => one("size", &content[0]),
-                    ("class", "idle") | ("org", "runners") | ("profile", "classes") => members(content),
+                    ("class", "idle") | ("org", "runners") => members(content),
+                    (_, "parked") => continue,
+                    (_, "made" | "started" | "work") => pairs(content).map(|(member, at)| (fold_name(&member), score(&at))).collect(),
                     ("credential", "orgs") => members(&content.iter().map(|org| fold(org)).collect::<Vec<_>>()),
-                    (_, "backoff") => pairs(content).filter(|(field, value)| field == "failures" && value != "0").collect(),
+                    (_, "backoff") => {
+                        pairs(content).filter(|(field, _)| ["failures", "since", "first", "needs", "timed", "probe"].contains(&field.as_str())).collect()
+                    }
                     _ => one("unknown key", ""),
                 }
             }
@@ -123,9 +128,33 @@ pub fn observed(dump: &Dump) -> Keyspace {
         let clash = keyspace.insert(fold_name(key), fields);
         assert!(clash.is_none(), "{key} stands there in two spellings");
     }
+    put_back(dump, &mut keyspace);
     keyspace.retain(|_, fields| !fields.is_empty() && *fields != one("size", "0"));
     keyspace
 }
+
+/// What admission has put aside stands in its own place here, as if it had not been met yet: when that happens is nobody's promise.
+fn put_back(dump: &Dump, keyspace: &mut Keyspace) {
+    let mut place = |key: String, member: &str, at: String| keyspace.entry(key).or_default().insert(fold(member), at);
+    for (key, (_, content)) in dump {
+        let Some(subject) = key.strip_suffix(":parked").filter(|subject| *subject != "orgs") else { continue };
+        for (member, at) in pairs(content) {
+            if subject.starts_with("org:") || subject.starts_with("credential:") {
+                place("orgs:ready".into(), &member, score(&at));
+            } else {
+                let info = &dump[&format!("class:{member}:info")].1;
+                let org = pairs(info).find(|(field, _)| field == "org").unwrap().1;
+                place(format!("org:{}:classes", fold(&org)), &member, score(&at));
+                if !dump.contains_key(&format!("org:{org}:classes")) {
+                    place("orgs:ready".into(), &org, ASIDE.into());
+                }
+            }
+        }
+    }
+}
+
+/// In place of the score of an organization, all of whose classes are put aside.
+const ASIDE: &str = "aside";
 
 /// Lower case where the name holds a login; a class's or a runner's name is lower case already.
 fn fold_name(name: &str) -> String {
@@ -195,19 +224,28 @@ impl Model {
         for (held, until) in &self.backoffs {
             put("backoffs", &subject(held), until.to_string());
         }
-        for (held, failures) in &self.failures {
-            if *failures > 0 {
-                put(&format!("{}:backoff", subject(held)), "failures", failures.to_string());
+        for (held, row) in &self.rows {
+            let key = format!("{}:backoff", subject(held));
+            put(&key, "failures", row.failures.to_string());
+            put(&key, "since", row.since.to_string());
+            put(&key, "first", row.first.to_string());
+            put(&key, "needs", backoff::word(row.needs).to_owned());
+            if row.timed {
+                put(&key, "timed", "1".to_owned());
+            }
+            row.probe.iter().for_each(|probe| put(&key, "probe", probe.clone()));
+        }
+        for ((held, needs), members) in &self.failing {
+            for (member, at) in members {
+                put(&format!("{}:failing:{}", subject(held), backoff::word(*needs)), &subject(member), at.to_string());
             }
         }
         for class in self.present() {
             let described = &self.classes[&class];
             put(&format!("class:{class}:info"), "org", fold(&described.org));
-            put(&format!("class:{class}:info"), "profile", described.profile.clone());
             if self.misfits.contains(&class) {
                 put(&format!("class:{class}:info"), "misfit", String::new());
             }
-            put(&format!("profile:{}:classes", described.profile), &class, String::new());
             for (at, job) in self.queued(&class) {
                 put(&format!("class:{class}:queued"), &job, at.to_string());
                 put(&format!("org:{}:pending", fold(&described.org)), &job, at.to_string());
@@ -235,6 +273,7 @@ impl Model {
                 ("queued_at", job.queued_at.map(|at| at.to_string())),
                 ("runner", job.runner.clone()),
                 ("missing", (job.missing > 0).then(|| job.missing.to_string())),
+                ("suspect", job.suspect.clone()),
                 ("misfits", (job.misfits > 0).then(|| job.misfits.to_string())),
                 ("held_until", job.held_until.map(|at| at.to_string())),
                 ("expires", Some(over.to_string())),
@@ -289,7 +328,9 @@ impl Model {
 
 fn subject(held: &Held) -> String {
     match held {
+        Held::Runner(name) => format!("runner:{name}"),
         Held::Class(class) => format!("class:{class}"),
+        Held::Scope(scope) => format!("scope:{}", fold(scope)),
         Held::Org(org) => format!("org:{org}"),
         Held::Profile(profile) => format!("profile:{profile}"),
         Held::Credential(name) => format!("credential:{name}"),
@@ -309,7 +350,8 @@ pub fn differences(redis: &Keyspace, model: &Keyspace) -> Vec<String> {
         let mut fields: Vec<_> = held.keys().chain(due.keys()).collect();
         fields.sort();
         fields.dedup();
-        for field in fields.into_iter().filter(|field| held.get(*field) != due.get(*field)) {
+        let differs = |field: &String| held.get(field) != due.get(field) && held.get(field).is_none_or(|at| at != ASIDE);
+        for field in fields.into_iter().filter(|field| differs(field)) {
             lines.push(format!("{key} {field}: redis {:?}, model {:?}", held.get(field), due.get(field)));
         }
     }

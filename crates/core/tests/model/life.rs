@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use jit_core::ledger::{Deregistration, Failure, Observation, Registration, Subject};
+use jit_core::ledger::{BackOff, Deregistration, Failure, Growth, Needs, Observation, Registration};
 
-use super::{Held, JobNumber, JobState, Model, Name, Stage};
+use super::{Held, JobNumber, JobState, Model, Name, Stage, backoff::Blow};
 
 /// What the worker was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Model {
         match step {
             Step::Claim(credential, claim) => {
                 let again = runner.claim == Some(claim);
-                if runner.stage != Stage::Reserved || (runner.claimed && !again) {
+                if runner.stage != Stage::Reserved || (runner.claimed_at.is_some() && !again) {
                     return Told::Stale;
                 }
                 if again {
@@ -55,13 +55,15 @@ impl Model {
                 let class = self.classes[&self.runners[name].class].clone();
                 let org = super::fold(&class.org);
                 self.credentials.insert(org.clone(), credential.into());
-                let needs = [Held::Global, Held::Credential(credential.into()), Held::Org(org), Held::Profile(class.profile.clone()), Held::Class(class.id())];
-                if needs.iter().any(|held| self.backoffs.contains_key(held)) {
-                    self.free(name);
+                let narrow = [Held::Org(org), Held::Profile(class.profile.clone()), Held::Scope(super::fold(&class.scope)), Held::Class(class.id())];
+                let needs = [Held::Global, Held::Credential(credential.into())].into_iter().chain(narrow);
+                let is_probe = |held: &Held| self.rows.get(held).is_some_and(|row| row.probe.as_deref() == Some(name));
+                if needs.into_iter().any(|held| self.backoffs.contains_key(&held) && !is_probe(&held)) {
+                    self.free(name, false);
                     return Told::GivenBack;
                 }
                 let runner = self.runner(name);
-                (runner.claimed, runner.create_timeout, runner.deadline) = (true, timeout / 2, Some(now + timeout + 60_000));
+                (runner.claimed_at, runner.create_timeout, runner.deadline) = (Some(now), timeout / 2, Some(now + timeout + 60_000));
                 (runner.claim, runner.credential) = (Some(claim), Some(credential.into()));
             }
             Step::Registered(id) => {
@@ -76,11 +78,7 @@ impl Model {
                     runner.stage = Stage::Created;
                     runner.deadline = Some(if runner.started_at.is_some() { idle_check } else { start_timeout });
                 }
-                let class = &self.classes[&self.runners[name].class];
-                let credential = self.runners[name].credential.clone().map(Held::Credential);
-                for held in [Held::Org(super::fold(&class.org)), Held::Global].into_iter().chain(credential) {
-                    self.failures.remove(&held);
-                }
+                self.succeeded(name, Needs::Made);
             }
         }
         Told::Ours
@@ -94,42 +92,19 @@ impl Model {
         let runner = self.runner(name);
         runner.uncertain |= failure.registration == Registration::Uncertain;
         runner.deregistered |= failure.registration == Registration::None;
-        let class = runner.class.clone();
-        let timed = failure.back_off.filter(|(subject, ..)| *subject != Subject::Namespace);
-        if let Some((subject, delay, cap)) = timed {
-            let held = match subject {
-                Subject::Class => Held::Class(class),
-                Subject::Org => Held::Org(super::fold(&self.classes[&class].org)),
-                Subject::Profile => Held::Profile(self.classes[&class].profile.clone()),
-                Subject::Credential => self.runners[name].credential.clone().map_or(Held::Global, Held::Credential),
-                Subject::Global | Subject::Namespace => Held::Global,
-            };
-            self.back_off(held, millis(delay), millis(cap));
+        if let Some(back_off) = failure.back_off {
+            self.blow(name, back_off);
         }
         // A slot is free at once only where there is certainly nothing.
         if failure.made || self.runners[name].stage != Stage::Reserved {
             self.begin_removal(name)
         } else {
-            self.free(name)
+            self.free(name, false)
         }
-        if timed.is_none() && failure.back_off.is_some() {
+        if failure.back_off == Some(BackOff::Quota) {
             self.ceiling = Some((self.live().len() as u64, self.now));
         }
         true
-    }
-
-    /// Doubles with each failure in a row; what fails while it backs off is no further one, and cuts nothing short.
-    fn back_off(&mut self, held: Held, delay: i64, cap: i64) {
-        if matches!(&held, Held::Class(class) if !self.present().contains(class)) {
-            return;
-        }
-        let until = self.backoffs.get(&held).copied();
-        let failures = self.failures.entry(held.clone()).or_insert(0);
-        *failures += u32::from(until.is_none());
-        let doubled = (1..*failures).fold(delay, |wait, _| (wait * 2).min(cap.max(delay)));
-        let until = until.unwrap_or(0).max(self.now + doubled);
-        self.backoffs.insert(held, until);
-        self.settle();
     }
 
     /// What was seen of a runner, or is wanted of it: its stage afterwards, and whether that was news.
@@ -145,12 +120,13 @@ impl Model {
         match what {
             Observation::Started => news = self.started(name),
             Observation::Note => runner.without_image = super::without_image(name),
-            Observation::Release => self.free(name),
+            Observation::Release => self.ended(name, false),
+            Observation::Rejected => self.ended(name, true),
             Observation::Outdated => {
-                let profile = self.classes[&self.runners[name].class].profile.clone();
-                let delay = self.time("start_backoff");
-                self.back_off(Held::Profile(profile), delay, 16 * delay);
-                self.free(name);
+                let [.., profile] = self.ends_of(name);
+                let (first, begun) = (self.time("start_backoff"), self.runners[name].claimed_at);
+                self.fails(&[profile], Blow { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: name.to_owned(), begun });
+                self.free(name, false);
             }
             Observation::Busy => {
                 self.runner(name).stage = Stage::Busy;
@@ -178,7 +154,7 @@ impl Model {
                         self.runner(name).deadline = Some(hold);
                         news = false;
                     }
-                    _ => self.free(name),
+                    _ => self.free(name, false),
                 }
             }
         }
@@ -197,8 +173,7 @@ impl Model {
         if runner.stage == Stage::Created {
             runner.deadline = Some(idle_check);
         }
-        let class = runner.class.clone();
-        self.failures.remove(&Held::Class(class));
+        self.succeeded(name, Needs::Started);
         true
     }
 
@@ -211,9 +186,8 @@ impl Model {
         }
         (runner.stage, runner.busy_at, runner.runs, runner.deadline) = (Stage::Busy, Some(now), job, Some(deadline));
         let class = runner.class.clone();
-        self.failures.remove(&Held::Profile(self.classes[&class].profile.clone()));
         self.misfits.remove(&class);
-        self.failures.remove(&Held::Class(class));
+        self.succeeded(name, Needs::Work);
         self.last_start = Some(now);
         self.settle();
     }
@@ -236,18 +210,33 @@ impl Model {
             return;
         }
         runner.fence = None;
-        if runner.stage == Stage::Reserved && !runner.claimed {
-            return self.free(name); // nobody has made anything of it
+        if runner.stage == Stage::Reserved && !runner.claimed_at.is_some() {
+            return self.free(name, false); // nobody has made anything of it
         }
         if runner.stage == Stage::Reserved {
             runner.hold_until = Some(now + 2 * runner.create_timeout);
         }
         (runner.stage, runner.deadline) = (Stage::Removing, Some(now));
+        self.drop_probes(name);
         self.settle();
     }
 
-    /// Its pod has ended, is gone, or never was.
-    pub fn free(&mut self, name: &str) {
+    /// It has ended or is gone by itself: before it had work, that may be a failure.
+    pub fn ended(&mut self, name: &str, rejected: bool) {
+        let runner = self.runners[name].clone();
+        let waits = matches!(runner.stage, Stage::Reserved | Stage::Created);
+        if waits && rejected && runner.started_at.is_none() {
+            self.runner(name).unused = true;
+            let most = 16 * self.time("start_backoff");
+            let blow = Blow { needs: Needs::Started, first: 2000, most, growth: Growth::Patient, runner: name.to_owned(), begun: runner.claimed_at };
+            self.fails(&self.ends_of(name), blow);
+        }
+        let early = runner.started_at.or(runner.created_at).is_none_or(|since| self.now - since < 120_000);
+        self.free(name, waits && early);
+    }
+
+    /// Its pod has ended, is gone, or never was. Of a `suspect` the job in question tells whether it had work.
+    pub fn free(&mut self, name: &str, suspect: bool) {
         let (now, first) = (self.now, self.after("uncertain_first"));
         let runner = self.runner(name);
         (runner.stage, runner.gone_at, runner.deadline) = (Stage::Gone, Some(now), None);
@@ -257,16 +246,23 @@ impl Model {
         if let (Some(job), Some(JobState::InProgress)) = (runs, state_of_run) {
             self.ask(job, self.after("question_delay"));
         }
+        let mut may_have_run = None;
         if runs.is_none() && registered && !unused {
             let queued = self.queued(&class);
             let own = queued.iter().find(|(_, job)| *job == asked_by.to_string());
             if let Some((_, job)) = own.or(queued.first()) {
-                self.put_in_question(job.parse().unwrap());
+                let job = job.parse().unwrap();
+                self.put_in_question(job);
+                may_have_run = Some(job);
             }
+        }
+        match may_have_run.filter(|_| suspect) {
+            Some(job) => self.job(job).suspect = Some(name.to_owned()),
+            None => self.drop_probes(name),
         }
         let over = runs.and_then(|job| self.jobs.get(&job)).is_some_and(|job| job.succeeded);
         let runner = self.runner(name);
-        let may_be_registered = registered || runner.uncertain || runner.claimed;
+        let may_be_registered = registered || runner.uncertain || runner.claimed_at.is_some();
         if may_be_registered && !runner.deregistered && !over {
             runner.look_up_at = Some(first);
         }
@@ -346,11 +342,11 @@ impl Model {
             }
             (Stage::Created, Some(_), _) => self.stayed_idle(name),
             (Stage::Created, None, _) => {
-                let held = match runner.without_image {
-                    true => Held::Profile(self.classes[&runner.class].profile.clone()),
-                    false => Held::Class(runner.class.clone()),
-                };
-                self.back_off(held, start_backoff, 16 * start_backoff);
+                let chain = self.ends_of(name);
+                let chain = if runner.without_image { &chain[2..] } else { &chain[..] };
+                let (needs, growth) = (Needs::Started, Growth::Doubles);
+                let blow = Blow { needs, first: start_backoff, most: 16 * start_backoff, growth, runner: name.to_owned(), begun: runner.claimed_at };
+                self.fails(chain, blow);
                 self.begin_removal(name);
             }
             (Stage::Busy, _, Some(job)) if self.jobs.get(&job).is_some_and(|job| job.state == JobState::InProgress) => {

@@ -11,9 +11,10 @@ use jit_core::{
     class::Class,
     config::LimitsSettings,
     event::{Action, JobEvent},
-    ledger::{Answer, AnswerStatus},
+    ledger::{Answer, AnswerStatus, Needs},
 };
 
+pub mod backoff;
 pub mod both;
 pub mod definitions;
 pub mod drive;
@@ -68,6 +69,8 @@ pub struct Job {
     pub missing: u32,
     /// How often it was held back, and until when it is.
     pub misfits: u32,
+    /// The runner that ended early, and may have run it.
+    pub suspect: Option<Name>,
     pub held_until: Option<i64>,
     /// The last thing that was learned of it. A question asked before that is stale.
     pub word: u64,
@@ -104,7 +107,9 @@ pub struct Runner {
     pub runs: Option<JobNumber>,
     /// What its maker has to show; nobody may make it any more where there is none.
     pub fence: Option<String>,
-    pub claimed: bool,
+    pub claimed_at: Option<i64>,
+    /// What it is the probe of.
+    pub probes: Vec<Held>,
     /// The number of the claim, as long as it may come again.
     pub claim: Option<u64>,
     pub github_id: Option<u64>,
@@ -135,7 +140,10 @@ pub struct Runner {
 /// What backs off.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Held {
+    /// Never held itself: a member of its class.
+    Runner(Name),
     Class(ClassId),
+    Scope(String),
     Org(Org),
     Profile(String),
     Credential(String),
@@ -156,7 +164,9 @@ pub struct Model {
     /// The credential that each was last served with.
     pub credentials: BTreeMap<Org, String>,
     pub backoffs: BTreeMap<Held, i64>,
-    pub failures: BTreeMap<Held, u32>,
+    pub rows: BTreeMap<Held, backoff::Row>,
+    /// Members that failed since something of the whole succeeded, and when.
+    pub failing: BTreeMap<(Held, Needs), BTreeMap<Held, i64>>,
     /// Number of the admission at which each was last served.
     pub served: BTreeMap<Org, u64>,
     pub admissions: u64,
@@ -193,7 +203,8 @@ impl Model {
             paused: BTreeMap::new(),
             credentials: BTreeMap::new(),
             backoffs: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            failing: BTreeMap::new(),
             served: BTreeMap::new(),
             admissions: 0,
             jobs: BTreeMap::new(),
@@ -284,6 +295,7 @@ impl Model {
                 ask_at: None,
                 missing: 0,
                 misfits: 0,
+                suspect: None,
                 held_until: None,
                 word: 0,
             };
@@ -401,10 +413,12 @@ impl Model {
         (job.runner, job.held_until) = (None, None);
         let again = job.class.clone().filter(|_| job.misfits > 0);
         self.misfits.extend(again);
+        self.judge(id, None, true);
         self.settle();
     }
 
     fn wait(&mut self, id: JobNumber) {
+        self.judge(id, None, false);
         let ask_at = self.after("question_interval");
         let job = self.job(id);
         (job.state, job.ask_at, job.runner, job.held_until) = (JobState::Waiting, Some(ask_at), None, None);
@@ -412,6 +426,7 @@ impl Model {
     }
 
     fn start(&mut self, id: JobNumber, runner: Option<&Name>) {
+        self.judge(id, runner, false);
         let ask_at = self.after("question_interval");
         let job = self.job(id);
         (job.state, job.ask_at, job.held_until, job.misfits) = (JobState::InProgress, Some(ask_at), None, 0);
@@ -420,6 +435,7 @@ impl Model {
     }
 
     fn complete(&mut self, id: JobNumber, runner: Option<&Name>, conclusion: Option<&str>) {
+        self.judge(id, runner, false);
         let job = self.job(id);
         job.succeeded = conclusion == Some("success");
         (job.state, job.ask_at, job.missing, job.held_until, job.misfits) = (JobState::Completed, None, 0, None, 0);

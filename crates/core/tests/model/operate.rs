@@ -42,19 +42,20 @@ impl Model {
         self.ceiling = self.ceiling.filter(|_| maximum < self.settings.max_total || self.backoffs.contains_key(&Held::Global));
         let mut full = false;
         while admitted.reserved.len() < most && !self.backoffs.contains_key(&Held::Global) {
-            let Some((_, org)) = self.ready().into_iter().next() else { break };
+            let Some((_, org)) = self.ready().into_iter().find(|(_, org)| self.is_servable(org)) else { break };
             full = self.live().len() as u64 >= maximum;
             if full {
                 break;
             }
-            let class = self.in_need(&org).remove(0).1;
+            let class = self.servable(&org).remove(0);
             let (_, job) = self.first_unmet(&class).unwrap();
             let (name, fence) = names.next().unwrap_or_else(|| (format!("nobody-{job}"), String::new()));
             self.admissions += 1;
             self.sequence += 1;
             self.served.insert(org, self.admissions);
             let deadline = self.after("reserve_timeout");
-            self.runners.insert(name, Runner { fence: Some(fence), deadline: Some(deadline), ..self.new_runner(Stage::Reserved, class, job) });
+            self.runners.insert(name.clone(), Runner { fence: Some(fence), deadline: Some(deadline), ..self.new_runner(Stage::Reserved, class, job) });
+            self.take_probes(&name);
             self.settle();
             admitted.reserved.push(job);
         }
@@ -69,7 +70,8 @@ impl Model {
             asked_by,
             runs: None,
             fence: None,
-            claimed: false,
+            claimed_at: None,
+            probes: Vec::new(),
             claim: None,
             github_id: None,
             uncertain: false,
@@ -98,7 +100,7 @@ impl Model {
         surplus.sort();
         for (since, class) in surplus {
             let org = fold(&self.classes[&class].org);
-            let org_full = self.running(&org) >= self.limit(&org) && !self.in_need(&org).is_empty();
+            let org_full = self.running(&org) >= self.limit(&org) && !self.servable(&org).is_empty();
             if since + self.time("surplus_grace") > self.now && !full && !org_full {
                 continue;
             }
@@ -157,7 +159,7 @@ impl Model {
                     }
                 }
                 Some(_) if seen.ended => {
-                    self.free(&seen.name);
+                    self.ended(&seen.name, seen.rejected);
                     result.released += 1;
                     result.stop.push(seen.name.clone());
                 }
@@ -179,7 +181,7 @@ impl Model {
             let known_to_exist = runner.created_at.or(runner.busy_at.filter(|_| runner.stage == Stage::Busy));
             let absent = !listed.iter().any(|seen| seen.name == name);
             if absent && runner.stage != Stage::Reserved && known_to_exist.is_some_and(|at| at < began) {
-                self.free(&name);
+                self.ended(&name, false);
                 result.released += 1;
             }
         }
@@ -211,22 +213,27 @@ impl Model {
         let (live, reserved) = (after.live().len() as u64, done.reserved.len());
         fair(reserved == 0 || live <= after.maximum(), format!("{live} runners in all"))?;
         fair(reserved == 0 || after.open, "admitted with the gate closed".into())?;
-        fair(reserved == 0 || !after.backoffs.contains_key(&Held::Global), "admitted while everything backs off".into())?;
         for org in orgs {
             let (running, limit) = (after.running(org), after.limit(org));
             fair(!new(org) || running <= limit, format!("{org} has {running} runners of {limit}"))?;
             fair(!new(org) || !after.paused.contains_key(org), format!("{org} is paused"))?;
-            fair(!new(org) || !after.backoffs.contains_key(&Held::Org(org.clone())), format!("{org} backs off"))?;
-            let served = after.credentials.get(org).is_none_or(|name| !after.backoffs.contains_key(&Held::Credential(name.clone())));
-            fair(!new(org) || served, format!("{org}'s credential backs off"))?;
-            let starves = after.is_ready(org) && live < after.maximum() && after.open && !after.backoffs.contains_key(&Held::Global);
+            let starves = after.is_servable(org) && live < after.maximum() && after.open && !after.backoffs.contains_key(&Held::Global);
             fair(more || done.reaped > 0 || !starves, format!("{org} could be served and is not"))?;
         }
         for class in after.present() {
             let (idle, queued, before) = (after.idle(&class).len(), after.queued(&class).len(), self.idle(&class).len());
             fair(idle <= before || idle <= queued, format!("class {class} has {idle} idle runners for {queued} jobs"))?;
-            let held = [Held::Class(class.clone()), Held::Profile(after.classes[&class].profile.clone())];
-            fair(idle <= before || !held.iter().any(|held| after.backoffs.contains_key(held)), format!("class {class} backs off"))?;
+        }
+        // What was held is held still, and nothing of it was admitted; what has failed got one runner at most, its probe.
+        for (held, until) in self.backoffs.iter().filter(|(_, until)| **until > after.now && done.reaped == 0) {
+            let row = after.rows.get(held);
+            fair(after.backoffs.get(held) == Some(until), format!("{held:?} is free before its time"))?;
+            let tried = after.runners.keys().any(|name| !self.runners.contains_key(name) && after.subjects(name).contains(held));
+            fair(!tried, format!("{held:?} was tried although it is held: {row:?}"))?;
+        }
+        for held in self.rows.keys() {
+            let tries = after.runners.keys().filter(|name| !self.runners.contains_key(*name) && after.subjects(name).contains(held)).count();
+            fair(tries <= 1, format!("{tries} try {held:?} at once"))?;
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ impl World<'_> {
                 _ if key.starts_with("credential:") && key.ends_with(":orgs") => true,
                 _ if key.starts_with("job:") => *expires && state == Some("completed"),
                 _ if key.starts_with("runner:") => *expires && state == Some("gone"),
-                _ if key.ends_with(":backoff") => *expires && !key.starts_with("class:"),
+                _ if key.ends_with(":backoff") || key.contains(":failing:") => *expires,
                 _ if key.starts_with("org:") && key.ends_with(":running") => content == &["0"],
                 _ => false,
             };

@@ -1,8 +1,10 @@
 //! What can happen, as data: small, so that a failing sequence reads well, and picked by index, so that it shrinks.
 
+use std::time::Duration;
+
 use jit_core::{
     event::Action,
-    ledger::{AnswerStatus, Deregistration, Observation, Registration, Subject},
+    ledger::{AnswerStatus, BackOff, Deregistration, Growth, Hold, Needs, Observation, Registration, Subject},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -53,6 +55,7 @@ pub enum GithubId {
 pub struct Seen {
     pub who: Who,
     pub ended: bool,
+    pub rejected: bool,
     pub running: bool,
     pub terminating: bool,
     pub spec: bool,
@@ -100,7 +103,7 @@ pub enum Step {
         stale: bool,
         made: bool,
         registration: Registration,
-        subject: Option<(Subject, u64)>,
+        back_off: Option<BackOff>,
     },
     Observe {
         what: Observation,
@@ -240,24 +243,35 @@ fn registration() -> impl Strategy<Value = Registration> {
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
-    (who(), prop::bool::weighted(0.3), any::<bool>(), prop::bool::weighted(0.25), prop::bool::weighted(0.8))
-        .prop_map(|(who, ended, running, terminating, spec)| Seen { who, ended, running, terminating, spec })
+    (who(), prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), prop::bool::weighted(0.25), prop::bool::weighted(0.8))
+        .prop_map(|(who, ended, rejected, running, terminating, spec)| Seen { who, ended, rejected: ended && rejected, running, terminating, spec })
 }
 
 fn maker() -> impl Strategy<Value = Who> {
     prop_oneof![6 => any::<u8>().prop_map(Who::Reserved), 3 => who()]
 }
 
+fn back_off() -> impl Strategy<Value = BackOff> {
+    use Subject::{Class, Credential, Global, Org, Profile, Scope};
+    const CHAINS: [&[Subject]; 7] =
+        [&[Class, Org], &[Class, Org, Profile], &[Scope, Org], &[Org, Global], &[Org, Credential], &[Credential], &[Global]];
+    let growth = select(vec![Growth::Doubles, Growth::Patient, Growth::Patient, Growth::Again, Growth::Named]);
+    let needs = select(vec![Needs::Made, Needs::Made, Needs::Started, Needs::Work]);
+    let hold = (select(CHAINS.to_vec()), needs, select(vec![1_u64, 30, 600]), growth).prop_map(|(chain, needs, first, growth)| {
+        let (first, most) = (Duration::from_secs(first), Duration::from_secs(first.max(300)));
+        BackOff::Hold(Hold { chain, needs, first, most, growth })
+    });
+    prop_oneof![1 => Just(BackOff::Quota), 9 => hold]
+}
+
 fn making() -> impl Strategy<Value = Step> {
-    let subject =
-        (select(vec![Subject::Class, Subject::Org, Subject::Profile, Subject::Credential, Subject::Namespace, Subject::Global]), select(vec![1_u64, 30, 600]));
     prop_oneof![
         6 => maker().prop_map(Step::BringUp),
         3 => (maker(), rarely(), prop::bool::weighted(0.4)).prop_map(|(who, stale, again)| Step::Claim { who, stale, again }),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Registered { who, stale }),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Created { who, stale }),
-        4 => (maker(), rarely(), any::<bool>(), registration(), option::weighted(0.7, subject))
-            .prop_map(|(who, stale, made, registration, subject)| Step::Fail { who, stale, made, registration, subject }),
+        4 => (maker(), rarely(), any::<bool>(), registration(), option::weighted(0.7, back_off()))
+            .prop_map(|(who, stale, made, registration, back_off)| Step::Fail { who, stale, made, registration, back_off }),
     ]
 }
 
@@ -268,6 +282,7 @@ fn observing() -> impl Strategy<Value = Step> {
         Observation::Outdated,
         Observation::Release,
         Observation::Release,
+        Observation::Rejected,
         Observation::Busy,
         Observation::Remove,
         Observation::Postpone,

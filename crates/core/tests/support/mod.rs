@@ -16,7 +16,7 @@ use jit_core::{
     class::Class,
     config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
     event::{Action, JobEvent, JobId},
-    ledger::{Claim, Due, Failure, Ledger, Maker, Observation, Registration, Subject},
+    ledger::{BackOff, Claim, Due, Failure, Growth, Hold, Ledger, Maker, Needs, Observation, Registration, Subject},
     redis as connect,
 };
 
@@ -105,7 +105,7 @@ impl Store {
         let timeout = Duration::from_secs(20);
         assert!(matches!(self.ledger.claim(name, fence, &maker("w", "default")).await.unwrap(), Claim::Ours(_)));
         assert_eq!(self.ledger.registered(name, fence, github_id, timeout).await.unwrap(), Claim::Ours(()));
-        assert_eq!(self.ledger.created(name, fence).await.unwrap(), Claim::Ours(()));
+        assert!(matches!(self.ledger.created(name, fence).await.unwrap(), Claim::Ours(_)));
     }
 
     pub async fn due_after(&self, ms: i64) -> Due {
@@ -132,9 +132,15 @@ pub fn maker<'a>(worker: &'a str, credential: &'a str) -> Maker<'a> {
     Maker { worker, claim: 1, credential, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
 }
 
-/// A step that did not work and left nothing; this backs off for a minute at first, ten at most.
-pub fn refused(subject: Subject, why: &str) -> Failure {
-    Failure { made: false, registration: Registration::None, back_off: Some((subject, Duration::from_secs(60), Duration::from_secs(600))), why: why.into() }
+/// A step that did not work and left nothing; the first of these backs off for a minute at first, ten at most.
+pub fn refused(chain: &'static [Subject], why: &str) -> Failure {
+    let (first, most) = (Duration::from_secs(60), Duration::from_secs(600));
+    failed(BackOff::Hold(Hold { chain, needs: Needs::Made, first, most, growth: Growth::Doubles }), why)
+}
+
+/// A step that did not work and left nothing.
+pub fn failed(back_off: BackOff, why: &str) -> Failure {
+    Failure { made: false, registration: Registration::None, back_off: Some(back_off), why: why.into() }
 }
 
 fn event(action: Action, job: u64, org: &str) -> JobEvent {

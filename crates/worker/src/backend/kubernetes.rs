@@ -172,6 +172,14 @@ impl Backend for Kubernetes {
         answer(self.secrets(namespace).create(&PostParams::default(), &secret)).await.map(drop).map_err(refusal)
     }
 
+    async fn may_deliver(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
+        let (namespace, _) = self.place(spec)?;
+        // Rights, quota and policy answer a dry run as they would the real one. A pod that owns it need not be there for that.
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let secret = secret(spec, "00000000-0000-0000-0000-000000000000", &SecretString::from(""));
+        answer(self.secrets(namespace).create(&dry, &secret)).await.map(drop).map_err(refusal)
+    }
+
     async fn stop(&self, name: &str) -> Result<Stopped, BackendError> {
         let mut stopped = Stopped::Absent;
         for namespace in self.namespaces.iter() {

@@ -55,6 +55,8 @@ pub struct Observed {
     pub name: String,
     /// Where it stands.
     pub phase: Phase,
+    /// It has ended, and its program never ran: its node did not take it.
+    pub rejected: bool,
     /// Deletion was asked for and is under way.
     pub terminating: bool,
     /// What is needed to adopt it; `None` where its labels and annotations have been tampered with.
@@ -114,6 +116,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Hands the runner its just-in-time configuration, upon which it starts.
     async fn deliver(&self, spec: &RunnerSpec, jit_config: &SecretString) -> Result<(), BackendError>;
+
+    /// Whether [`Backend::deliver`] would be refused, as far as that can be told beforehand. It changes nothing.
+    async fn may_deliver(&self, spec: &RunnerSpec) -> Result<(), BackendError>;
 
     /// Ends the runner and removes what belongs to it. Safe to call twice and for a runner that never was.
     async fn stop(&self, name: &str) -> Result<Stopped, BackendError>;

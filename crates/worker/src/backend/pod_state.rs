@@ -18,6 +18,7 @@ pub fn observe(pod: &Pod) -> Observed {
     Observed {
         name: pod.metadata.name.clone().unwrap_or_default(),
         phase,
+        rejected: status.is_some_and(|status| phase == Phase::Ended && !ran(status)),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         spec: spec(pod),
         detail: status.and_then(|status| detail(status, phase)).map(|text| bounded(&text)),
@@ -51,6 +52,12 @@ fn phase(status: Option<&PodStatus>) -> Phase {
         Some(ContainerState { running: Some(_), .. }) => Phase::Running,
         _ => Phase::Starting,
     }
+}
+
+/// Whether its program ran, or may have.
+fn ran(status: &PodStatus) -> bool {
+    status.phase.as_deref() == Some("Succeeded")
+        || runner(status).and_then(|container| container.state.as_ref()).is_some_and(|state| state.terminated.is_some() || state.running.is_some())
 }
 
 fn detail(status: &PodStatus, phase: Phase) -> Option<String> {
@@ -140,7 +147,7 @@ mod tests {
     fn a_pod_holds_all_that_it_was_made_of() {
         for org in ["acme", "acme/site", &"long-".repeat(20)] {
             let (spec, pod) = made(org);
-            let expected = Observed { name: spec.name.clone(), phase: Phase::Starting, terminating: false, spec: Some(spec), detail: None };
+            let expected = Observed { name: spec.name.clone(), phase: Phase::Starting, rejected: false, terminating: false, spec: Some(spec), detail: None };
             assert_eq!(observe(&pod), expected);
         }
     }
@@ -199,5 +206,20 @@ mod tests {
         let sidecar = json!({"phase": "Failed", "initContainerStatuses": [container("dind", ended(1, "Error"))],
             "containerStatuses": [container("runner", json!({"waiting": {"reason": "PodInitializing"}}))]});
         assert_eq!(seen(sidecar), (Phase::Ended, Some("dind: exit code 1: Error".into())));
+    }
+
+    #[test]
+    fn a_pod_whose_node_did_not_take_it_never_ran() {
+        let rejected = |status: Value| {
+            let (_, mut pod) = made("acme");
+            pod.status = Some(serde_json::from_value(status).unwrap());
+            observe(&pod).rejected
+        };
+        let state = |state: Value| json!([{"name": "runner", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+        assert!(rejected(json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected"})));
+        assert!(rejected(json!({"phase": "Failed", "containerStatuses": state(json!({"waiting": {"reason": "PodInitializing"}}))})));
+        assert!(!rejected(json!({"phase": "Failed", "containerStatuses": state(json!({"terminated": {"exitCode": 1}}))})));
+        assert!(!rejected(json!({"phase": "Succeeded"})));
+        assert!(!rejected(json!({"phase": "Pending"})));
     }
 }

@@ -174,6 +174,10 @@ impl Backend for Process {
         delivery.await.map_err(io::Error::other).map_err(unavailable)?
     }
 
+    async fn may_deliver(&self, _: &RunnerSpec) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     async fn stop(&self, name: &str) -> Result<Stopped, BackendError> {
         if !valid(name) {
             return Ok(Stopped::Absent);

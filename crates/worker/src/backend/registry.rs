@@ -84,7 +84,7 @@ impl Record {
             // Its worker is about to write down how it ended.
             (Some(_), None) => (Phase::Running, None),
         };
-        Observed { name: self.spec.name.clone(), phase, terminating: self.stopping, spec: Some(self.spec), detail }
+        Observed { name: self.spec.name.clone(), phase, rejected: false, terminating: self.stopping, spec: Some(self.spec), detail }
     }
 }
 
@@ -184,7 +184,7 @@ impl Registry {
                 Some(Entry::Record(record)) => all.push(record.observe()),
                 // Nobody can tell what it runs, if anything: it is for whoever reconciles to remove.
                 Some(Entry::Unreadable(why)) => {
-                    all.push(Observed { name: name.to_owned(), phase: Phase::Ended, terminating: false, spec: None, detail: Some(bounded(&why)) });
+                    all.push(Observed { name: name.to_owned(), phase: Phase::Ended, rejected: false, terminating: false, spec: None, detail: Some(bounded(&why)) });
                 }
                 None => {}
             }

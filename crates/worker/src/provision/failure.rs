@@ -1,9 +1,9 @@
-//! What a refusal means: what backs off and for how long, and what may have been made all the same.
+//! What a refusal means: who is held back, narrowest first, for how long, and what may have been made all the same.
 
 use std::time::Duration;
 
-use jit_core::ledger::{Failure, Registration, Subject};
-use jit_github::BackOff;
+use jit_core::ledger::{BackOff, Failure, Growth, Hold, Needs, Registration, Subject};
+use jit_github::{BackOff as Reach, Scope};
 
 use crate::backend::BackendError;
 
@@ -11,47 +11,124 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-pub(super) fn pod_failure(error: &BackendError) -> Failure {
-    let back_off = match error {
-        BackendError::Quota(_) => Some((Subject::Namespace, secs(0), secs(0))),
-        BackendError::Refused(_) => Some((Subject::Profile, secs(30), secs(600))),
-        BackendError::Unreachable(_) | BackendError::Unavailable(_) => Some((Subject::Global, secs(1), secs(60))),
-        BackendError::Exists | BackendError::Gone(_) => None,
-    };
-    let made = matches!(error, BackendError::Unavailable(_) | BackendError::Exists);
-    Failure { made, registration: Registration::None, back_off, why: format!("its pod could not be created: {error}") }
+/// Of what Kubernetes refuses: a policy may mean one organization, a bad image everybody of its profile.
+const POD: &[Subject] = &[Subject::Class, Subject::Org, Subject::Profile];
+const CLUSTER: &[Subject] = &[Subject::Org, Subject::Global];
+const EVERYTHING: &[Subject] = &[Subject::Global];
+const CREDENTIAL: &[Subject] = &[Subject::Credential];
+const REQUEST: &[Subject] = &[Subject::Class, Subject::Org];
+
+fn held(chain: &'static [Subject], first: Duration, most: Duration, growth: Growth) -> BackOff {
+    BackOff::Hold(Hold { chain, needs: Needs::Made, first, most: most.max(first), growth })
 }
 
-pub(super) fn registration_failure(error: &jit_github::Error, asked: bool, organization: Duration) -> Failure {
-    let (subject, first, most) = match error.backs_off() {
-        BackOff::Class => (Subject::Class, secs(30), secs(1800)),
-        BackOff::Organization => (Subject::Org, organization, secs(1800)),
-        BackOff::Credential => (Subject::Credential, secs(30), secs(300)),
-        BackOff::All => (Subject::Global, secs(2), secs(30)),
+/// A limit of GitHub's holds back these until a time that is known.
+pub(super) fn named(chain: &'static [Subject], wait: Duration) -> BackOff {
+    held(chain, wait, wait, Growth::Named)
+}
+
+/// What Kubernetes refuses, of a pod or of its Secret.
+fn cluster(error: &BackendError) -> Option<BackOff> {
+    Some(match error {
+        BackendError::Quota(_) => BackOff::Quota,
+        BackendError::Refused(_) => held(POD, secs(5), secs(600), Growth::Patient),
+        BackendError::Unreachable(_) => held(EVERYTHING, secs(1), secs(60), Growth::Patient),
+        BackendError::Unavailable(_) => held(CLUSTER, secs(1), secs(60), Growth::Patient),
+        BackendError::Gone(_) => BackOff::Hold(Hold { chain: POD, needs: Needs::Started, first: secs(2), most: secs(600), growth: Growth::Patient }),
+        BackendError::Exists => return None,
+    })
+}
+
+pub(super) fn pod_failure(error: &BackendError) -> Failure {
+    let made = matches!(error, BackendError::Unavailable(_) | BackendError::Exists);
+    Failure { made, registration: Registration::None, back_off: cluster(error), why: format!("its pod could not be created: {error}") }
+}
+
+/// Its Secret was refused, after the registration.
+pub(super) fn delivery_failure(error: &BackendError) -> Failure {
+    let why = format!("its JIT configuration could not be delivered: {error}");
+    Failure { made: true, registration: Registration::Known, back_off: cluster(error), why }
+}
+
+/// Its Secret would be refused: nothing was made.
+pub(super) fn undeliverable(error: &BackendError) -> Failure {
+    Failure { made: false, registration: Registration::None, ..delivery_failure(error) }
+}
+
+/// Whose right it is that GitHub refuses, and who is away when it does not answer. An organization's repositories have rights of their own.
+fn place(scope: &Scope, org: &str) -> (&'static [Subject], &'static [Subject]) {
+    match scope {
+        Scope::Repository { .. } if !org.contains('/') => {
+            (&[Subject::Scope, Subject::Org, Subject::Credential], &[Subject::Scope, Subject::Org, Subject::Global])
+        }
+        _ => (&[Subject::Org, Subject::Credential], &[Subject::Org, Subject::Global]),
+    }
+}
+
+/// Whether there was no connection at all, which means every owner.
+fn unreachable(error: &jit_github::Error) -> bool {
+    match error {
+        jit_github::Error::NoToken { cause, .. } => unreachable(cause),
+        error => matches!(error, jit_github::Error::Unreachable { .. }),
+    }
+}
+
+/// A registration that did not work. `asked`: GitHub had been asked to register by then.
+pub(super) fn registration_failure(error: &jit_github::Error, scope: &Scope, org: &str, asked: bool, organization: Duration) -> Failure {
+    let (rights, answers) = place(scope, org);
+    let said = error.retry_after().map(|said| said.max(secs(1)));
+    let back_off = match (error.backs_off(), said) {
+        // GitHub has said when.
+        (Reach::Credential, Some(said)) => named(CREDENTIAL, said),
+        (Reach::Organization, Some(said)) => named(&[Subject::Org], said),
+        // One of ours whose answer was lost may have the name, and another name will do. Where it does not, it is no name that GitHub means.
+        (Reach::Class, _) if matches!(error, jit_github::Error::NameTaken { .. }) => held(REQUEST, secs(5), secs(1800), Growth::Again),
+        (Reach::Class, _) => held(REQUEST, secs(5), secs(1800), Growth::Patient),
+        (Reach::Organization, None) => held(rights, organization, secs(1800), Growth::Patient),
+        (Reach::Credential, None) => held(CREDENTIAL, secs(25), secs(300), Growth::Patient),
+        (Reach::All, said) if unreachable(error) => held(EVERYTHING, said.unwrap_or(secs(2)), secs(30), Growth::Patient),
+        (Reach::All, said) => held(answers, said.unwrap_or(secs(2)), secs(300), Growth::Patient),
     };
-    let first = error.retry_after().map_or(first, |said| said.max(secs(1)));
-    // A name that is taken is one of ours whose answer was lost: another name will do.
-    let back_off = (!matches!(error, jit_github::Error::NameTaken { .. })).then_some((subject, first, most.max(first)));
     let registration = if asked && error.uncertain() { Registration::Uncertain } else { Registration::None };
-    Failure { made: true, registration, back_off, why: format!("GitHub: {error}") }
+    Failure { made: true, registration, back_off: Some(back_off), why: format!("GitHub: {error}") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn chain(failure: &Failure) -> &'static [Subject] {
+        let Some(BackOff::Hold(hold)) = failure.back_off else { panic!("{failure:?} holds nobody back") };
+        hold.chain
+    }
+
+    fn failed(error: jit_github::Error, scope: &str, asked: bool) -> Failure {
+        registration_failure(&error, &scope.parse().expect("a scope"), "acme", asked, secs(60))
+    }
+
     #[test]
     fn what_may_have_happened_is_looked_up() {
         let what = || "POST".to_owned();
-        let lost = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, true, secs(60));
+        let lost = failed(jit_github::Error::TimedOut { what: what(), after: secs(20) }, "orgs/acme", true);
         assert_eq!((lost.registration, lost.made), (Registration::Uncertain, true));
-        let group = registration_failure(&jit_github::Error::TimedOut { what: what(), after: secs(20) }, false, secs(60));
+        let group = failed(jit_github::Error::TimedOut { what: what(), after: secs(20) }, "orgs/acme", false);
         assert_eq!(group.registration, Registration::None, "only its group was asked for");
-        let refused = registration_failure(&jit_github::Error::Invalid { what: what(), said: "no".into() }, true, secs(60));
-        assert_eq!(refused.registration, Registration::None);
-        assert!(matches!(refused.back_off, Some((Subject::Class, ..))));
+        let refused = failed(jit_github::Error::Invalid { what: what(), said: "no".into() }, "orgs/acme", true);
+        assert_eq!((refused.registration, chain(&refused)), (Registration::None, REQUEST));
         assert!(!pod_failure(&BackendError::Quota("exceeded quota".into())).made);
         assert!(pod_failure(&BackendError::Unavailable("late".into())).made, "it may be there");
         assert!(!pod_failure(&BackendError::Unreachable("refused".into())).made, "nobody was asked");
+    }
+
+    #[test]
+    fn the_narrowest_is_held_first() {
+        let forbidden = || jit_github::Error::Forbidden { what: "POST".into(), said: "no".into() };
+        assert_eq!(chain(&failed(forbidden(), "orgs/acme", true))[0], Subject::Org);
+        assert_eq!(chain(&failed(forbidden(), "repos/acme/app", true))[0], Subject::Scope);
+        let down = jit_github::Error::Server { what: "POST".into(), status: 502, said: "bad gateway".into(), retry_after: None };
+        assert_eq!(chain(&failed(down, "orgs/acme", true)), [Subject::Org, Subject::Global]);
+        let unreachable = jit_github::Error::Unreachable { what: "POST".into(), why: "refused".into() };
+        assert_eq!(chain(&failed(unreachable, "orgs/acme", true)), [Subject::Global]);
+        assert_eq!(chain(&pod_failure(&BackendError::Refused("a policy".into())))[0], Subject::Class);
     }
 }

@@ -13,7 +13,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,12 +24,12 @@ use jit_core::{
     stream::{self, Entry, Reader},
 };
 use jit_github::{Deletion, JitRequest, JitRunner, Scope};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     BLOCK, Worker,
-    backend::{BackendError, RunnerSpec},
+    backend::RunnerSpec,
     metrics,
     retry::{Pause, persist},
     step::{self, Step},
@@ -37,10 +37,12 @@ use crate::{
 
 mod failure;
 mod patience;
+mod permits;
 mod place;
 
-use failure::{pod_failure, registration_failure};
+use failure::{delivery_failure, named, pod_failure, registration_failure, undeliverable};
 use patience::Patience;
+use permits::Permits;
 use place::Place;
 
 /// What a reservation is claimed with whose owner no credential serves.
@@ -50,23 +52,36 @@ const PERSIST: Duration = Duration::from_secs(20);
 /// Before anything is made there is nothing to clear up, so a Redis that is full or away is waited for: below the time after which another worker takes
 /// the entry for forgotten.
 const PERSIST_CLAIM: Duration = Duration::from_secs(240);
+/// An owner that has too many slow runners waits so long for the next.
+const SLOW_WAIT: Duration = Duration::from_secs(2);
 /// Numbers this worker's claims, so that one whose answer was lost can be told from another of the same reservation.
 static CLAIMS: AtomicU64 = AtomicU64::new(1);
+
+/// What the runners that are made at once share.
+struct Making {
+    permits: Permits,
+    patience: Patience,
+    /// A Secret was refused since one was taken: whether the next would be is asked before GitHub is.
+    undeliverable: AtomicBool,
+}
 
 /// Makes runners until `stop`, then finishes those in hand.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::PROVISION, &worker.id, BLOCK);
-    let permits = Arc::new(Semaphore::new(worker.concurrency));
-    let patience = Arc::new(Patience::new(worker.github_timeout));
+    let making = Arc::new(Making {
+        permits: Permits::new(worker.concurrency),
+        patience: Patience::new(worker.github_timeout),
+        undeliverable: AtomicBool::new(false),
+    });
     let (tasks, mut pause) = (TaskTracker::new(), Pause::new());
     loop {
         // One permit at least, and then as many entries as there are permits.
         let first = tokio::select! {
             () = stop.cancelled() => break,
-            permit = permits.clone().acquire_owned() => permit,
+            permit = making.permits.permit() => permit,
         };
-        let Ok(first) = first else { break };
-        let entries = match reader.read(1 + permits.available_permits()).await.step_if("provision.read", step::some) {
+        let Some(first) = first else { break };
+        let entries = match reader.read(1 + making.permits.available()).await.step_if("provision.read", step::some) {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::warn!(%error, stream = stream::PROVISION, "cannot read reservations; trying again");
@@ -79,15 +94,15 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         for entry in entries {
             let permit = match first.take() {
                 Some(permit) => permit,
-                None => match permits.clone().acquire_owned().await {
-                    Ok(permit) => permit,
-                    Err(_) => break,
+                None => match making.permits.permit().await {
+                    Some(permit) => permit,
+                    None => break,
                 },
             };
-            let (worker, patience) = (worker.clone(), patience.clone());
+            let (worker, making) = (worker.clone(), making.clone());
             tasks.spawn(async move {
-                process(&worker, &patience, &entry).await;
-                drop(permit);
+                let owner = entry.field("scope").map_or_else(|_| String::new(), owner_of);
+                making.permits.hold(permit, &owner, process(&worker, &making, &owner, &entry)).await;
             });
         }
     }
@@ -143,7 +158,12 @@ async fn acknowledge(worker: &Worker, entry: &Entry) {
     }
 }
 
-async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
+/// The owner of a scope, in lower case.
+fn owner_of(scope: &str) -> String {
+    scope.parse::<Scope>().map_or_else(|_| String::new(), |scope| scope.owner().to_lowercase())
+}
+
+async fn process(worker: &Worker, making: &Making, owner: &str, entry: &Entry) {
     let (runner, fence) = match (entry.field("runner"), entry.field("fence")) {
         (Ok(runner), Ok(fence)) => (runner, fence),
         (Err(error), _) | (_, Err(error)) => {
@@ -155,7 +175,7 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
             return;
         }
     };
-    let timeout = worker.backend.timeout() + patience.get();
+    let timeout = worker.backend.timeout() + making.patience.get(owner);
     let scope = match scope_of(worker, entry, runner).await {
         Ok(Some(scope)) => scope,
         Ok(None) => {
@@ -177,7 +197,7 @@ async fn process(worker: &Worker, patience: &Patience, entry: &Entry) {
         Ok((claim, began))
     };
     match persist(PERSIST_CLAIM, claim).await {
-        Ok((Claim::Ours(reservation), began)) => match make(worker, patience, &reservation, fence, place, began).await {
+        Ok((Claim::Ours(reservation), began)) => match make(worker, making, &reservation, fence, place, began).await {
             Ok(()) => {
                 worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
             }
@@ -203,7 +223,7 @@ async fn scope_of(worker: &Worker, entry: &Entry, runner: &str) -> Result<Option
 /// Walks a reservation through its steps. An error is the ledger's; everything else is told to the ledger here.
 async fn make(
     worker: &Worker,
-    patience: &Patience,
+    making: &Making,
     reservation: &Reservation,
     fence: &str,
     place: Result<Place, jit_github::Error>,
@@ -221,14 +241,14 @@ async fn make(
     };
     let served = || place.as_ref().map_or(true, |place| place.is_served(worker));
     let fail = async |step: &'static str, mut failure: Failure| {
-        if matches!(failure.back_off, Some((Subject::Credential | Subject::Org, ..))) && !served() {
-            failure.back_off = None;
+        if matches!(step, "registration" | "budget") && !served() {
+            failure.back_off = None; // what is refused to a credential that was replaced meanwhile says nothing of the next
         }
         worker.metrics.failed.get_or_create(&metrics::Step { step }).inc();
         if step == "budget" {
             tracing::info!(runner.name = name, org = spec.org, job.id = spec.job, why = failure.why, "a runner has to wait for GitHub's limits");
         } else {
-            tracing::warn!(runner.name = name, org = spec.org, job.id = spec.job, step, why = failure.why, backs_off = ?failure.back_off.map(|(subject, ..)| subject), "a runner could not be made");
+            tracing::warn!(runner.name = name, org = spec.org, job.id = spec.job, step, why = failure.why, back_off = ?failure.back_off, "a runner could not be made");
         }
         let made = failure.made;
         let result = persist(PERSIST, || worker.ledger.fail(name, fence, &failure)).await.step("provision.failed");
@@ -241,18 +261,32 @@ async fn make(
 
     let place = match &place {
         Ok(place) => place,
-        Err(error) => return fail("registration", Failure { made: false, ..registration_failure(error, false, worker.organization_backoff) }).await,
+        Err(error) => {
+            let scope = Scope::Organization(spec.org.clone());
+            return fail("registration", Failure { made: false, ..registration_failure(error, &scope, &spec.org, false, worker.organization_backoff) }).await;
+        }
     };
+    let owner = place.scope.owner().to_lowercase();
+    if let Some(slow) = making.permits.exhausted(&owner) {
+        let why = format!("{slow} runners of {owner} that this worker makes are slow: GitHub or Kubernetes takes long to answer for it");
+        let back_off = Some(named(&[Subject::Org], SLOW_WAIT));
+        return fail("slow", Failure { made: false, registration: Registration::None, back_off, why }).await;
+    }
+    if making.undeliverable.load(Ordering::Relaxed)
+        && let Err(error) = worker.backend.may_deliver(&spec).await
+    {
+        return fail("delivery", undeliverable(&error)).await;
+    }
     // Before anything is made: what GitHub would refuse costs neither a pod nor a call. Where the App is not installed, the
     // token tells; one at hand costs nothing.
     if let Err(error) = place.credential.client.ready(&place.scope).await.step("provision.token_ready") {
-        return fail("registration", Failure { made: false, ..place.failure(&error, false, worker.organization_backoff) }).await;
+        return fail("registration", Failure { made: false, ..place.failure(&error, &spec, false, worker.organization_backoff) }).await;
     }
     let account = place.credential.account(&place.scope);
     match persist(PERSIST, || worker.ledger.spend_registration(&account, &spec.scope, name, &worker.budget)).await.step("provision.budget_spent")? {
         Spending::Allowed => {}
         Spending::Wait { whose, wait, why } => {
-            let back_off = Some((place.holds(whose, &spec), wait, wait));
+            let back_off = Some(named(place.holds(whose, &spec), wait));
             return fail("budget", Failure { made: false, registration: Registration::None, back_off, why }).await;
         }
     }
@@ -275,11 +309,11 @@ async fn make(
         settle(false).await;
         return fail("pod", pod_failure(&error)).await;
     }
-    let registered = register(patience, &spec, place, group).await;
+    let registered = register(&making.patience, &owner, &spec, place, group).await;
     settle(registered.as_ref().err().is_none_or(|(error, asked)| *asked && error.sent())).await;
     let runner = match registered {
         Ok(runner) => runner,
-        Err((error, asked)) => return fail("registration", place.failure(&error, asked, worker.organization_backoff)).await,
+        Err((error, asked)) => return fail("registration", place.failure(&error, &spec, asked, worker.organization_backoff)).await,
     };
     match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await.step("provision.registration_recorded")? {
         Claim::Ours(()) => {}
@@ -287,16 +321,16 @@ async fn make(
     }
 
     if let Err(error) = worker.backend.deliver(&spec, &runner.encoded_jit_config).await.step("provision.configuration_delivered") {
-        let why = format!("its JIT configuration could not be delivered: {error}");
-        let back_off = matches!(error, BackendError::Unreachable(_) | BackendError::Unavailable(_)).then_some((
-            Subject::Global,
-            Duration::from_secs(1),
-            Duration::from_secs(60),
-        ));
-        return fail("delivery", Failure { made: true, registration: Registration::Known, back_off, why }).await;
+        making.undeliverable.store(true, Ordering::Relaxed);
+        return fail("delivery", delivery_failure(&error)).await;
     }
+    making.undeliverable.store(false, Ordering::Relaxed);
     match persist(PERSIST, || worker.ledger.created(name, fence)).await.step("provision.created")? {
-        Claim::Ours(()) => {}
+        Claim::Ours(woken) => {
+            if woken {
+                worker.admit().await; // what had failed works again: the rest may follow its probe
+            }
+        }
         Claim::Stale => return discard(worker, &spec, runner.id).await,
     }
     worker.metrics.created.inc();
@@ -307,15 +341,16 @@ async fn make(
 /// The error, and whether GitHub had been asked to register by then: only what was asked for may have happened.
 async fn register(
     patience: &Patience,
+    owner: &str,
     spec: &RunnerSpec,
     place: &Place,
     group: Result<u64, jit_github::Error>,
 ) -> Result<JitRunner, (jit_github::Error, bool)> {
     let group = group.map_err(|error| (error, false))?;
     let request = JitRequest { name: spec.name.clone(), runner_group_id: group, labels: spec.labels.clone(), work_folder: None };
-    let given = patience.get();
+    let given = patience.get(owner);
     let result = place.credential.client.generate_jit_config(&place.scope, &request, given).await.step("provision.runner_registered");
-    patience.learn(given, matches!(result, Err(jit_github::Error::TimedOut { .. })));
+    patience.learn(owner, given, matches!(result, Err(jit_github::Error::TimedOut { .. })));
     result.map_err(|error| (error, true))
 }
 

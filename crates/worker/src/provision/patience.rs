@@ -1,40 +1,45 @@
-//! How long GitHub is waited for when it is asked for a JIT configuration.
+//! How long GitHub is waited for when it is asked for a JIT configuration: each owner for itself.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 /// The call's time-out doubles up to this when it runs out: a slow GitHub is waited for, not asked again.
 const JIT_TIMEOUT_MOST: Duration = Duration::from_secs(180);
 
-/// How long a JIT configuration is waited for, in ms.
+/// How long a JIT configuration is waited for.
 pub(super) struct Patience {
     usual: Duration,
-    now: AtomicU64,
+    /// Of owners that were slower than that.
+    slow: Mutex<HashMap<String, Duration>>,
 }
 
 impl Patience {
     pub(super) fn new(usual: Duration) -> Self {
-        Self { usual, now: AtomicU64::new(millis(usual)) }
+        Self { usual, slow: Mutex::default() }
     }
 
-    pub(super) fn get(&self) -> Duration {
-        Duration::from_millis(self.now.load(Ordering::Relaxed))
+    fn slow(&self) -> MutexGuard<'_, HashMap<String, Duration>> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, owner: &str) -> Duration {
+        self.slow().get(owner).copied().unwrap_or(self.usual)
     }
 
     /// A call that was given so long has run out of it, or was answered. Calls that run out at once double it once.
-    pub(super) fn learn(&self, given: Duration, timed_out: bool) {
+    pub(super) fn learn(&self, owner: &str, given: Duration, timed_out: bool) {
+        let mut slow = self.slow();
         if timed_out {
-            self.now.fetch_max(millis((given * 2).min(JIT_TIMEOUT_MOST.max(self.usual))), Ordering::Relaxed);
-        } else {
-            self.now.store(millis(self.usual), Ordering::Relaxed);
+            let longer = (given * 2).min(JIT_TIMEOUT_MOST.max(self.usual));
+            let known = slow.entry(owner.to_owned()).or_insert(longer);
+            *known = longer.max(*known);
+        } else if given == self.usual {
+            slow.remove(owner);
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -49,12 +54,13 @@ mod tests {
     fn patience_doubles_when_it_runs_out_and_comes_back() {
         let patience = Patience::new(secs(20));
         for expected in [40, 80, 160, 180, 180] {
-            let given = patience.get();
-            patience.learn(given, true);
-            patience.learn(given, true); // another call that was under way at the same time
-            assert_eq!(patience.get(), secs(expected));
+            let given = patience.get("acme");
+            patience.learn("acme", given, true);
+            patience.learn("acme", given, true); // another call that was under way at the same time
+            assert_eq!(patience.get("acme"), secs(expected));
         }
-        patience.learn(secs(20), false);
-        assert_eq!(patience.get(), secs(20));
+        assert_eq!(patience.get("other"), secs(20), "each has its own");
+        patience.learn("acme", secs(20), false);
+        assert_eq!(patience.get("acme"), secs(20));
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use jit_core::ledger::{Failure, Subject, Whose};
+use jit_core::ledger::{BackOff, Failure, Subject, Whose};
 use jit_github::{Credential, Scope};
 
-use super::failure::registration_failure;
+use super::failure::{named, registration_failure};
 use crate::{Worker, backend::RunnerSpec};
 
 /// Where a runner is to be registered, and as whom.
@@ -22,14 +22,14 @@ impl Place {
     }
 
     /// What is held back by a limit of GitHub's.
-    pub(super) fn holds(&self, whose: Whose, spec: &RunnerSpec) -> Subject {
+    pub(super) fn holds(&self, whose: Whose, spec: &RunnerSpec) -> &'static [Subject] {
         match (whose, &self.scope) {
-            (Whose::Scope, Scope::Enterprise(_)) => Subject::Global,
+            (Whose::Scope, Scope::Enterprise(_)) => &[Subject::Global],
             // An organization's other repositories have windows of their own; a user's repository stands for an organization.
-            (Whose::Scope, Scope::Repository { .. }) if !spec.org.contains('/') => Subject::Class,
-            (Whose::Scope, _) => Subject::Org,
-            (Whose::Credential, scope) if self.is_one_installations(scope) => Subject::Org,
-            (Whose::Credential, _) => Subject::Credential,
+            (Whose::Scope, Scope::Repository { .. }) if !spec.org.contains('/') => &[Subject::Scope],
+            (Whose::Scope, _) => &[Subject::Org],
+            (Whose::Credential, scope) if self.is_one_installations(scope) => &[Subject::Org],
+            (Whose::Credential, _) => &[Subject::Credential],
         }
     }
 
@@ -38,12 +38,15 @@ impl Place {
         self.credential.client.is_app() && !matches!(scope, Scope::Enterprise(_))
     }
 
-    pub(super) fn failure(&self, error: &jit_github::Error, asked: bool, organization: Duration) -> Failure {
-        let mut failure = registration_failure(error, asked, organization);
-        if matches!(error, jit_github::Error::PrimaryLimit { .. }) && self.is_one_installations(&self.scope) {
-            failure.back_off = failure.back_off.map(|(_, first, most)| (Subject::Org, first, most));
-        }
-        failure
+    pub(super) fn failure(&self, error: &jit_github::Error, spec: &RunnerSpec, asked: bool, organization: Duration) -> Failure {
+        let failure = registration_failure(error, &self.scope, &spec.org, asked, organization);
+        let limit = match error {
+            jit_github::Error::PrimaryLimit { retry_after, .. } => Some((self.holds(Whose::Credential, spec), *retry_after)),
+            jit_github::Error::RegistrationLimit { retry_after, .. } => Some((self.holds(Whose::Scope, spec), *retry_after)),
+            _ => None,
+        };
+        let back_off: Option<BackOff> = limit.map(|(chain, wait)| named(chain, wait.max(Duration::from_secs(1))));
+        Failure { back_off: back_off.or(failure.back_off), ..failure }
     }
 
     /// Whether this credential still serves here. What is refused to one that was replaced meanwhile holds back nobody.

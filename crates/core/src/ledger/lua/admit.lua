@@ -5,6 +5,8 @@
 local BASE36 = '0123456789abcdefghijklmnopqrstuvwxyz'
 local SURPLUS_SCAN = 64 -- surplus classes looked at in one call
 
+local aside = 0 -- organizations and classes that this call has put aside
+
 local function base36(n)
   local text = ''
   repeat
@@ -21,6 +23,7 @@ local function reserve(org, class)
   local job = call('ZRANGE', key .. ':queued', idle, idle)[1]
   local scope, group, profile, labels = fields(key .. ':info', 'scope', 'group', 'profile', 'labels')
   local prefix, epoch = fields('ledger:meta', 'prefix', 'epoch')
+  local subjects = { 'global', 'profile:' .. profile, 'scope:' .. string.lower(scope), 'class:' .. class, unpack(org_subjects(org)) }
   local sequence = call('HINCRBY', 'ledger:meta', 'sequence', 1)
   local name = prefix .. '-' .. job .. '-' .. epoch .. base36(sequence)
   call('HSET', 'runner:' .. name .. ':info', 'org', org, 'class', class, 'scope', scope, 'group', group, 'profile', profile,
@@ -31,6 +34,7 @@ local function reserve(org, class)
   deadline(name, now + setting('reserve_timeout'))
   call('HSET', 'orgs:served', org, call('HINCRBY', 'ledger:meta', 'admissions', 1))
   mirror(org)
+  take_probes(name, subjects)
   refresh_class(class)
   call('XADD', 'jit:provision', '*', 'v', '1', 'runner', name, 'fence', sequence, 'scope', scope)
 end
@@ -53,7 +57,20 @@ local function reap(class)
   return excess
 end
 
+-- The class of an organization to serve next. What it meets on the way that is held is put aside.
+local function open_class(org)
+  while aside < args.n do
+    local class = call('ZRANGE', 'org:' .. org .. ':classes', 0, 0)[1]
+    local subject = class and first_held(class_subjects(class))
+    if not subject then return class end
+    park_class(org, class, subject)
+    aside = aside + 1
+  end
+end
+
 wake()
+local more = recount()
+more = bring_back() or more
 
 -- Nothing is admitted from data that may be lost or rolled back: a reconcile has to run first and open a new epoch.
 local run_id = args.run_id or string.match(call('INFO', 'server'), 'run_id:(%w+)')
@@ -73,14 +90,17 @@ if not backing_off('global') then
   if fits and fits >= maximum then call('DEL', 'quota:ceiling') elseif fits then maximum = fits end
   while admitted < args.n do
     local org = call('ZRANGE', 'orgs:ready', 0, 0)[1]
-    if not org then break end
-    if call('SCARD', 'runners:live') >= maximum then
+    if not org or aside >= args.n or backing_off('global') then break end
+    local subject = first_held(org_subjects(org))
+    local class = not subject and open_class(org)
+    if subject then
+      park_org(org, subject)
+      aside = aside + 1
+    elseif not class or call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) then
+      refresh_org(org) -- all of its classes are held, or its limit was changed by hand
+    elseif call('SCARD', 'runners:live') >= maximum then
       full = true
       break
-    end
-    local class = call('ZRANGE', 'org:' .. org .. ':classes', 0, 0)[1]
-    if call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) or not class then
-      refresh_org(org) -- the limit was changed by hand
     else
       reserve(org, class)
       admitted = admitted + 1
@@ -93,8 +113,8 @@ local surplus = call('ZRANGE', 'classes:surplus', 0, SURPLUS_SCAN - 1, 'WITHSCOR
 for i = 1, #surplus, 2 do
   local class, since = surplus[i], tonumber(surplus[i + 1])
   local org = call('HGET', 'class:' .. class .. ':info', 'org')
-  local org_full = call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) and call('EXISTS', 'org:' .. org .. ':classes') == 1
+  local org_full = call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) and open_class(org)
   if since + setting('surplus_grace') <= now or full or org_full then reaped = reaped + reap(class) end
 end
 local seen = { epoch = tonumber(epoch, 36), sequence = tonumber(call('HGET', 'ledger:meta', 'sequence')) or 0 }
-return cjson.encode({ admitted = admitted, more = admitted >= args.n, reaped = reaped, seen = seen })
+return cjson.encode({ admitted = admitted, more = more or admitted >= args.n or aside >= args.n, reaped = reaped, seen = seen })

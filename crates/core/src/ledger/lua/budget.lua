@@ -6,7 +6,7 @@
 -- `scope:{scope}:registrations`    ZSET  runner → when it was registered, of the last five minutes
 --
 -- args: what (said | registration | settle | renew | spare), credential, scope (lower case), runner,
---       limit, remaining, reset_in (ms), registrations, registrations_ms, posts, posts_ms, reserve (share of the limit), sent, calls, calls_per_hour
+--       limit, remaining, reset_in (ms), registrations, registrations_ms, posts, posts_ms, reserve (share of the limit), sent, calls, calls_per_hour, orgs (of those that the credential serves)
 
 local MINUTE_MS, HOUR_MS = 60000, 3600000
 -- Two words whose resets differ by less are of one window: GitHub tells whole seconds, and a word is some time on its way.
@@ -82,12 +82,8 @@ elseif args.what == 'settle' then
   return cjson.encode({})
 elseif args.what == 'renew' then
   -- It is another at GitHub from now on, or serves nobody any more: what was refused to the one before says nothing of the next.
-  local function lift(subject)
-    call('DEL', subject .. ':backoff')
-    if call('ZREM', 'backoffs', subject) == 1 then refresh_subject(subject) end
-  end
   call('DEL', rate, points)
-  for _, org in ipairs(call('SMEMBERS', 'credential:' .. args.credential .. ':orgs')) do
+  for _, org in ipairs(args.orgs or {}) do
     -- Of an App, the hour of the organization's owner.
     call('DEL', 'credential:' .. args.credential .. '/' .. string.lower(string.match(org, '^[^/]+')) .. ':rate')
     lift('org:' .. org)

@@ -13,6 +13,7 @@ end
 settings = {}
 if changed then
   call('HINCRBY', 'ledger:meta', 'generation', 1)
-  for _, org in ipairs(call('HVALS', 'orgs:known')) do refresh_org(org) end
+  begin_recount() -- limits may be others: admissions go on with it
+  recount()
 end
 return cjson.encode({ changed = changed })

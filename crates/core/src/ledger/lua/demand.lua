@@ -58,25 +58,18 @@ local function limit_of(org)
   return tonumber(call('HGET', 'org_limits', org)) or setting('max_per_org')
 end
 
--- A subject (`class:ID`, `org:ORG`, `profile:NAME`, `credential:NAME`, `global`) backs off while it is in `backoffs`; `wake` takes it out when its time has come.
-local function backing_off(subject)
-  return call('ZSCORE', 'backoffs', subject) and true or false
-end
-
--- Whether the credential that serves an organization, as far as that is known, backs off.
-local function unserved(org)
-  local credential = call('HGET', 'orgs:credential', org)
-  return credential and backing_off('credential:' .. credential)
-end
-
--- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, no back-off and no pause.
+-- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, and no pause. What backs off is looked up
+-- when it is picked; one that was put aside then keeps its place there.
 -- Score: the number of the admission at which it was last served, plus its share of its own limit scaled to the maximum.
 local function refresh_org(org)
   local running, limit, maximum = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org), setting('max_total')
-  if running < limit and maximum > 0 and call('EXISTS', 'org:' .. org .. ':classes') == 1
-      and call('HEXISTS', 'orgs:paused', org) == 0 and not backing_off('org:' .. org) and not unserved(org) then
+  local aside = call('HGET', 'orgs:parked', org)
+  if running < limit and maximum > 0 and call('EXISTS', 'org:' .. org .. ':classes') == 1 and call('HEXISTS', 'orgs:paused', org) == 0 then
     local served = tonumber(call('HGET', 'orgs:served', org)) or 0
-    call('ZADD', 'orgs:ready', served + maximum * running / math.min(limit, maximum), org)
+    call('ZADD', aside and aside .. ':parked' or 'orgs:ready', served + maximum * running / math.min(limit, maximum), org)
+  elseif aside then
+    call('ZREM', aside .. ':parked', org)
+    call('HDEL', 'orgs:parked', org)
   else
     call('ZREM', 'orgs:ready', org)
   end
@@ -99,19 +92,21 @@ end
 local function ensure_class(class, of)
   if call('EXISTS', 'class:' .. class .. ':info') == 0 then
     call('HSET', 'class:' .. class .. ':info', 'org', of.org, 'scope', of.scope, 'group', of.group, 'profile', of.profile, 'labels', of.labels)
-    call('SADD', 'profile:' .. of.profile .. ':classes', class)
   end
 end
 
 -- Recounts one class after its queue or its idle runners changed, then its organization. A class with neither is deleted.
 local function refresh_class(class)
   local key = 'class:' .. class
-  local org, profile = fields(key .. ':info', 'org', 'profile')
+  local org, aside = fields(key .. ':info', 'org', 'parked')
   if not org then return end
   local wants, idle = wanted(class), call('SCARD', key .. ':idle')
-  if wants > idle and not backing_off(key) and not backing_off('profile:' .. profile) then
+  if wants > idle then
     local first_unmet = call('ZRANGE', key .. ':queued', idle, idle, 'WITHSCORES')
-    call('ZADD', 'org:' .. org .. ':classes', first_unmet[2], class)
+    call('ZADD', aside and aside .. ':parked' or 'org:' .. org .. ':classes', first_unmet[2], class)
+  elseif aside then
+    call('ZREM', aside .. ':parked', class)
+    call('HDEL', key .. ':info', 'parked')
   else
     call('ZREM', 'org:' .. org .. ':classes', class)
   end
@@ -120,56 +115,33 @@ local function refresh_class(class)
   else
     call('ZREM', 'classes:surplus', class)
   end
-  if wants == 0 and idle == 0 then
-    call('DEL', key .. ':info', key .. ':backoff')
-    call('ZREM', 'backoffs', key)
-    call('SREM', 'profile:' .. profile .. ':classes', class)
-  end
+  if wants == 0 and idle == 0 then call('DEL', key .. ':info') end
   refresh_org(org)
 end
 
-local function refresh_subject(subject)
-  local kind, name = string.match(subject, '^(%a+):?(.*)$')
-  if kind == 'class' then
-    refresh_class(name)
-  elseif kind == 'org' then
-    refresh_org(name)
-  elseif kind == 'profile' then
-    for _, class in ipairs(call('SMEMBERS', 'profile:' .. name .. ':classes')) do refresh_class(class) end
-  elseif kind == 'credential' then
-    for _, org in ipairs(call('SMEMBERS', subject .. ':orgs')) do refresh_org(org) end
-  elseif kind == 'pause' then
-    call('HDEL', 'orgs:paused', name)
-    refresh_org(name)
+-- The mirrors that operators read; admission never does. Set, not incremented: whatever was written there by hand is put right.
+local function mirror(org)
+  call('SET', 'org:' .. org .. ':running', call('SCARD', 'org:' .. org .. ':runners'))
+  call('SET', 'global:total_running', call('SCARD', 'runners:live'))
+end
+
+-- Begins to count all organizations anew, a slice at a time: `recount` goes on with it.
+local function begin_recount()
+  call('HSET', 'ledger:meta', 'recount', '0')
+end
+
+-- Counts a slice of the organizations anew. Whether there is more, and how many mirrors were wrong.
+local function recount()
+  local cursor, corrected = call('HGET', 'ledger:meta', 'recount'), 0
+  if not cursor then return false, 0 end
+  local slice = call('HSCAN', 'orgs:known', cursor, 'COUNT', 64)
+  for i = 2, #slice[2], 2 do
+    local org = slice[2][i]
+    if (tonumber(call('GET', 'org:' .. org .. ':running')) or 0) ~= call('SCARD', 'org:' .. org .. ':runners') then corrected = corrected + 1 end
+    mirror(org)
+    refresh_org(org)
   end
-end
-
--- Ends the back-offs and pauses whose time has come.
-local function wake()
-  for _, subject in ipairs(call('ZRANGEBYSCORE', 'backoffs', '-inf', now, 'LIMIT', 0, 64)) do
-    call('ZREM', 'backoffs', subject)
-    refresh_subject(subject)
-  end
-end
-
--- Holds a subject back for `delay`, doubled with each failure in a row, up to `cap` (both ms). The reason is for people.
--- What fails while its subject backs off already was under way before: the same failure, not one more; and it cuts nothing short.
-local function back_off(subject, delay, cap, reason)
-  local class = string.match(subject, '^class:(.*)$')
-  if class and call('EXISTS', 'class:' .. class .. ':info') == 0 then return 0 end -- it has neither job nor runner any more
-  local key = subject .. ':backoff'
-  local held_until = tonumber(call('ZSCORE', 'backoffs', subject))
-  local failures = call('HINCRBY', key, 'failures', held_until and 0 or 1)
-  local wait = math.max(delay, math.min(delay * 2 ^ math.min(failures - 1, 20), cap))
-  if held_until and held_until >= now + wait then return held_until - now end
-  call('HSET', key, 'reason', reason, 'since', now, 'until', now + wait)
-  call('ZADD', 'backoffs', now + wait, subject)
-  call('PEXPIRE', key, wait + 3600000)
-  refresh_subject(subject)
-  return wait
-end
-
--- What works again has not failed in a row any more; a back-off that is in force stays, with its reason.
-local function succeeded(subject)
-  call('HDEL', subject .. ':backoff', 'failures')
+  local more = slice[1] ~= '0'
+  if more then call('HSET', 'ledger:meta', 'recount', slice[1]) else call('HDEL', 'ledger:meta', 'recount') end
+  return more, corrected
 end

@@ -33,11 +33,14 @@ end
 
 local function overdue(name, state)
   local key = 'runner:' .. name .. ':info'
-  local started_at, class, detail, job, profile = fields(key, 'started_at', 'class', 'detail', 'running_job', 'profile')
+  local started_at, class, detail, job, profile, org, claimed_at =
+    fields(key, 'started_at', 'class', 'detail', 'running_job', 'profile', 'org', 'claimed_at')
   if state == 'reserved' then return 'making it did not finish in time' end
   if state == 'created' and not started_at then
-    local subject = detail and NO_IMAGE[string.match(detail, '^%a+')] and 'profile:' .. profile or 'class:' .. class
-    back_off(subject, setting('start_backoff'), setting('start_backoff') * 16, 'its last runner did not start' .. (detail and ': ' .. detail or ' in time'))
+    local no_image = detail and NO_IMAGE[string.match(detail, '^%a+')]
+    fails(no_image and { 'profile:' .. profile } or { 'class:' .. class, 'org:' .. org, 'profile:' .. profile }, { needs = 'started',
+      delay = setting('start_backoff'), most = setting('start_backoff') * 16, runner = name, begun = tonumber(claimed_at),
+      why = 'its last runner did not start' .. (detail and ': ' .. detail or ' in time') })
     return 'it did not start in time' .. (detail and ': ' .. detail or '')
   end
   if state == 'busy' then

@@ -1,28 +1,30 @@
--- fail(runner, fence, made, uncertain, back_off): a step of making a runner did not work. Demand is unmet again; what made it fail backs off.
+-- fail(runner, fence, made, uncertain, ...): a step of making a runner did not work. Demand is unmet again; what made it fail is held back.
 --
 -- args: runner, fence, made (something may exist that has to be removed), uncertain (GitHub may have registered it),
 --       unregistered (GitHub certainly has not), why,
---       subject (class | org | profile | credential | global; namespace: its quota is used up; or none), delay, cap (ms)
+--       quota (the namespace's is used up), or chain (class | scope | org | profile | credential | global, narrowest first), first, most (ms),
+--       needs (made | started), timed (GitHub named the time), patient, again (the first is tried again at once), or none of these
 
 local key = 'runner:' .. args.runner .. ':info'
-local state, fence, class, org, profile, credential = fields(key, 'state', 'fence', 'class', 'org', 'profile', 'credential')
+local state, fence, claimed_at = fields(key, 'state', 'fence', 'claimed_at')
 if fence ~= args.fence or state == 'gone' then return cjson.encode({ stale = true }) end
 if args.uncertain then call('HSET', key, 'uncertain', 1) end
 if args.unregistered then call('HSET', key, 'deregistered', 1) end
 local wait = 0
-if args.subject and args.subject ~= 'namespace' then
-  local subjects = {
-    class = 'class:' .. class, org = 'org:' .. org, profile = 'profile:' .. profile, global = 'global',
-    credential = credential and 'credential:' .. credential or 'global', -- a release without credentials claimed it
-  }
-  wait = back_off(subjects[args.subject], args.delay, args.cap, args.why)
+if args.chain then
+  local of, chain = subjects_of(args.runner), {}
+  for _, kind in ipairs(args.chain) do
+    chain[#chain + 1] = of[kind] or 'global' -- a release without credentials claimed it
+  end
+  wait = fails(chain, { needs = args.needs, delay = args.first, most = args.most, why = args.why, runner = args.runner, begun = tonumber(claimed_at),
+    timed = args.timed, patient = args.patient, again = args.again })
 end
 if args.made or state ~= 'reserved' then -- what was seen to exist is removed in the one way
   begin_removal(args.runner, args.why)
 else
   free(args.runner, args.why)
 end
-if args.subject == 'namespace' then
+if args.quota then
   call('HSET', 'quota:ceiling', 'runners', call('SCARD', 'runners:live'), 'since', now, 'reason', args.why)
 end
 return cjson.encode({ stale = false, wait = wait })

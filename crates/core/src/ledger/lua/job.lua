@@ -1,10 +1,30 @@
--- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every transition, third part.
+-- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every transition, fourth part.
 
 local MISFIT_CAP = 6 -- times `misfit_hold`: 10 minutes, doubling to an hour
 local FIELDS = { 'repo', 'class', 'scope', 'group', 'profile', 'labels', 'attempt' }
 
 local function job_state(job)
   return call('HGET', 'job:' .. job .. ':info', 'state')
+end
+
+-- What became of the runner that ended early, and may have run this job: it had work where GitHub names it; where the job is `queued` still it had none,
+-- and after a few of those in a row its class is held; else nothing is known.
+local function judge(job, runner, queued)
+  local key = 'job:' .. job .. ':info'
+  local suspect = call('HGET', key, 'suspect')
+  if not suspect then return end
+  call('HDEL', key, 'suspect')
+  local its = 'runner:' .. suspect .. ':info'
+  local class, org, profile, claimed_at, why = fields(its, 'class', 'org', 'profile', 'claimed_at', 'why')
+  if not class then return end
+  if runner == suspect then
+    succeeded(suspect, 'work')
+  elseif queued then
+    local first = setting('start_backoff')
+    fails({ 'runner:' .. suspect, 'class:' .. class, 'org:' .. org, 'profile:' .. profile }, { needs = 'work', delay = first, most = first * 16,
+      runner = suspect, begun = tonumber(claimed_at), why = "the runner's program ends before it has work (" .. (why or 'ended') .. ')' })
+  end
+  drop_probes(suspect)
 end
 
 -- Writes what is known of a job for the first time; `org` is its canonical login.
@@ -36,12 +56,14 @@ local function queue(job)
   if call('HEXISTS', key, 'misfits') == 1 then call('HSET', 'class:' .. class .. ':info', 'misfit', now) end -- it may have been forgotten meanwhile
   call('ZADD', 'class:' .. class .. ':queued', queued_at, job)
   call('ZADD', 'org:' .. org .. ':pending', queued_at, job)
+  judge(job, nil, true)
   refresh_class(class)
 end
 
 -- A job that waits for an approval is no demand; GitHub is asked about it from time to time.
 local function wait(job)
   unqueue(job)
+  judge(job)
   call('HSET', 'job:' .. job .. ':info', 'state', 'waiting', 'reason', 'GitHub holds it for an approval')
   call('HDEL', 'job:' .. job .. ':info', 'runner', 'started_at', 'held_until')
   call('ZADD', 'jobs:questions', now + setting('question_interval'), job)
@@ -49,6 +71,7 @@ end
 
 local function start(job, runner)
   unqueue(job)
+  judge(job, runner)
   local key = 'job:' .. job .. ':info'
   call('HSET', key, 'state', 'in_progress', 'started_at', now)
   call('HDEL', key, 'reason', 'held_until', 'misfits')
@@ -70,6 +93,7 @@ end
 -- Final. What is left is a tombstone that outlives every redelivery, so that a late event cannot bring the job back.
 local function complete(job, runner, conclusion)
   unqueue(job)
+  judge(job, runner)
   local key = 'job:' .. job .. ':info'
   call('ZREM', 'jobs:questions', job)
   call('HSET', key, 'state', 'completed', 'completed_at', now, 'conclusion', conclusion or 'unknown')

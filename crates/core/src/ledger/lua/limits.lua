@@ -1,6 +1,6 @@
 -- set_limits, pause, resume: what operators decide about organizations. Takes effect at the next admission, upward and downward.
 --
--- args: limits ([org, limit or false] pairs), replace (drop the limits that are not named), pause (org, reason, until), resume (org)
+-- args: limits ([org, limit or false] pairs), pause (org, reason, until), resume (org)
 
 local standing
 -- The spelling under which an organization stands here: GitHub's, or, until that is known, the one that an operator used first.
@@ -21,12 +21,6 @@ local previous = {}
 for i, pair in ipairs(args.limits or {}) do
   pair[1] = spelling(pair[1])
   previous[i] = limit_of(pair[1])
-end
-if args.replace then
-  for _, org in ipairs(call('HKEYS', 'org_limits')) do
-    call('HDEL', 'org_limits', org)
-    refresh_org(org)
-  end
 end
 for _, pair in ipairs(args.limits or {}) do
   local org, limit = pair[1], pair[2]

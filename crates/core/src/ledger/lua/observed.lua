@@ -1,4 +1,4 @@
--- started, note, release, outdated, busy, remove, postpone, absent: what was seen of a runner, or is wanted of it.
+-- started, note, release, rejected, outdated, busy, remove, postpone, absent: what was seen of a runner, or is wanted of it.
 --
 -- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
 --       before it had any job, or `absent`)
@@ -15,10 +15,14 @@ if args.what == 'started' then
 elseif args.what == 'note' then
   call('HSET', key, 'detail', args.why)
 elseif args.what == 'release' then
-  free(args.runner, args.why)
+  ended(args.runner, args.why)
+elseif args.what == 'rejected' then -- its program never ran: its node did not take its pod
+  ended(args.runner, args.why, true)
 elseif args.what == 'outdated' then -- it has ended, since GitHub refuses its version: every runner of its profile would
   local why = 'its runner is too old for GitHub (code 7): update the image'
-  back_off('profile:' .. call('HGET', key, 'profile'), setting('start_backoff'), setting('start_backoff') * 16, why)
+  local profile, claimed_at = fields(key, 'profile', 'claimed_at')
+  fails({ 'profile:' .. profile }, { needs = 'work', delay = setting('start_backoff'), most = setting('start_backoff') * 16, runner = args.runner,
+    begun = tonumber(claimed_at), why = why })
   free(args.runner, why)
 elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and lives
   call('HDEL', key, 'why')
@@ -41,4 +45,4 @@ elseif args.what == 'absent' then -- no such pod, says a consistent read; a crea
     free(args.runner, args.why)
   end
 end
-return cjson.encode({ state = call('HGET', key, 'state'), changed = changed })
+return cjson.encode({ state = call('HGET', key, 'state'), changed = changed, woken = call('EXISTS', 'backoffs:waking') == 1 })

@@ -18,6 +18,8 @@ local function serve(org, credential)
   if before then call('SREM', 'credential:' .. before .. ':orgs', org) end
   call('HSET', 'orgs:credential', org, credential)
   call('SADD', 'credential:' .. credential .. ':orgs', org)
+  local aside = call('HGET', 'orgs:parked', org)
+  if aside then unpark(aside, org) end -- what it was put aside for may not concern it any more
   refresh_org(org)
 end
 
@@ -31,9 +33,10 @@ if args.step == 'claim' then
   local org, class, scope, group, profile, labels, job = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
   if not again then
     serve(org, args.credential)
-    for _, subject in ipairs({ 'global', 'credential:' .. args.credential, 'org:' .. org, 'profile:' .. profile, 'class:' .. class }) do
-      if backing_off(subject) then
-        free(args.runner, subject .. ' began to back off before it was made')
+    local needs = { 'global', 'credential:' .. args.credential, 'org:' .. org, unpack(class_subjects(class)) }
+    for i, at in ipairs(call('ZMSCORE', 'backoffs', unpack(needs))) do
+      if at and call('HGET', needs[i] .. ':backoff', 'probe') ~= args.runner then
+        free(args.runner, needs[i] .. ' began to back off before it was made')
         return cjson.encode({ stale = true })
       end
     end
@@ -52,9 +55,7 @@ elseif args.step == 'created' then
     local started_at = call('HGET', key, 'started_at') -- its watch can be faster than its maker
     deadline(args.runner, now + setting(started_at and 'idle_check' or 'start_timeout'))
   end
-  -- Its class has succeeded when it starts, its profile when it works.
-  local org, credential = fields(key, 'org', 'credential')
-  for _, subject in ipairs({ 'org:' .. org, 'global' }) do succeeded(subject) end
-  if credential then succeeded('credential:' .. credential) end
+  succeeded(args.runner, 'made')
+  return cjson.encode({ stale = false, woken = call('EXISTS', 'backoffs:waking') == 1 })
 end
 return cjson.encode({ stale = false })

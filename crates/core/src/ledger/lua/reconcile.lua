@@ -1,23 +1,22 @@
--- reconcile(snapshot): compares the ledger with the runners that a consistent list found, and opens the epoch gate.
+-- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and opens the epoch gate in the last.
 --
 -- Releases what was created before the list began and is not in it; never a reservation, whose pod may be on its way. Adopts what the
 -- ledger does not know. Sets the mirrors and the order of the organizations anew from what admission trusts.
 --
--- args: began (ms, by Redis's clock, before the list), runners ([{name, ended, running, terminating, spec, class}]), seen (the highest epoch, as
---       a number, that the caller has seen), run_id (tests only)
+-- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running, terminating, spec, class}]),
+--       missing (live runners, by their names, that are not in the list), recount (begin | go on), open, seen (the highest epoch, as a number, that the
+--       caller has seen), run_id (tests only)
 
 local stop, released, adopted = {}, 0, 0
-local listed = {}
 
 for _, seen in ipairs(args.runners or {}) do
   local name, key = seen.name, 'runner:' .. seen.name .. ':info'
-  listed[name] = true
   local state, gone_at = fields(key, 'state', 'gone_at')
   if state == 'gone' then
     if not seen.terminating and (seen.ended or tonumber(gone_at) < args.began) then stop[#stop + 1] = name end
   elseif state then
     if seen.ended then
-      free(name, 'ended')
+      ended(name, seen.detail or 'ended', seen.rejected)
       released = released + 1
       stop[#stop + 1] = name
     elseif seen.running and state == 'created' then
@@ -43,27 +42,23 @@ for _, seen in ipairs(args.runners or {}) do
   end
 end
 
-for _, name in ipairs(call('SMEMBERS', 'runners:live')) do
-  if not listed[name] then
-    local state, created_at, busy_at, removing_at = fields('runner:' .. name .. ':info', 'state', 'created_at', 'busy_at', 'removing_at')
-    local since = tonumber(created_at)
-    if not since and state == 'busy' then since = tonumber(busy_at) end
-    if state ~= 'reserved' and since and since < args.began then
-      free(name, 'gone')
-      released = released + 1
-    end
+for _, name in ipairs(args.missing or {}) do
+  local state, created_at, busy_at = fields('runner:' .. name .. ':info', 'state', 'created_at', 'busy_at')
+  local since = tonumber(created_at)
+  if not since and state == 'busy' then since = tonumber(busy_at) end
+  if state ~= 'reserved' and state ~= 'gone' and since and since < args.began then
+    ended(name, 'gone')
+    released = released + 1
   end
 end
 
-local corrected = 0
-for _, org in ipairs(call('HVALS', 'orgs:known')) do
-  local mirrored = tonumber(call('GET', 'org:' .. org .. ':running')) or 0
-  if mirrored ~= call('SCARD', 'org:' .. org .. ':runners') then
-    corrected = corrected + 1
-  end
-  mirror(org)
-  refresh_org(org)
+local result = { released = released, adopted = adopted }
+if #stop > 0 then result.stop = stop end
+if args.recount then
+  if args.recount == 'begin' then begin_recount() end
+  result.more, result.corrected = recount()
 end
+if not args.open then return cjson.encode(result) end
 
 -- Names are never used again: whenever the data may have been lost or rolled back, a new epoch begins, later than any before.
 local run_id = args.run_id or string.match(call('INFO', 'server'), 'run_id:(%w+)')
@@ -82,7 +77,5 @@ if opened then
   call('HSET', 'ledger:meta', 'epoch', text, 'run_id', run_id)
 end
 call('HSET', 'ledger:meta', 'reconciled_at', now)
-
-local result = { released = released, adopted = adopted, corrected = corrected, opened = opened }
-if #stop > 0 then result.stop = stop end
+result.opened = opened
 return cjson.encode(result)

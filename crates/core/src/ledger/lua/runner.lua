@@ -1,12 +1,9 @@
--- Runners: reserved -> created -> busy -> removing -> gone. Prelude of every transition, second part.
+-- Runners: reserved -> created -> busy -> removing -> gone. Prelude of every transition, third part.
 
 local GONE_TTL_MS = 86400000 -- a released name is remembered for a day, so that a late pod of that name is removed and not adopted
 
--- The mirrors that operators read; admission never does. Set, not incremented: whatever was written there by hand is put right.
-local function mirror(org)
-  call('SET', 'org:' .. org .. ':running', call('SCARD', 'org:' .. org .. ':runners'))
-  call('SET', 'global:total_running', call('SCARD', 'runners:live'))
-end
+local REJECTED_MS = 2000 -- the first wait after a node rejected a pod
+local WAITED_MS = 120000 -- a runner that ends later than that after its start had waited for work
 
 local function deadline(name, at)
   call('ZADD', 'runners:deadlines', at, name)
@@ -37,7 +34,7 @@ local function put_in_question(job, reason)
 end
 
 -- What a runner that went leaves open: if it was registered and never seen busy, the job that asked for it (or, if that one is
--- settled, the oldest of its class) may have run on it; if it was busy, its job may have ended without a word.
+-- settled, the oldest of its class) may have run on it; if it was busy, its job may have ended without a word. The job in question, if any.
 local function question_after(name)
   local class, job, running, github_id, unused = fields('runner:' .. name .. ':info', 'class', 'job', 'running_job', 'github_id', 'unused')
   if running then
@@ -48,6 +45,7 @@ local function question_after(name)
       job = call('ZRANGE', 'class:' .. class .. ':queued', 0, 0)[1]
     end
     if job then put_in_question(job, 'runner ' .. name .. ' went without having been seen busy') end
+    return job
   end
 end
 
@@ -61,15 +59,17 @@ local function doubt_registration(name)
   call('ZADD', 'registrations:uncertain', now + setting('uncertain_first'), name)
 end
 
--- Frees a runner's slot: its pod has ended, is gone, or never was.
-local function free(name, why)
+-- Frees a runner's slot: its pod has ended, is gone, or never was. Where it is `suspect` (it ended by itself, and early), the job in question tells whether
+-- it had work; until then it stays the probe of what it tries.
+local function free(name, why, suspect)
   local key = 'runner:' .. name .. ':info'
   local org, class = fields(key, 'org', 'class')
   call('SREM', 'org:' .. org .. ':runners', name)
   call('SREM', 'runners:live', name)
   call('SREM', 'class:' .. class .. ':idle', name)
   call('ZREM', 'runners:deadlines', name)
-  question_after(name)
+  local job = question_after(name)
+  if job and suspect then call('HSET', 'job:' .. job .. ':info', 'suspect', name) else drop_probes(name) end
   doubt_registration(name)
   if not call('HGET', key, 'why') then call('HSET', key, 'why', why) end
   call('HSET', key, 'state', 'gone', 'gone_at', now)
@@ -96,6 +96,7 @@ local function begin_removal(name, why)
     call('HSET', key, 'hold_until', now + 2 * (tonumber(create_timeout) or 0))
   end
   call('SREM', 'class:' .. class .. ':idle', name)
+  drop_probes(name)
   deadline(name, now)
   refresh_class(class)
   return true
@@ -117,22 +118,20 @@ end
 local function started(name)
   local key = 'runner:' .. name .. ':info'
   if call('HSETNX', key, 'started_at', now) == 0 then return false end
-  local state, class = fields(key, 'state', 'class')
-  if state == 'created' then deadline(name, now + setting('idle_check')) end
-  succeeded('class:' .. class)
+  if call('HGET', key, 'state') == 'created' then deadline(name, now + setting('idle_check')) end
+  succeeded(name, 'started')
   return true
 end
 
 -- GitHub says that the runner works on `job` (or, without one, merely that it works).
 local function busy(name, job)
   local key = 'runner:' .. name .. ':info'
-  local class, running, profile = fields(key, 'class', 'running_job', 'profile')
+  local class, running = fields(key, 'class', 'running_job')
   if running then return end
   call('HSET', key, 'state', 'busy', 'busy_at', now)
   call('HSET', 'ledger:meta', 'last_start', now)
   call('HDEL', 'class:' .. class .. ':info', 'misfit')
-  succeeded('class:' .. class)
-  succeeded('profile:' .. profile)
+  succeeded(name, 'work')
   call('SREM', 'class:' .. class .. ':idle', name)
   if job then
     call('HSET', key, 'running_job', job)
@@ -141,4 +140,19 @@ local function busy(name, job)
     deadline(name, now + setting('busy_recheck'))
   end
   refresh_class(class)
+end
+
+-- It has ended, or is gone, by itself. One that ended before it had work is a failure: at once where its program cannot have run (`rejected`: its node did
+-- not take its pod), else once GitHub has said of the job in question that it had none. Not one that had waited for minutes: GitHub removes those.
+local function ended(name, why, rejected)
+  local key = 'runner:' .. name .. ':info'
+  local state, started_at, created_at, claimed_at, class, org, profile =
+    fields(key, 'state', 'started_at', 'created_at', 'claimed_at', 'class', 'org', 'profile')
+  local waits = state == 'reserved' or state == 'created'
+  if waits and rejected and not started_at then
+    call('HSET', key, 'unused', 1)
+    fails({ 'class:' .. class, 'org:' .. org, 'profile:' .. profile }, { needs = 'started', delay = REJECTED_MS, most = setting('start_backoff') * 16,
+      patient = true, runner = name, begun = tonumber(claimed_at), why = 'its pod was rejected: ' .. why })
+  end
+  free(name, why, waits and now - (tonumber(started_at or created_at) or now) < WAITED_MS)
 end
