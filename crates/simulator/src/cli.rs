@@ -176,7 +176,11 @@ async fn run_job() -> anyhow::Result<ExitCode> {
     const VARIABLE: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
     let jit = std::env::var(VARIABLE).with_context(|| format!("{VARIABLE} is not set"))?;
     let stop = stop_token()?;
-    Ok(ExitCode::from(runner::run(&jit, &stop).await.exit_code()))
+    let ended = runner::run(&jit, &stop).await;
+    if !ended.words().is_empty() {
+        println!("{}", ended.words());
+    }
+    Ok(ExitCode::from(ended.exit_code(std::env::var(runner::TELLS_TOO_OLD).is_ok_and(|value| value == "1"))))
 }
 
 impl Kubelet {

@@ -2,6 +2,10 @@
 //!
 //! It speaks to the simulated GitHub over one plain connection and needs neither TLS nor a thread of its own, so that a
 //! thousand of them fit on a small machine, as processes (`jit-simulator runner`) or as tasks of the simulated kubelet.
+//!
+//! It stands for `run.sh` of actions/runner with the listener inside. `run.sh` ends with 0 for nearly everything that the listener
+//! ends with, starts it again after 2, 3 and 4, and passes on 7 (GitHub refuses this version) only where [`TELLS_TOO_OLD`] is set
+//! (`src/Misc/layoutroot/run.sh` and `run-helper.sh.template`, release 2.333.0 and later; earlier ones end with 0 there, too).
 
 use std::time::Duration;
 
@@ -17,29 +21,55 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::github::sessions::{Order, Welcome};
+use crate::github::sessions::{Order, Return, Welcome};
 use crate::jit::JitConfig;
 
+/// Environment variable that has `run.sh` pass on that GitHub refuses this version, where its value is `1`.
+pub const TELLS_TOO_OLD: &str = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
+/// The listener's exit code when GitHub refuses its version.
+pub const TOO_OLD: u8 = 7;
+/// The listener's exit codes after which `run.sh` starts it again: an error that may pass, an update (two of them).
+const AGAIN: std::ops::RangeInclusive<u8> = 2..=4;
+/// What the listener prints when there is no such registration.
+const NOT_REGISTERED: &str = "Failed to create a session. The runner registration has been deleted from the server, please re-configure.";
+
 /// How a runner ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It ran its job (whatever came of that): exit code 0.
+    /// It ran its job (whatever came of that).
     Done,
-    /// It was told to stop: exit code 0.
+    /// It was told to stop.
     Stopped,
-    /// Its registration is gone, or was never right: exit code 1.
+    /// Its registration is gone, or was never right: the listener ends with 1.
     Refused,
-    /// A fault killed it in the middle of its job, without a word: exit code 137.
+    /// A fault ended the listener with this code.
+    Returned {
+        /// Exit code of the listener.
+        code: u8,
+        /// What it printed.
+        words: String,
+    },
+    /// A fault killed it in the middle of its job, without a word.
     Killed,
 }
 
 impl Ended {
-    /// The exit code of the process or container.
-    pub fn exit_code(self) -> u8 {
+    /// The exit code of `run.sh`, and so of the process or container. `tells_too_old`: [`TELLS_TOO_OLD`] is `1`.
+    pub fn exit_code(&self, tells_too_old: bool) -> u8 {
         match self {
-            Self::Done | Self::Stopped => 0,
-            Self::Refused => 1,
+            Self::Returned { code: TOO_OLD, .. } if tells_too_old => TOO_OLD,
+            Self::Done | Self::Refused | Self::Returned { .. } => 0,
+            Self::Stopped => 143,
             Self::Killed => 137,
+        }
+    }
+
+    /// The last line that it prints, if it prints one.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Refused => NOT_REGISTERED,
+            Self::Returned { words, .. } => words,
+            Self::Done | Self::Stopped | Self::Killed => "",
         }
     }
 }
@@ -52,6 +82,8 @@ const POLL: Duration = Duration::from_secs(120);
 const RETRY: Duration = Duration::from_millis(500);
 /// A server that cannot be reached for so long is taken for gone for good, so that no runner is left of a simulation that was killed.
 const GONE_AFTER: Duration = Duration::from_secs(60);
+/// How long `run.sh` waits before it starts the listener again.
+const RESTART: Duration = Duration::from_secs(5);
 /// What a runner that is told to stop spends on saying so.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -137,7 +169,7 @@ pub async fn run(encoded: &str, stop: &CancellationToken) -> Ended {
     let mut session = None;
     let ended = stop.run_until_cancelled(work(encoded, &mut server, &mut session)).await;
     tracing::debug!(runner = jit.name, ?ended, "runner ended");
-    if let (None, Some(session)) = (ended, session) {
+    if let (None, Some(session)) = (&ended, session) {
         let path = format!("/_runner/{session}/bye");
         // The lease would tell the server as well, later.
         let _ = timeout(GOODBYE, server.call(Method::POST, &path, String::new(), GOODBYE)).await;
@@ -153,6 +185,11 @@ async fn work(encoded: &str, server: &mut Server, said: &mut Option<String>) -> 
             (StatusCode::OK, Ok(welcome)) => break welcome,
             // A session of its own that got lost: it ends with its lease.
             (StatusCode::CONFLICT, _) => sleep(RETRY).await,
+            (StatusCode::FORBIDDEN, _) => match serde_json::from_slice(&body) {
+                Ok(Return { code, .. }) if AGAIN.contains(&code) => sleep(RESTART).await,
+                Ok(Return { code, words }) => return Ended::Returned { code, words },
+                Err(_) => return Ended::Refused,
+            },
             _ => return Ended::Refused,
         }
     };
@@ -190,4 +227,19 @@ async fn work(encoded: &str, server: &mut Server, said: &mut Option<String>) -> 
 /// Returns when the job is cancelled or the server knows nothing of it any more.
 async fn cancelled(server: &mut Server, path: &str) {
     while server.insist(Method::GET, path, "", POLL).await.0 == StatusCode::NO_CONTENT {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_sh_hides_every_code_but_one_and_that_unless_it_is_told() {
+        let returned = |code| Ended::Returned { code, words: String::new() };
+        for code in [0, 1, 5, 6, 7, 100, 137] {
+            assert_eq!(returned(code).exit_code(false), 0, "{code}");
+            assert_eq!(returned(code).exit_code(true), if code == 7 { 7 } else { 0 }, "{code}");
+        }
+        assert_eq!([Ended::Done, Ended::Refused, Ended::Stopped, Ended::Killed].map(|ended| ended.exit_code(true)), [0, 0, 143, 137]);
+    }
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jit_simulator::runner::TELLS_TOO_OLD;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -24,10 +25,14 @@ impl Process {
         Self(command.spawn().unwrap())
     }
 
-    fn line(&mut self) -> Value {
+    fn text_line(&mut self) -> String {
         let mut line = String::new();
         BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+        line
+    }
+
+    fn line(&mut self) -> Value {
+        serde_json::from_str(&self.text_line()).unwrap()
     }
 
     fn signal(&self, signal: &str) {
@@ -108,14 +113,21 @@ async fn a_server_and_runners_as_processes() {
     let memory = std::fs::read_to_string(format!("/proc/{}/status", idle.0.id())).unwrap();
     println!("an idle runner: {:?}", memory.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon")).collect::<Vec<_>>());
     idle.signal("-TERM");
-    assert_eq!(idle.exit_code(), Some(0));
+    assert_eq!(idle.exit_code(), Some(143));
 
     let spare = http.jit("spare").await;
-    assert_eq!(runner("nonsense").exit_code(), Some(1));
+    assert_eq!(runner("nonsense").exit_code(), Some(0), "as run.sh, which hides what its listener ends with");
+    for (tells, code) in [("", 0), ("1", 7)] {
+        http.call(Method::POST, "/_control/faults", json!({ "fault": "runner_ends", "org": "org-0002", "count": 1 })).await;
+        let jit = http.jit(&format!("too-old-{code}")).await;
+        let mut refused = Process::start(&["runner"], &[("ACTIONS_RUNNER_INPUT_JITCONFIG", &jit), (TELLS_TOO_OLD, tells)]);
+        assert!(refused.text_line().contains("is deprecated and cannot receive messages"));
+        assert_eq!(refused.exit_code(), Some(code));
+    }
     server.signal("-TERM");
     assert_eq!(server.exit_code(), Some(0));
     let mut orphan = runner(&spare);
     std::thread::sleep(Duration::from_millis(300));
     orphan.signal("-TERM");
-    assert_eq!(orphan.exit_code(), Some(0), "a runner that looks for its server can be stopped");
+    assert_eq!(orphan.exit_code(), Some(143), "a runner that looks for its server can be stopped");
 }

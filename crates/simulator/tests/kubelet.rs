@@ -152,6 +152,32 @@ async fn faults_of_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pods_that_end_without_having_worked() {
+    let cluster = cluster("endless", Duration::ZERO).await;
+    let fault = |fault: Value| cluster.kubelet.add_fault(serde_json::from_value(fault).unwrap());
+    fault(json!({ "fault": "reject", "org": "org-0001", "count": 1 }));
+    fault(json!({ "fault": "exit", "org": "org-0001", "exit_code": 1, "message": "Must not run interactively with sudo", "count": 1 }));
+    fault(json!({ "fault": "exit", "org": "other", "exit_code": 3 }));
+    cluster.pod("rejected", json!({})).await;
+    let rejected = cluster.until_phase("rejected", "Failed").await;
+    assert_eq!((&rejected["status"]["reason"], &rejected["status"]["containerStatuses"]), (&json!("OutOfcpu"), &Value::Null));
+    assert_eq!(rejected["spec"]["nodeName"], "simulated-node");
+    let terminated = |pod: Value| pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+    cluster.pod("ends", json!({})).await;
+    cluster.secret("ends").await;
+    assert_eq!(terminated(cluster.until_phase("ends", "Failed").await)["exitCode"], 1);
+    // It is too old, and its container is not told to say so: as run.sh, it ends well.
+    cluster.lab.control("faults", json!({ "fault": "runner_ends", "org": "org-0001" })).await;
+    cluster.pod("too-old", json!({})).await;
+    cluster.secret("too-old").await;
+    assert_eq!(terminated(cluster.until_phase("too-old", "Succeeded").await)["exitCode"], 0);
+    for name in ["rejected", "ends", "too-old"] {
+        cluster.delete(name).await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_pods_at_once() {
     let cluster = cluster("many", Duration::ZERO).await;
     cluster.lab.control("jobs", json!({ "org": "org-0001", "labels": ["x"], "count": 500 })).await;

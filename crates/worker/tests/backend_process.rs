@@ -254,7 +254,7 @@ async fn no_secret_of_the_worker_reaches_a_runner() {
     let mut names: Vec<_> = log.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
     names.retain(|name| !["PWD", "SHLVL", "_", "OLDPWD", "HOME", "TMPDIR"].contains(name));
     names.sort_unstable();
-    assert_eq!(names, ["ACTIONS_RUNNER_INPUT_JITCONFIG", "LANG", "PATH", "RUNNER_LABELS", "RUNNER_NAME"]);
+    assert_eq!(names, ["ACTIONS_RUNNER_INPUT_JITCONFIG", "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "LANG", "PATH", "RUNNER_LABELS", "RUNNER_NAME"]);
 
     let backend = Process::new("unused", dir.path()).unwrap();
     let mut watch = backend.watch();

@@ -81,8 +81,7 @@ impl Page {
 impl Server {
     /// Draws what the faults do to a call.
     pub fn fate(&mut self, call: &Call) -> RestFate {
-        let owner = call.scope.as_ref().map_or("", |scope| scope.owner());
-        self.faults.rest(&mut self.rng, owner, call.endpoint)
+        self.faults.rest(&mut self.rng, call.scope.as_ref(), call.endpoint)
     }
 
     /// Answers a call with what a fault says, and does nothing else.
@@ -106,7 +105,7 @@ impl Server {
 
     /// Carries a call out. `fault` is what will be done to its answer, for the log.
     pub fn rest(&mut self, call: &Call, site: &Site, fault: Option<&'static str>, now: Ms) -> Answer {
-        if let Some(answer) = self.refuses(call) {
+        if let Some(answer) = self.refuses(call).or_else(|| self.forbids(call)) {
             self.note(call, answer.status, None, fault, now);
             return answer;
         }
@@ -159,6 +158,7 @@ impl Server {
         let event = if call.endpoint == Endpoint::GenerateJitconfig {
             self.counters.jit_requests += 1;
             let (runner, name) = registered.unzip();
+            self.gauges.entry(owner.to_string()).or_default().jit_requests += 1;
             Event::JitRequest { owner, status, runner, name, fault }
         } else {
             Event::Rest { endpoint: call.endpoint.name(), owner, status, fault }

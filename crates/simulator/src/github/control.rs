@@ -2,6 +2,7 @@
 //!
 //! No authentication: it is for loopback. Errors are `{"error": "…"}`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
@@ -10,15 +11,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::app::AppState;
+use super::app::{AppState, Caller};
 use super::faults::Fault;
 use super::hooks::HookKind;
 use super::jobs::{ControlError, JobSpec};
 use super::log::Entry;
 use super::model::{Job, JobState, Ms, OwnerKind, Runner, Work};
+use super::rights::Right;
 use super::state::Server;
 use super::{App, summary::Summary};
 
@@ -41,9 +44,10 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/orgs", post(add_owner))
         .route("/app", post(set_app))
         .route("/tokens", post(add_token))
+        .route("/rights", post(set_rights))
         .route("/groups", post(set_group))
         .route("/webhook", post(set_webhook))
-        .route("/hooks", post(set_hook))
+        .route("/hooks", post(set_hooks))
         .route("/faults", get(list_faults).post(add_faults).delete(clear_faults))
         .route("/faults/{id}", delete(clear_fault))
         .route("/log", get(log))
@@ -179,6 +183,25 @@ async fn add_token(State(app): Shared, body: Posted<NewToken>) -> Result<Json<Va
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct NewRights {
+    /// The server's own token or one that was added; none: whoever calls, the installations of the App too.
+    token: Option<String>,
+    /// None: at every owner.
+    owner: Option<String>,
+    /// All that is lacking from now on; nothing gives all back.
+    without: BTreeSet<Right>,
+}
+
+async fn set_rights(State(app): Shared, body: Posted<NewRights>) -> Result<Json<Value>, ControlError> {
+    let new = posted(body)?;
+    let caller = new.token.map(|token| if token == app.token.expose_secret() { Caller::Anybody } else { Caller::Token(token) });
+    let shown = json!({ "owner": new.owner, "without": new.without });
+    app.with(|server, _| server.set_rights(caller, new.owner.as_deref(), new.without));
+    Ok(Json(shown))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewGroup {
     /// None: the enterprise.
     org: Option<String>,
@@ -213,12 +236,17 @@ struct NewHook {
     /// For the hook of one repository.
     repo: Option<String>,
     kind: HookKind,
+    /// So many hooks of others are listed before it.
+    #[serde(default)]
+    others: u64,
 }
 
-async fn set_hook(State(app): Shared, body: Posted<NewHook>) -> Result<Json<Value>, ControlError> {
-    let hook = posted(body)?;
-    let id = app.with(|server, _| server.set_hook(&hook.owner, hook.repo.as_deref(), hook.kind))?;
-    Ok(Json(json!({ "id": id })))
+/// One or many; `id` is the first one's.
+async fn set_hooks(State(app): Shared, body: Posted<Value>) -> Result<Json<Value>, ControlError> {
+    let hooks: Vec<NewHook> = one_or_many(body)?;
+    let set = |server: &mut Server, hook: &NewHook| server.set_hook(&hook.owner, hook.repo.as_deref(), hook.kind, hook.others);
+    let ids = app.with(|server, _| hooks.iter().map(|hook| set(server, hook)).collect::<Result<Vec<_>, _>>())?;
+    Ok(Json(json!({ "id": ids.first(), "ids": ids })))
 }
 
 async fn list_faults(State(app): Shared) -> Json<Value> {

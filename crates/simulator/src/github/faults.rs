@@ -1,12 +1,12 @@
 //! Faults: what an operator of the simulator asks to go wrong.
 //!
-//! Each has a kind, filters (owner, endpoint, action), a probability and perhaps a number of times. The first in the list that
+//! Each has a kind, filters (owner, repository, endpoint, action), a probability and perhaps a number of times. The first in the list that
 //! fits and is drawn strikes. Draws come from the server's seeded generator, so one seed and one order of events give one course.
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::model::{Action, Ms};
+use super::model::{Action, Ms, Scope};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub enum Kind {
     RestGarbage,
     /// A runner never gets a session, however often it tries.
     RunnerNeverConnects,
+    /// A runner's listener ends with `exit_code` (7: too old for GitHub) and the words `message` each time that it wants a session.
+    RunnerEnds,
     /// A runner dies in the middle of its job.
     RunnerDies,
 }
@@ -120,6 +122,9 @@ pub struct Fault {
     /// Only for this owner (a login or an enterprise's slug).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<String>,
+    /// Only for this repository, by its name without the owner: calls at it, its webhooks, runners registered at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
     /// Only for this REST call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
@@ -144,7 +149,10 @@ pub struct Fault {
     /// `rest_status` carries the call out all the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub performed: bool,
-    /// Message of `rest_status`, in place of GitHub's usual one.
+    /// Exit code of `runner_ends`; 7 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+    /// Message of `rest_status` or `runner_ends`, in place of GitHub's usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Milliseconds of the delays.
@@ -178,6 +186,7 @@ impl Fault {
         self.fault == what.kind
             && self.count != Some(0)
             && self.org.as_ref().is_none_or(|org| org.eq_ignore_ascii_case(what.owner))
+            && self.repo.as_ref().is_none_or(|repo| what.repo.is_some_and(|its| its.eq_ignore_ascii_case(repo)))
             && self.endpoint.is_none_or(|endpoint| what.endpoint == Some(endpoint))
             && self.action.is_none_or(|action| what.action == Some(action))
     }
@@ -188,6 +197,7 @@ impl Fault {
 struct Occasion<'a> {
     kind: Kind,
     owner: &'a str,
+    repo: Option<&'a str>,
     endpoint: Option<Endpoint>,
     action: Option<Action>,
 }
@@ -243,8 +253,8 @@ impl Faults {
     }
 
     /// Draws what becomes of a webhook.
-    pub fn webhook(&mut self, rng: &mut Rng, owner: &str, action: Action) -> WebhookFate {
-        let mut draw = |rng: &mut Rng, kind| self.strike(rng, Occasion { kind, owner, endpoint: None, action: Some(action) });
+    pub fn webhook(&mut self, rng: &mut Rng, owner: &str, repo: &str, action: Action) -> WebhookFate {
+        let mut draw = |rng: &mut Rng, kind| self.strike(rng, Occasion { kind, owner, repo: Some(repo), endpoint: None, action: Some(action) });
         if draw(rng, Kind::WebhookDrop).is_some() {
             return WebhookFate::default();
         }
@@ -255,16 +265,17 @@ impl Faults {
     }
 
     /// Draws what becomes of a REST call.
-    pub fn rest(&mut self, rng: &mut Rng, owner: &str, endpoint: Endpoint) -> RestFate {
-        let mut draw = |rng: &mut Rng, kind| self.strike(rng, Occasion { kind, owner, endpoint: Some(endpoint), action: None });
+    pub fn rest(&mut self, rng: &mut Rng, scope: Option<&Scope>, endpoint: Endpoint) -> RestFate {
+        let (owner, repo) = (scope.map_or("", Scope::owner), scope.and_then(Scope::repo));
+        let mut draw = |rng: &mut Rng, kind| self.strike(rng, Occasion { kind, owner, repo, endpoint: Some(endpoint), action: None });
         let delay = draw(rng, Kind::RestSlow).and_then(|fault| fault.delay_ms).unwrap_or(0);
         let outcome = [Kind::RestStatus, Kind::RestCut, Kind::RestGarbage].into_iter().find_map(|kind| draw(rng, kind));
         RestFate { delay, outcome }
     }
 
     /// Draws whether this happens to a runner.
-    pub fn runner(&mut self, rng: &mut Rng, owner: &str, kind: Kind) -> bool {
-        self.strike(rng, Occasion { kind, owner, endpoint: None, action: None }).is_some()
+    pub fn runner(&mut self, rng: &mut Rng, scope: &Scope, kind: Kind) -> Option<Fault> {
+        self.strike(rng, Occasion { kind, owner: scope.owner(), repo: scope.repo(), endpoint: None, action: None })
     }
 }
 
@@ -282,7 +293,7 @@ mod tests {
             let (mut faults, mut rng) = (Faults::default(), Rng::with_seed(seed));
             faults.add(fault(r#"{"fault":"webhook_drop","probability":0.3}"#));
             faults.add(fault(r#"{"fault":"webhook_shuffle","delay_ms":500,"probability":0.5}"#));
-            (0..200).map(|_| faults.webhook(&mut rng, "acme", Action::Queued)).collect::<Vec<_>>()
+            (0..200).map(|_| faults.webhook(&mut rng, "acme", "app", Action::Queued)).collect::<Vec<_>>()
         };
         assert_eq!(course(1), course(1));
         assert_ne!(course(1), course(2));
@@ -294,13 +305,18 @@ mod tests {
     fn filters_and_counts() {
         let (mut faults, mut rng) = (Faults::default(), Rng::with_seed(1));
         faults.add(fault(r#"{"fault":"webhook_drop","org":"Acme","action":"completed","count":1}"#));
-        assert_eq!(faults.webhook(&mut rng, "acme", Action::Queued).copies, 1);
-        assert_eq!(faults.webhook(&mut rng, "other", Action::Completed).copies, 1);
-        assert_eq!(faults.webhook(&mut rng, "acme", Action::Completed).copies, 0);
-        assert_eq!(faults.webhook(&mut rng, "acme", Action::Completed).copies, 1);
+        assert_eq!(faults.webhook(&mut rng, "acme", "app", Action::Queued).copies, 1);
+        assert_eq!(faults.webhook(&mut rng, "other", "app", Action::Completed).copies, 1);
+        assert_eq!(faults.webhook(&mut rng, "acme", "app", Action::Completed).copies, 0);
+        assert_eq!(faults.webhook(&mut rng, "acme", "app", Action::Completed).copies, 1);
         assert_eq!((faults.list()[0].struck, faults.list()[0].count), (1, Some(0)));
         faults.clear(Some(1));
         assert!(faults.list().is_empty());
+        faults.add(fault(r#"{"fault":"rest_status","status":403,"org":"acme","repo":"Site"}"#));
+        let mut struck = |scope: Option<Scope>| faults.rest(&mut rng, scope.as_ref(), Endpoint::GenerateJitconfig).outcome.is_some();
+        assert!(struck(Some(Scope::Repository("acme".into(), "site".into()))));
+        assert!(!struck(Some(Scope::Repository("acme".into(), "app".into()))));
+        assert!(!struck(Some(Scope::Organization("acme".into()))) && !struck(None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! By default every webhook comes from the enterprise's hook, whose deliveries no call shows. An owner, or one repository, can be given a
 //! hook of its own (or the App's) in its place. Its deliveries are kept for three days, newest last; a repeated one has the first one's
-//! guid and an id of its own, as at GitHub.
+//! guid and an id of its own, as at GitHub. Any number of hooks of others may stand before it in the list, which has pages.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::faults::Endpoint;
 use super::jobs::ControlError;
 use super::model::{Action, Job, Ms, Repo, Scope};
 use super::payload::Site;
+use super::rights::Right;
 use super::state::{Delivery, Server};
 use crate::clock::iso;
 
@@ -58,6 +59,8 @@ pub(super) struct Hooks {
     pub(super) url: Option<Arc<str>>,
     /// By owner, or `owner/repository`, in lower case; the App's hook has id 1.
     of: BTreeMap<String, (HookKind, u64)>,
+    /// Hooks of others, by the same key.
+    others: BTreeMap<String, Vec<u64>>,
     records: VecDeque<Record>,
     next_hook: u64,
     next_delivery: u64,
@@ -76,17 +79,19 @@ impl Hooks {
 }
 
 impl Server {
-    /// Gives an owner, or one repository, a hook of this kind in place of the enterprise's. Returns its id.
+    /// Gives an owner, or one repository, a hook of this kind in place of the enterprise's, with so many of others before it. Returns its id.
     ///
     /// # Errors
     ///
     /// [`ControlError::Invalid`] when there is no such owner, or the kind does not fit.
-    pub fn set_hook(&mut self, owner: &str, repo: Option<&str>, kind: HookKind) -> Result<u64, ControlError> {
+    pub fn set_hook(&mut self, owner: &str, repo: Option<&str>, kind: HookKind, others: u64) -> Result<u64, ControlError> {
         if !self.owners.contains_key(&owner.to_lowercase()) || (kind == HookKind::Repository) != repo.is_some() {
             return Err(ControlError::Invalid("a hook needs an owner that exists, and a repository if and only if it is a repository's".into()));
         }
         let key = repo.map_or_else(|| owner.to_lowercase(), |repo| format!("{owner}/{repo}").to_lowercase());
-        self.hooks.next_hook += 1;
+        let first = 1000 + self.hooks.next_hook + 1;
+        self.hooks.others.insert(key.clone(), (first..first + others).collect());
+        self.hooks.next_hook += others + 1;
         let id = if kind == HookKind::App { APP } else { 1000 + self.hooks.next_hook };
         self.hooks.of.insert(key, (kind, id));
         Ok(id)
@@ -127,8 +132,13 @@ impl Server {
             _ => self.hooks.of.get(&key).filter(|(its, _)| *its == kind).copied(),
         };
         match (call.endpoint, own) {
-            (Endpoint::ListHooks, own) => Answer::json(200, own.map(|(_, id)| self.hook_json(&key, kind, id, site)).into_iter().collect()),
-            (Endpoint::AppHook, Some(_)) => Answer::json(200, self.config()),
+            (Endpoint::ListHooks, own) => {
+                let others = self.hooks.others.get(&key).into_iter().flatten().map(|id| self.hook_json(&key, kind, *id, false, site));
+                let all: Vec<Value> = others.chain(own.map(|(_, id)| self.hook_json(&key, kind, id, true, site))).collect();
+                let page = Page::of(call);
+                page.link(Answer::json(200, page.slice(&all).into()), all.len(), call, &site.url)
+            }
+            (Endpoint::AppHook, Some(_)) => Answer::json(200, self.config(true)),
             (Endpoint::ListDeliveries, Some((_, id))) if hook_id(call).is_none_or(|asked| asked == id) => self.list_deliveries(id, call, site),
             (Endpoint::Redeliver, Some((_, id))) if hook_id(call).is_none_or(|asked| asked == id) => {
                 match self.hooks.records.iter().find(|record| Some(record.id) == call.id && record.hook == id) {
@@ -144,15 +154,16 @@ impl Server {
         }
     }
 
-    fn config(&self) -> Value {
-        json!({ "url": self.hooks.url.as_deref().unwrap_or("http://127.0.0.1:9/none"), "content_type": "json", "insecure_ssl": "0", "secret": "********" })
+    fn config(&self, own: bool) -> Value {
+        let url = self.hooks.url.as_deref().filter(|_| own).unwrap_or("http://127.0.0.1:9/none");
+        json!({ "url": url, "content_type": "json", "insecure_ssl": "0", "secret": "********" })
     }
 
-    fn hook_json(&self, key: &str, kind: HookKind, id: u64, site: &Site) -> Value {
+    fn hook_json(&self, key: &str, kind: HookKind, id: u64, own: bool, site: &Site) -> Value {
         let (scope, named) = if kind == HookKind::Organization { ("orgs", "Organization") } else { ("repos", "Repository") };
         let url = format!("{}/{scope}/{key}/hooks/{id}", site.api);
         json!({
-            "id": id, "type": named, "name": "web", "active": true, "events": ["workflow_job"], "config": self.config(), "url": url, "test_url": format!("{url}/test"),
+            "id": id, "type": named, "name": "web", "active": true, "events": ["workflow_job"], "config": self.config(own), "url": url, "test_url": format!("{url}/test"),
             "ping_url": format!("{url}/pings"), "deliveries_url": format!("{url}/deliveries"), "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
             "last_response": { "code": null, "status": "unused", "message": null },
         })
@@ -198,7 +209,8 @@ impl Server {
             last.and_then(|job| self.jobs.get(job)).map_or(0, |job| job.times.created)
         };
         let Some(owner) = self.owners.get(org) else { return Answer::not_found() };
-        let mut repos: Vec<_> = owner.repos.values().map(|repo| (pushed(repo), repo)).collect();
+        let seen = !self.lacks(&call.caller, org, Right::Repositories);
+        let mut repos: Vec<_> = owner.repos.values().filter(|_| seen).map(|repo| (pushed(repo), repo)).collect();
         if call.query.get("sort").is_some_and(|sort| sort == "pushed") {
             repos.sort_by_key(|(at, _)| *at);
             if call.query.get("direction").is_none_or(|direction| direction == "desc") {

@@ -176,7 +176,7 @@ impl Server {
     /// Puts a webhook about the job, as it is now, in the outbox, or not, as the faults will.
     pub(super) fn emit(&mut self, id: u64, action: Action, now: Ms) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let fate = self.faults.webhook(&mut self.rng, &job.facts.repo.owner, action);
+        let fate = self.faults.webhook(&mut self.rng, &job.facts.repo.owner, &job.facts.repo.name, action);
         if fate.copies == 0 {
             self.counters.webhooks_dropped += 1;
             self.log.push(now, Event::WebhookDropped { job: id, action });

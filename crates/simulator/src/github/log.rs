@@ -31,6 +31,8 @@ pub enum Event {
     JitRequest { owner: Arc<str>, status: u16, runner: Option<u64>, name: Option<Arc<str>>, fault: Option<&'static str> },
     /// A runner opened its session.
     RunnerConnected { runner: u64, owner: Arc<str> },
+    /// A fault ended its listener with this code when it wanted a session.
+    RunnerEnds { runner: u64, owner: Arc<str>, code: u8 },
     /// Its session ended, by itself or for want of a sign of life.
     RunnerOffline { runner: u64, owner: Arc<str> },
     /// Its registration went.

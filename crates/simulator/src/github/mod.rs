@@ -16,6 +16,7 @@ pub mod model;
 pub mod payload;
 mod registry;
 mod rest;
+pub mod rights;
 mod runners;
 mod serve;
 pub mod sessions;

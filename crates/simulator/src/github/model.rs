@@ -70,6 +70,11 @@ impl Scope {
             Self::Organization(owner) | Self::Repository(owner, _) | Self::Enterprise(owner) => owner,
         }
     }
+
+    /// The name of the repository, where it is one.
+    pub fn repo(&self) -> Option<&str> {
+        if let Self::Repository(_, repo) = self { Some(repo) } else { None }
+    }
 }
 
 /// Who owns repositories.
@@ -106,6 +111,10 @@ impl Gauge {
 /// What is counted for an owner, and for all of them together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gauges {
+    /// Calls of `generate-jitconfig`, refused ones too.
+    pub jit_requests: u64,
+    /// Calls that registered a runner.
+    pub registrations: u64,
     /// Runners registered, connected or not.
     pub registered: Gauge,
     /// Runners with a session.

@@ -100,7 +100,9 @@ impl Server {
         self.pair_request(&runner, now);
         self.names.insert(key, id);
         self.by_scope.entry(scope.clone()).or_default().insert(id);
-        self.gauges.entry(scope.owner().to_owned()).or_default().registered.up();
+        let of_owner = self.gauges.entry(scope.owner().to_owned()).or_default();
+        of_owner.registered.up();
+        of_owner.registrations += 1;
         self.totals.registered.up();
         self.runners.insert(id, runner);
         Ok((answer, id, name))

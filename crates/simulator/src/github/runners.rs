@@ -40,6 +40,7 @@ async fn connect(State(app): State<Arc<App>>, Json(body): Json<Connect>) -> Resp
         Err(Refusal::Unknown) => StatusCode::NOT_FOUND.into_response(),
         Err(Refusal::Taken) => StatusCode::CONFLICT.into_response(),
         Err(Refusal::Mute) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(Refusal::Ends(how)) => (StatusCode::FORBIDDEN, Json(how)).into_response(),
     }
 }
 

@@ -13,9 +13,10 @@ use super::log::Event;
 use super::model::{Conclusion, Ms, RunnerRef, Session, Work};
 use super::state::{Server, uuid};
 use crate::jit::JitConfig;
+use crate::runner::TOO_OLD;
 
 /// Why a runner gets no session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It is not registered (any more), or its secret is not right: 404; the runner gives up.
     Unknown,
@@ -23,6 +24,17 @@ pub enum Refusal {
     Taken,
     /// A fault: 503; the runner tries for ever.
     Mute,
+    /// A fault: 403; the runner's program ends.
+    Ends(Return),
+}
+
+/// How a runner's listener is to end, as the runner gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Return {
+    /// Its exit code.
+    pub code: u8,
+    /// What it prints.
+    pub words: String,
 }
 
 /// A session, as the runner gets it.
@@ -81,8 +93,14 @@ impl Server {
         };
         let owner: Arc<str> = runner.scope.owner().into();
         let (faults, rng) = (&mut self.faults, &mut self.rng);
-        if *runner.mute.get_or_insert_with(|| faults.runner(rng, &owner, Kind::RunnerNeverConnects)) {
+        if *runner.mute.get_or_insert_with(|| faults.runner(rng, &runner.scope, Kind::RunnerNeverConnects).is_some()) {
             return Err(Refusal::Mute);
+        }
+        if let Some(fault) = faults.runner(rng, &runner.scope, Kind::RunnerEnds) {
+            let code = fault.exit_code.unwrap_or(TOO_OLD);
+            let words = fault.message.unwrap_or_else(|| "An error occurred: Runner version v2.320.0 is deprecated and cannot receive messages.".into());
+            self.log.push(now, Event::RunnerEnds { runner: runner.id, owner, code });
+            return Err(Refusal::Ends(Return { code, words }));
         }
         match (&runner.session, runner.work) {
             (Some(_), _) => return Err(Refusal::Taken),
@@ -129,10 +147,10 @@ impl Server {
             Work::Assigned(job) => job,
         };
         runner.work = Work::Running(id);
-        let owner = runner.scope.owner().to_owned();
+        let scope = runner.scope.clone();
         let runner = RunnerRef { id: runner.id, name: runner.name.clone(), group_id: runner.group_id, group_name: runner.group_name.clone() };
         self.begin(id, runner, now);
-        let dies = self.faults.runner(&mut self.rng, &owner, Kind::RunnerDies);
+        let dies = self.faults.runner(&mut self.rng, &scope, Kind::RunnerDies).is_some();
         Polled::Job(self.order(id, dies))
     }
 

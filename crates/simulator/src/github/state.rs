@@ -19,6 +19,7 @@ use super::hooks::Hooks;
 use super::jobs::ControlError;
 use super::log::Log;
 use super::model::{Action, Gauges, Group, Job, Ms, Owner, OwnerKind, Repo, Runner, Scope};
+use super::rights::Rights;
 use super::settings::Settings;
 
 /// A webhook to be sent; its body is made when it is sent, from the job as it was.
@@ -73,6 +74,7 @@ pub struct Server {
     /// By caller and endpoint: start of the minute, and points since.
     pub(super) points: HashMap<(Caller, Endpoint), (Ms, u64)>,
     pub(super) apps: Apps,
+    pub(super) rights: Rights,
     pub(super) outbox: Vec<Delivery>,
     pub(super) hooks: Hooks,
     pub(super) next: NextIds,
@@ -136,6 +138,7 @@ impl Server {
             quotas: HashMap::new(),
             points: HashMap::new(),
             apps: Apps::default(),
+            rights: Rights::default(),
             outbox: Vec::new(),
             hooks: Hooks::default(),
             next: NextIds { owner: 1000, repo: 700_000_000, run: 9_000_000_000, job: 30_000_000_000, runner: 100, group: 1 },

@@ -88,11 +88,15 @@ pub struct RunnerCounts {
     pub app_tokens: u64,
 }
 
-/// The most at once.
+/// An owner's counts, and the most at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Peaks {
     /// Jobs created.
     pub jobs: u64,
+    /// Calls of `generate-jitconfig`, refused ones too.
+    pub jit_requests: u64,
+    /// Calls that registered a runner.
+    pub registrations: u64,
     /// Runners registered.
     pub max_registered: u64,
     /// Runners with a session.
@@ -103,7 +107,14 @@ pub struct Peaks {
 
 impl From<&Gauges> for Peaks {
     fn from(gauges: &Gauges) -> Self {
-        Self { jobs: gauges.jobs, max_registered: gauges.registered.max, max_connected: gauges.connected.max, max_running: gauges.running.max }
+        Self {
+            jobs: gauges.jobs,
+            jit_requests: gauges.jit_requests,
+            registrations: gauges.registrations,
+            max_registered: gauges.registered.max,
+            max_connected: gauges.connected.max,
+            max_running: gauges.running.max,
+        }
     }
 }
 
@@ -211,7 +222,7 @@ impl Server {
                 webhook_to_start_ms: spans(|times| times.sent, |times| times.started),
                 queued_to_start_ms: spans(|times| times.queued, |times| times.started),
             },
-            total: (&self.totals).into(),
+            total: Peaks { jit_requests: counters.jit_requests, registrations: counters.jit_registered, ..(&self.totals).into() },
             orgs: self.gauges.iter().map(|(key, gauges)| (self.owners.get(key).map_or(key.clone(), |owner| owner.login.to_string()), gauges.into())).collect(),
             leftovers: left,
         }

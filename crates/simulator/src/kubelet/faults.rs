@@ -19,8 +19,13 @@ pub enum Kind {
     NeverStart,
     /// No node takes the pod.
     Unschedulable,
-    /// The image cannot be pulled.
+    /// The pod is bound, and its node does not admit it: phase Failed at once, with `reason` (`OutOfcpu`) and `message`.
+    Reject,
+    /// The image cannot be pulled. The kubelet tries again after 10 s, 20 s … 300 s, and finds it once the fault is removed.
     ImagePullError,
+    /// The runner's container ends with `exit_code` (1) and the last words `message`, `after_ms` (0) after its start, without having
+    /// spoken to GitHub.
+    Exit,
     /// The pod is evicted `after_ms` after its start.
     Evict,
     /// The runner's container is killed `after_ms` after its start, for using too much memory.
@@ -42,9 +47,18 @@ pub struct Fault {
     /// How many times it may still strike; without it, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// When `evict` and `die` strike, in milliseconds after the start.
-    #[serde(default = "soon")]
-    pub after_ms: u64,
+    /// When `evict` and `die` (500) and `exit` (0) strike, in milliseconds after the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u64>,
+    /// Exit code of `exit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+    /// The kubelet's reason of `reject`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Message of `reject`; last words of `exit`, which reach the pod's status only where its container has them taken from the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Its number; only shown.
     #[serde(default)]
     pub id: u64,
@@ -57,17 +71,15 @@ fn always() -> f64 {
     1.0
 }
 
-fn soon() -> u64 {
-    500
-}
+impl Fault {
+    fn of(kind: Kind) -> Self {
+        Self { fault: kind, org: None, probability: always(), count: None, after_ms: None, exit_code: None, reason: None, message: None, id: 0, struck: 0 }
+    }
 
-/// What is in store for one pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Doom {
-    /// What goes wrong.
-    pub kind: Kind,
-    /// How long after the start.
-    pub after: Duration,
+    /// How long after a pod's start it strikes.
+    pub fn after(&self) -> Duration {
+        Duration::from_millis(self.after_ms.unwrap_or(if self.fault == Kind::Exit { 0 } else { 500 }))
+    }
 }
 
 /// The list of faults.
@@ -101,18 +113,23 @@ impl Faults {
         self.list.clear();
     }
 
+    /// Whether a fault that struck a pod is in force still; one of an annotation always is.
+    pub fn holds(&self, fault: &Fault) -> bool {
+        fault.id == 0 || self.list.iter().any(|other| other.id == fault.id)
+    }
+
     /// Draws what is in store for a pod: its annotation, or the first fault that fits and is drawn.
-    pub fn doom(&mut self, pod: &Pod) -> Option<Doom> {
+    pub fn doom(&mut self, pod: &Pod) -> Option<Fault> {
         if let Some(kind) = pod.annotations().get(ANNOTATION) {
             let kind = serde_json::from_value(serde_json::Value::String(kind.clone())).ok()?;
-            return Some(Doom { kind, after: Duration::from_millis(soon()) });
+            return Some(Fault::of(kind));
         }
         let (org, rng) = (pod.labels().get("org"), &mut self.rng);
         let fits = |fault: &Fault| fault.count != Some(0) && fault.org.as_ref().is_none_or(|wanted| org.is_some_and(|org| org.eq_ignore_ascii_case(wanted)));
         let fault = self.list.iter_mut().find(|fault| fits(fault) && rng.f64() < fault.probability)?;
         fault.struck += 1;
         fault.count = fault.count.map(|left| left - 1);
-        Some(Doom { kind: fault.fault, after: Duration::from_millis(fault.after_ms) })
+        Some(fault.clone())
     }
 }
 
@@ -134,13 +151,16 @@ mod tests {
     #[test]
     fn by_annotation_or_by_list() {
         let mut faults = Faults::new(1);
-        assert_eq!(faults.doom(&pod(json!({}))), None);
+        assert!(faults.doom(&pod(json!({}))).is_none());
         let doomed = faults.doom(&pod(json!({ "annotations": { ANNOTATION: "image_pull_error" } }))).unwrap();
-        assert_eq!(doomed.kind, Kind::ImagePullError);
+        assert!(doomed.fault == Kind::ImagePullError && faults.holds(&doomed));
         faults.add(serde_json::from_value(json!({ "fault": "die", "org": "acme", "count": 1, "after_ms": 20 })).unwrap());
-        assert_eq!(faults.doom(&pod(json!({ "labels": { "org": "other" } }))), None);
+        assert!(faults.doom(&pod(json!({ "labels": { "org": "other" } }))).is_none());
         let acme = pod(json!({ "labels": { "org": "Acme" } }));
-        assert_eq!(faults.doom(&acme), Some(Doom { kind: Kind::Die, after: Duration::from_millis(20) }));
-        assert_eq!(faults.doom(&acme), None);
+        let doomed = faults.doom(&acme).unwrap();
+        assert_eq!((doomed.fault, doomed.after()), (Kind::Die, Duration::from_millis(20)));
+        assert!(faults.doom(&acme).is_none() && faults.holds(&doomed), "used up, and in force for the pod that it struck");
+        faults.clear();
+        assert!(!faults.holds(&doomed));
     }
 }

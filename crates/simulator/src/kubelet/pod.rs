@@ -15,15 +15,17 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Kubelet;
-use super::faults::{Doom, Kind, lock};
+use super::faults::{Fault, Kind, lock};
 use super::status::{Stage, is_running, runner_container, status};
 use crate::jit::JitConfig;
-use crate::runner::{self, Ended};
+use crate::runner::{self, Ended, TELLS_TOO_OLD};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(15);
 /// First and longest time between two looks for a secret, doubled each time: a secret that comes 2 s late costs a second, as on a real node.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// First and longest time between two tries to pull an image, doubled each time, as a kubelet has them.
+const PULL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// First and longest time between two tries of a request.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -115,7 +117,7 @@ pub(super) async fn live(kubelet: &Kubelet, pod: &Pod, stop: &CancellationToken)
     let started = Timestamp::now();
     // A pod that ran before this kubelet did: its containers are not to be found any more.
     if is_running(pod) && !stop.is_cancelled() {
-        let lost = Stage::Ended { exit_code: 137, reason: "ContainerStatusUnknown" };
+        let lost = Stage::Ended { exit_code: 137, reason: "ContainerStatusUnknown", words: String::new() };
         count(&kubelet.counts.failed);
         let _ = kubelet.set(pod, lost, started).await;
     } else if let Err(Gone) = start_and_run(kubelet, pod, stop, started).await {
@@ -128,7 +130,10 @@ pub(super) async fn live(kubelet: &Kubelet, pod: &Pod, stop: &CancellationToken)
 
 async fn start_and_run(kubelet: &Kubelet, pod: &Pod, stop: &CancellationToken, started: Timestamp) -> Result<(), Gone> {
     let doom = lock(&kubelet.faults).doom(pod);
-    let prepared = stop.run_until_cancelled(prepare(kubelet, pod, doom, started)).await;
+    if let Some(doom) = doom.as_ref().filter(|doom| doom.fault == Kind::Reject) {
+        return reject(kubelet, pod, doom, started).await;
+    }
+    let prepared = stop.run_until_cancelled(prepare(kubelet, pod, doom.as_ref(), started)).await;
     let jit = match prepared {
         Some(jit) => jit?,
         // Deleted before it started: there is nothing to end.
@@ -136,15 +141,25 @@ async fn start_and_run(kubelet: &Kubelet, pod: &Pod, stop: &CancellationToken, s
     };
     kubelet.set(pod, Stage::Running, started).await?;
     count(&kubelet.counts.started);
-    let stage = run(jit.as_deref(), doom, stop).await;
+    let stage = run(pod, jit.as_deref(), doom.as_ref(), stop).await;
     let well = matches!(stage, Stage::Ended { exit_code: 0, .. });
     count(if well { &kubelet.counts.succeeded } else { &kubelet.counts.failed });
     kubelet.set(pod, stage, started).await
 }
 
+/// Takes the pod and does not admit it.
+async fn reject(kubelet: &Kubelet, pod: &Pod, doom: &Fault, started: Timestamp) -> Result<(), Gone> {
+    kubelet.bind(pod).await;
+    let reason = doom.reason.clone().unwrap_or_else(|| "OutOfcpu".into());
+    let usual = "Pod was rejected: Node didn't have enough resource: cpu, requested: 500, used: 9999600, capacity: 10000000";
+    let message = doom.message.clone().unwrap_or_else(|| usual.into());
+    count(&kubelet.counts.failed);
+    kubelet.set(pod, Stage::Rejected { reason, message }, started).await
+}
+
 /// Everything before the containers run. Returns the JIT configuration, if the pod has one.
-async fn prepare(kubelet: &Kubelet, pod: &Pod, doom: Option<Doom>, started: Timestamp) -> Result<Option<String>, Gone> {
-    let doomed = |kind| doom.is_some_and(|doom| doom.kind == kind);
+async fn prepare(kubelet: &Kubelet, pod: &Pod, doom: Option<&Fault>, started: Timestamp) -> Result<Option<String>, Gone> {
+    let doomed = |kind| doom.is_some_and(|doom| doom.fault == kind);
     if doomed(Kind::Unschedulable) {
         kubelet.set(pod, Stage::Unschedulable, started).await?;
         std::future::pending::<()>().await;
@@ -163,40 +178,61 @@ async fn prepare(kubelet: &Kubelet, pod: &Pod, doom: Option<Doom>, started: Time
         let values = secret.data.into_iter().flatten().filter_map(|(_, value)| String::from_utf8(value.0).ok());
         jit = jit.or_else(|| values.into_iter().find(|value| JitConfig::decode(value).is_ok()));
     }
-    if doomed(Kind::ImagePullError) {
+    if let Some(fault) = doom.filter(|doom| doom.fault == Kind::ImagePullError) {
         kubelet.set(pod, Stage::Waiting("ErrImagePull"), started).await?;
         sleep(Duration::from_secs(1)).await;
         kubelet.set(pod, Stage::Waiting("ImagePullBackOff"), started).await?;
-        std::future::pending::<()>().await;
+        let mut wait = PULL.0;
+        loop {
+            sleep(wait).await;
+            if !lock(&kubelet.faults).holds(fault) {
+                break;
+            }
+            wait = (wait * 2).min(PULL.1);
+        }
     }
     sleep(kubelet.options.start_delay).await;
     Ok(jit)
 }
 
 /// Runs the runner to its end, or to its doom.
-async fn run(jit: Option<&str>, doom: Option<Doom>, stop: &CancellationToken) -> Stage {
+async fn run(pod: &Pod, jit: Option<&str>, doom: Option<&Fault>, stop: &CancellationToken) -> Stage {
+    let ended = |exit_code: u8, words: &str| {
+        let reason = if exit_code == 0 { "Completed" } else { "Error" };
+        Stage::Ended { exit_code, reason, words: words.into() }
+    };
     // A container without a JIT configuration fails at once.
-    let Some(jit) = jit else { return Stage::Ended { exit_code: 1, reason: "Error" } };
+    let Some(jit) = jit else { return ended(1, "") };
+    if let Some(doom) = doom.filter(|doom| doom.fault == Kind::Exit) {
+        sleep(doom.after()).await;
+        return ended(doom.exit_code.unwrap_or(1), doom.message.as_deref().unwrap_or_default());
+    }
     let struck = async {
-        match doom {
-            Some(Doom { kind: kind @ (Kind::Die | Kind::Evict), after }) => {
-                sleep(after).await;
-                kind
+        match doom.filter(|doom| matches!(doom.fault, Kind::Die | Kind::Evict)) {
+            Some(doom) => {
+                sleep(doom.after()).await;
+                doom.fault
             }
-            _ => std::future::pending().await,
+            None => std::future::pending().await,
         }
     };
     tokio::select! {
-        ended = runner::run(jit, stop) => match ended {
+        how = runner::run(jit, stop) => match how {
             // From outside it looks like any container that was told to stop.
             Ended::Stopped => Stage::Killed { reason: "", message: "", exit_code: 143 },
-            ended => Stage::Ended { exit_code: ended.exit_code(), reason: if ended == Ended::Done { "Completed" } else { "Error" } },
+            how => ended(how.exit_code(tells_too_old(pod)), how.words()),
         },
         kind = struck => match kind {
             Kind::Evict => Stage::Killed { reason: "Evicted", message: "The node was low on resource: memory.", exit_code: 137 },
-            _ => Stage::Ended { exit_code: 137, reason: "OOMKilled" },
+            _ => Stage::Ended { exit_code: 137, reason: "OOMKilled", words: String::new() },
         },
     }
+}
+
+/// Whether the runner's container is to tell that it is too old.
+fn tells_too_old(pod: &Pod) -> bool {
+    let container = pod.spec.as_ref().and_then(runner_container);
+    container.into_iter().flat_map(|container| container.env.iter().flatten()).any(|set| set.name == TELLS_TOO_OLD && set.value.as_deref() == Some("1"))
 }
 
 /// Names of the secrets that the pod cannot start without: volumes, and the environment of any container.

@@ -18,6 +18,9 @@ pub mod process;
 pub mod profile;
 mod registry;
 
+/// Environment variable that has the runner's program (2.333.0 and later) end with 7 where GitHub refuses its version; without it the end is 0.
+const TELLS_TOO_OLD: (&str, &str) = ("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1");
+
 /// Everything that a backend is told about a runner, and everything that reconcile needs to adopt one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerSpec {

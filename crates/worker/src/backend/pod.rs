@@ -16,8 +16,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::RunnerSpec;
 use super::profile::{Mode, Profile};
+use super::{RunnerSpec, TELLS_TOO_OLD};
 
 /// Label that every runner's pod and Secret carries, as a selector.
 pub const SELECTOR: &str = "app=jit-runner,app.kubernetes.io/managed-by=jit-runner-manager";
@@ -176,8 +176,8 @@ fn annotations(spec: &RunnerSpec) -> BTreeMap<String, String> {
 }
 
 fn runner(profile: &Profile) -> Container {
-    // The image of GitHub has it set, others may not: TERM reaches the runner, and its exit code (7: too old) becomes the container's.
-    let mut env = vec![env_var("RUNNER_MANUALLY_TRAP_SIG", "1")];
+    // The image of GitHub has the first one set, others may not: TERM reaches the runner, and its exit code becomes the container's.
+    let mut env = vec![env_var("RUNNER_MANUALLY_TRAP_SIG", "1"), env_var(TELLS_TOO_OLD.0, TELLS_TOO_OLD.1)];
     let mut mounts = vec![VolumeMount { read_only: Some(true), ..mount(KEY, SECRET_DIR) }];
     let mut start = START;
     if profile.mode == Mode::Dind {
@@ -198,6 +198,8 @@ fn runner(profile: &Profile) -> Container {
         args: Some(profile.command.clone()),
         env: Some(env),
         volume_mounts: Some(mounts),
+        // What the runner's program printed last stands in the pod's status where it ends with an error. Its log holds no output of jobs.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: Some(profile.resources.clone()),
         // Jobs install packages with sudo, which the runner image allows without a password. Forbidding privilege escalation
         // (no_new_privs) ends sudo, and so does dropping the capabilities that it and apt need (SETUID, CHOWN, DAC_OVERRIDE …). So

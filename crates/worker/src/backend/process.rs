@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::registry::{Entry, Process as Ident, Record, Registry, valid};
-use super::{Backend, BackendError, Change, Observed, RunnerSpec, Stopped};
+use super::{Backend, BackendError, Change, Observed, RunnerSpec, Stopped, TELLS_TOO_OLD};
 
 /// How often the directory is looked at for what other workers did, and for the end of runners whose worker is gone.
 const POLL: Duration = Duration::from_millis(250);
@@ -59,8 +59,9 @@ pub struct Process {
 }
 
 impl Process {
-    /// `command` is run by `/bin/sh -c` with `ACTIONS_RUNNER_INPUT_JITCONFIG`, `RUNNER_NAME`, and of the worker's environment `PATH`, `HOME`,
-    /// `LANG`, `TMPDIR` and `RUNNER_*` (but for what looks like a secret). Whatever else a runner needs, a proxy say, the command sets.
+    /// `command` is run by `/bin/sh -c` with `ACTIONS_RUNNER_INPUT_JITCONFIG`, `ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE`,
+    /// `RUNNER_NAME`, and of the worker's environment `PATH`, `HOME`, `LANG`, `TMPDIR` and `RUNNER_*` (but for what looks like a secret).
+    /// Whatever else a runner needs, a proxy say, the command sets.
     /// It should `exec` the runner, whose exit code then is reported. `dir` holds the records and logs.
     ///
     /// # Errors
@@ -87,6 +88,7 @@ impl Process {
             .args(["-c", GATE, "runner", &self.command])
             .env_clear()
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .env(TELLS_TOO_OLD.0, TELLS_TOO_OLD.1)
             .env("RUNNER_NAME", name)
             .env("ACTIONS_RUNNER_INPUT_JITCONFIG", jit_config.expose_secret())
             .stdin(Stdio::piped())

@@ -109,3 +109,94 @@ fn an_apps_answers_are_as_github_describes_them() {
         }
     }
 }
+
+#[test]
+fn what_a_caller_may_not_do_is_answered_as_github_does() {
+    use jit_github::openapi::{Version, validate_response};
+
+    use crate::github::rights::Right;
+
+    let mut world = world();
+    let job = world.job(&["x"]);
+    world.server.set_installation("org-0001", AppState::Installed, world.now).unwrap();
+    let installed = world.server.rest(
+        &Call {
+            endpoint: Endpoint::OrgInstallation,
+            caller: Caller::App,
+            scope: Some(org()),
+            id: None,
+            path: String::new(),
+            query: HashMap::new(),
+            body: Vec::new().into(),
+        },
+        &world.site,
+        None,
+        world.now,
+    );
+    let installation = Caller::Installation(installed.body.unwrap()["id"].as_u64().unwrap());
+    let repo = || Scope::Repository("org-0001".into(), "app".into());
+    let mut ask = |without: &[Right], caller: &Caller, endpoint, scope: Scope, id| {
+        world.server.set_rights(Some(caller.clone()), Some("Org-0001"), without.iter().copied().collect());
+        let body = json!({ "name": "r", "runner_group_id": 1, "labels": ["x"] }).to_string().into();
+        let call = Call { endpoint, caller: caller.clone(), scope: Some(scope), id, path: "/api/v3/x".into(), query: HashMap::new(), body };
+        world.server.rest(&call, &world.site, None, world.now)
+    };
+    let (token, org_runs, repo_job) = (Caller::Anybody, "/orgs/org-0001/actions/runners", "/repos/org-0001/app/actions/jobs/1");
+    for (without, caller, endpoint, scope, path, status, words) in [
+        (&[Right::Actions][..], &token, Endpoint::GetJob, repo(), repo_job, 403, "Resource not accessible by personal access token"),
+        (&[Right::Actions], &installation, Endpoint::GetJob, repo(), repo_job, 403, "Resource not accessible by integration"),
+        (&[Right::Repositories], &token, Endpoint::GetJob, repo(), repo_job, 404, "Not Found"),
+        (&[Right::Repositories], &token, Endpoint::ListRuns, repo(), "/repos/org-0001/app/actions/runs", 404, "Not Found"),
+        (&[Right::Repositories], &token, Endpoint::GenerateJitconfig, repo(), "/repos/org-0001/app/actions/runners/generate-jitconfig", 404, "Not Found"),
+        (&[Right::Runners], &token, Endpoint::ListRunners, org(), org_runs, 403, "Resource not accessible by personal access token"),
+        (&[Right::Hooks], &token, Endpoint::ListHooks, org(), "/orgs/org-0001/hooks", 403, "Resource not accessible by personal access token"),
+        (&[Right::Owner], &token, Endpoint::ListRunners, org(), org_runs, 404, "Not Found"),
+    ] {
+        let answer = ask(without, caller, endpoint, scope, Some(job));
+        assert_eq!((answer.status, &answer.body.as_ref().unwrap()["message"]), (status, &json!(words)), "{without:?} {path}");
+        for version in Version::ALL {
+            let method = if endpoint == Endpoint::GenerateJitconfig { "POST" } else { "GET" };
+            validate_response(version, method, path, status, answer.body.as_ref()).unwrap();
+        }
+    }
+    // A token that may register runners and not read the repository.
+    assert_eq!(ask(&[Right::Repositories], &token, Endpoint::GenerateJitconfig, org(), None).status, 201);
+    assert_eq!(ask(&[Right::Repositories], &token, Endpoint::ListRepositories, org(), None).body, Some(json!([])));
+    assert_eq!(ask(&[], &token, Endpoint::GetJob, repo(), Some(job)).status, 200, "given back");
+}
+
+#[test]
+fn hooks_by_the_hundred_have_pages() {
+    use super::super::hooks::HookKind;
+
+    let mut world = world();
+    let own = world.server.set_hook("org-0001", None, HookKind::Organization, 249).unwrap();
+    let page = |world: &mut World, page: &str| world.rest(Endpoint::ListHooks, org(), None, Value::Null, &[("per_page", "100"), ("page", page)]);
+    let (first, last) = (page(&mut world, "1"), page(&mut world, "3"));
+    assert_eq!(first.body.unwrap().as_array().unwrap().len(), 100);
+    assert!(first.headers.iter().any(|(name, link)| *name == "link" && link.contains("rel=\"next\"")));
+    let last = last.body.unwrap();
+    assert_eq!((last.as_array().unwrap().len(), last[49]["id"].as_u64()), (50, Some(own)), "one's own is the last");
+    assert_eq!(last[48]["config"]["url"], "http://127.0.0.1:9/none", "the others lead elsewhere");
+}
+
+#[test]
+fn a_runner_that_is_too_old_gets_no_session_and_keeps_its_registration() {
+    use super::super::sessions::Return;
+
+    let mut world = world();
+    let fault = |json: Value| serde_json::from_value(json).unwrap();
+    world.server.faults.add(fault(json!({ "fault": "runner_ends", "org": "org-0001", "count": 1 })));
+    world.server.faults.add(fault(json!({ "fault": "runner_ends", "exit_code": 1, "message": "no libicu", "count": 1 })));
+    let jit = jit(&world.register(org(), "old", &["x"]));
+    let mut refused = || match world.server.connect(&jit, world.now) {
+        Err(Refusal::Ends(Return { code, words })) => (code, words),
+        other => panic!("{other:?}"),
+    };
+    let (code, words) = refused();
+    assert!(code == 7 && words.contains("is deprecated"), "{words}");
+    assert_eq!(refused(), (1, "no libicu".to_owned()));
+    assert!(world.server.connect(&jit, world.now).is_ok(), "the fault is used up");
+    let counts = &world.server.summary().orgs["org-0001"];
+    assert_eq!((counts.registrations, counts.max_registered), (1, 1));
+}
