@@ -28,6 +28,8 @@ pub enum Kind {
     RestCut,
     /// It is carried out, and the answer is no JSON.
     RestGarbage,
+    /// The runners' list is read while runners come and go: a page after the first begins one runner too late.
+    RunnersShift,
     /// A runner never gets a session, however often it tries.
     RunnerNeverConnects,
     /// A runner dies in the middle of its job.
@@ -262,7 +264,7 @@ impl Faults {
         RestFate { delay, outcome }
     }
 
-    /// Draws whether this happens to a runner.
+    /// Draws whether this happens to a runner, or to a list of them.
     pub fn runner(&mut self, rng: &mut Rng, owner: &str, kind: Kind) -> bool {
         self.strike(rng, Occasion { kind, owner, endpoint: None, action: None }).is_some()
     }
