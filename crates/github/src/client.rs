@@ -13,10 +13,10 @@ use crate::app::{App, Who};
 use crate::error::Error;
 use crate::groups::Groups;
 use crate::options::{BuildError, ClientOptions, Login};
-use crate::pages::Runners;
+use crate::pages::{Reading, Runners};
 use crate::scope::{Scope, resource};
 use crate::transport::{Call, Transport};
-use crate::types::{Deletion, JitRequest, JitRunner, Job, Runner};
+use crate::types::{Deletion, JitRequest, JitRunner, Job, Lookup, Runner};
 use crate::words::tidy;
 
 /// A client of one GitHub server with one credential. Clones share connections, cache and counters.
@@ -87,25 +87,34 @@ impl Client {
         Ok(JitRunner { id: runner.id, encoded_jit_config: encoded_jit_config.into() })
     }
 
-    /// The runner of this name (without regard to case), if it is registered: `GET {scope}/actions/runners?name=`.
+    /// Looks for the runner of this name (without regard to case): `GET {scope}/actions/runners?name=`.
     ///
     /// GHES ignores `name` before 3.11, so the answer is searched whatever it holds: one call where the server filters, else up to one
-    /// per 100 runners.
+    /// per 100 runners. A list of several pages is read twice before the runner is called absent, since runners come and go between two
+    /// pages, and push others from one to the next.
     ///
     /// # Errors
     /// As any call.
-    pub async fn find_runner(&self, scope: &Scope, name: &str) -> Result<Option<Runner>, Error> {
-        let mut found = None;
+    pub async fn find_runner(&self, scope: &Scope, name: &str) -> Result<Lookup, Error> {
         let what = format!("runner {name:?} of {scope}");
-        self.each::<Runners>("runners", &what, scope, "runners", &[("name", name)], |runner| {
-            if runner.name.eq_ignore_ascii_case(name) {
-                found = Some(runner);
-                return ControlFlow::Break(());
+        for _ in 0..2 {
+            let mut found = None;
+            let look = |runner: Runner| {
+                if runner.name.eq_ignore_ascii_case(name) {
+                    found = Some(runner);
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            };
+            let reading = self.each::<Runners>("runners", &what, scope, "runners", &[("name", name)], look).await?;
+            match (found, reading) {
+                (Some(runner), _) => return Ok(Lookup::Found(runner)),
+                (None, Reading { complete: false, .. }) => return Ok(Lookup::Unseen),
+                (None, Reading { pages: 1, .. }) => return Ok(Lookup::Absent),
+                (None, _) => {}
             }
-            ControlFlow::Continue(())
-        })
-        .await?;
-        Ok(found)
+        }
+        Ok(Lookup::Absent)
     }
 
     /// All runners registered at this scope itself: `GET {scope}/actions/runners`, one call per 100.

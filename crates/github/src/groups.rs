@@ -97,7 +97,9 @@ impl Client {
         });
         match listed.await {
             Err(Error::NotFound { .. } | Error::Forbidden { .. }) if wants_default => {}
-            listed => listed?,
+            listed => {
+                listed?;
+            }
         }
         let id =
             found.or(wants_default.then_some(DEFAULT_GROUP)).ok_or_else(|| Error::NoSuchGroup { scope: tidy(&scope.to_string()), group: name.to_owned() })?;

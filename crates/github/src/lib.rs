@@ -12,6 +12,9 @@
 //!
 //! Tokens, private keys and JIT configs are [`SecretString`](secrecy::SecretString)s, sent to the API's origin only, and in no error, log or `Debug`.
 //!
+//! Absence is told apart from silence: GitHub answers 404 for what a credential may not see, and a list that changes while it is read may pass an
+//! item over. [`Client::find_runner`] says whether it saw all of the list, [`Client::may_read_runs`] whether a repository's jobs may be read at all.
+//!
 //! Several credentials, each with the owners that it serves, are [`Credentials`].
 //!
 //! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `deliveries`,
@@ -58,4 +61,4 @@ pub use rate::Rate;
 pub use repositories::{Organization, Repository};
 pub use runs::{Run, RunStatus};
 pub use scope::{Scope, ScopeError, api_url_for};
-pub use types::{Deletion, JitRequest, JitRunner, Job, JobStatus, Runner, RunnerStatus};
+pub use types::{Deletion, JitRequest, JitRunner, Job, JobStatus, Lookup, Runner, RunnerStatus};

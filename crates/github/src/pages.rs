@@ -1,7 +1,7 @@
 //! Lists in pages of 100.
 //!
-//! A list that changes while it is read may show an item twice or not at all: being on no page is a hint, not a proof. Items
-//! seen twice are counted once.
+//! A list that changes while it is read may show an item twice or not at all. Items seen twice are counted once, and what was read says
+//! whether it is as many as GitHub counts: else being on no page is no proof of anything.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -47,6 +47,15 @@ impl Page for Runners {
     }
 }
 
+/// What was read of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Calls that it took. A page that holds all of it is one moment of the list; several are several.
+    pub(crate) pages: usize,
+    /// As many items were seen as each page counted. Where some went and others came between two pages, one may still have been passed over.
+    pub(crate) complete: bool,
+}
+
 impl Client {
     /// Shows every item of the list at `{scope}/actions/{list}` to `look`, once, until it breaks.
     pub(crate) async fn each<P: Page>(
@@ -57,8 +66,8 @@ impl Client {
         list: &str,
         query: &[(&str, &str)],
         mut look: impl FnMut(P::Item) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let mut seen = HashSet::new();
+    ) -> Result<Reading, Error> {
+        let (mut seen, mut most) = (HashSet::new(), 0);
         for page in 1..=PAGES {
             let mut call = self.call(endpoint, Method::GET, scope, &["actions", list], what.to_owned())?;
             call.url.query_pairs_mut().extend_pairs(query).append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
@@ -66,15 +75,16 @@ impl Client {
             let linked = answer.next.is_some();
             let (total, items) = answer.json::<P>()?.into_parts();
             let count = items.len();
+            most = total.max(most);
             for item in items {
                 if seen.insert(P::id(&item)) && look(item).is_break() {
-                    return Ok(());
+                    return Ok(Reading { pages: page, complete: false });
                 }
             }
             // GitHub links the next page; a proxy may have dropped that header, and then the count tells.
             let more = linked || (count >= PER_PAGE && (seen.len() as u64) < total);
             if count == 0 || !more {
-                return Ok(());
+                return Ok(Reading { pages: page, complete: seen.len() as u64 >= most });
             }
         }
         Err(Error::Unreadable { what: what.to_owned(), status: 200, why: format!("the list does not end within {PAGES} pages") })

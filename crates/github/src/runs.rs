@@ -77,6 +77,22 @@ impl Client {
         self.page::<_, Runs>(call, page).await
     }
 
+    /// Whether this credential may read a repository's runs, and so its jobs: `GET repos/{owner}/{repo}/actions/runs`. No on 403 and 404.
+    /// Reading them takes the same right as reading one job: "Actions: read" of a GitHub App or a fine-grained token, `repo` of a classic one.
+    ///
+    /// # Errors
+    /// As any call, but 403 that is no limit and 404 are answers here.
+    pub async fn may_read_runs(&self, owner: &str, repo: &str) -> Result<bool, Error> {
+        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
+        let mut call = self.call("runs", Method::GET, &scope, &["actions", "runs"], format!("runs of {scope}"))?;
+        call.url.query_pairs_mut().append_pair("per_page", "1");
+        match self.send(call).await?.success() {
+            Ok(_) => Ok(true),
+            Err(Error::Forbidden { .. } | Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// One page (from 1) of the jobs of a run's latest attempt: `GET repos/{owner}/{repo}/actions/runs/{run}/jobs`.
     ///
     /// # Errors

@@ -58,6 +58,17 @@ pub enum RunnerStatus {
     Other(String),
 }
 
+/// What became of [`Client::find_runner`](crate::Client::find_runner).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is registered.
+    Found(Runner),
+    /// It is not: a page that held the whole list lacks it, or two complete readings of several pages do.
+    Absent,
+    /// It was not seen, and neither was all that GitHub counts: the list changed while it was read.
+    Unseen,
+}
+
 /// What became of [`Client::delete_runner`](crate::Client::delete_runner).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {

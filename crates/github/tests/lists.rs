@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Mock, Reply, Request};
-use jit_github::{Error, JitRequest, Scope};
+use jit_github::{Error, JitRequest, Lookup, Scope};
 use serde_json::{Value, json};
 
 fn acme() -> Scope {
@@ -68,12 +68,13 @@ async fn a_list_that_moves_counts_each_once() {
 #[tokio::test]
 async fn a_runner_is_found_whether_or_not_the_server_filters() {
     let old = Mock::start(|request| Reply::json(200, &page(request, 250))).await;
-    assert_eq!(old.client().find_runner(&acme(), "Runner-222").await.unwrap().unwrap().id, 222);
+    assert_eq!(found(&old, "Runner-222").await, Some(222));
     assert_eq!(old.seen().len(), 3);
     assert_eq!(old.seen()[2].query("name").as_deref(), Some("Runner-222"));
-    assert_eq!(old.client().find_runner(&acme(), "runner-1").await.unwrap().unwrap().id, 1);
+    assert_eq!(found(&old, "runner-1").await, Some(1));
     assert_eq!(old.seen().len(), 4, "it stops where it is found");
-    assert_eq!(old.client().find_runner(&acme(), "runner").await.unwrap(), None);
+    assert_eq!(old.client().find_runner(&acme(), "runner").await.unwrap(), Lookup::Absent);
+    assert_eq!(old.seen().len(), 10, "a list of several pages is read twice before a runner is absent");
 
     let new = Mock::start(|request| {
         let name = request.query("name").unwrap();
@@ -81,9 +82,68 @@ async fn a_runner_is_found_whether_or_not_the_server_filters() {
         Reply::json(200, &json!({"total_count": found.len(), "runners": found}))
     })
     .await;
-    assert_eq!(new.client().find_runner(&acme(), "runner-222").await.unwrap().unwrap().id, 222);
-    assert_eq!(new.client().find_runner(&acme(), "a&name=runner-1").await.unwrap(), None);
+    assert_eq!(found(&new, "runner-222").await, Some(222));
+    assert_eq!(new.client().find_runner(&acme(), "a&name=runner-1").await.unwrap(), Lookup::Absent);
     assert_eq!(new.seen().len(), 2);
+}
+
+async fn found(mock: &Mock, name: &str) -> Option<u64> {
+    match mock.client().find_runner(&acme(), name).await.unwrap() {
+        Lookup::Found(runner) => Some(runner.id),
+        Lookup::Absent | Lookup::Unseen => None,
+    }
+}
+
+/// A server that ignores `name`, with 250 runners. Between its first and its second page, on the readings named, the runner of id 50 goes,
+/// so that no page shows the one of id 101; where `comes`, another is registered at the same moment, so that the count stays as it is.
+async fn shifting(readings: &'static [u64], comes: bool) -> Mock {
+    let calls = AtomicU64::new(0);
+    Mock::start(move |request| {
+        let page: u64 = request.query("page").unwrap().parse().unwrap();
+        let reading = if page == 1 { calls.fetch_add(1, Ordering::Relaxed) + 1 } else { calls.load(Ordering::Relaxed) };
+        let shifted = page > 1 && readings.contains(&reading);
+        let last = if shifted && comes { 251 } else { 250 };
+        let all: Vec<u64> = (1..=last).filter(|id| !(shifted && *id == 50)).collect();
+        let shown: Vec<_> = all.iter().skip((page as usize - 1) * 100).take(100).map(|id| runner(*id)).collect();
+        Reply::json(200, &json!({"total_count": all.len(), "runners": shown}))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_runner_that_pages_pass_over_is_not_absent() {
+    for (readings, comes, pages) in [(&[1_u64][..], false, 3), (&[1][..], true, 5), (&[1, 2][..], false, 3)] {
+        let mock = shifting(readings, comes).await;
+        let lookup = mock.client().find_runner(&acme(), "runner-101").await.unwrap();
+        // A count that does not fit is noticed at once. Where it fits by chance, the second reading sees the runner.
+        match lookup {
+            Lookup::Unseen => assert!(!comes),
+            Lookup::Found(runner) => assert!(comes && runner.id == 101),
+            Lookup::Absent => panic!("it is registered: {readings:?}, {comes}"),
+        }
+        assert_eq!(mock.seen().len(), pages, "{readings:?}, {comes}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_shorter_than_its_count_proves_nothing() {
+    let mock = Mock::always(Reply::json(200, &json!({"total_count": 3, "runners": [runner(1), runner(2)]}))).await;
+    assert_eq!(mock.client().find_runner(&acme(), "runner-9").await.unwrap(), Lookup::Unseen);
+    let empty = Mock::always(Reply::json(200, &json!({"total_count": 0, "runners": []}))).await;
+    assert_eq!(empty.client().find_runner(&acme(), "runner-9").await.unwrap(), Lookup::Absent);
+}
+
+#[tokio::test]
+async fn whether_a_repositorys_jobs_may_be_read_is_told_apart_from_a_failure() {
+    let runs = json!({"total_count": 0, "workflow_runs": []});
+    let cases = [(200, Some(true)), (404, Some(false)), (403, Some(false)), (500, None), (401, None)];
+    for (status, told) in cases {
+        let mock = Mock::always(Reply::json(status, if status == 200 { &runs } else { &Value::Null })).await;
+        assert_eq!(mock.client().may_read_runs("acme", "app").await.ok(), told, "{status}");
+        assert_eq!((mock.seen()[0].path.as_str(), mock.seen()[0].query("per_page").as_deref()), ("/repos/acme/app/actions/runs", Some("1")));
+    }
+    let limited = Reply::json(403, &json!({"message": "API rate limit exceeded"})).with("x-ratelimit-remaining", "0");
+    assert_eq!(Mock::always(limited).await.client().may_read_runs("acme", "app").await.ok(), None, "a limit says nothing of rights");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Mock, Reply, TOKEN};
 use jit_github::openapi::{Version, examples, validate_request, validate_response};
-use jit_github::{Deletion, Error, HookAddress, JitRequest, JobStatus, RunStatus, RunnerStatus, Scope};
+use jit_github::{Deletion, Error, HookAddress, JitRequest, JobStatus, Lookup, RunStatus, RunnerStatus, Scope};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -80,8 +80,9 @@ async fn every_call_is_described_and_every_example_is_read() {
             assert_eq!(runners[1].status, RunnerStatus::Offline);
             assert!(runners[0].labels.contains(&"self-hosted".to_owned()));
 
-            assert_eq!(client.find_runner(&scope, "MAC_runner").await.unwrap().map(|r| r.id), Some(24));
-            assert_eq!(client.find_runner(&scope, "another").await.unwrap(), None);
+            let found = client.find_runner(&scope, "MAC_runner").await.unwrap();
+            assert!(matches!(&found, Lookup::Found(runner) if runner.id == 24), "{found:?}");
+            assert_eq!(client.find_runner(&scope, "another").await.unwrap(), Lookup::Absent);
             assert_eq!(client.delete_runner(&scope, 23).await.unwrap(), Deletion::Deleted);
             assert_eq!(client.runner_group_id(&scope, "default").await.unwrap(), 1);
         }
@@ -115,6 +116,7 @@ async fn what_finds_lost_jobs_is_described_and_every_example_is_read() {
             assert!(client.redeliver(&hook, 12345678).await.unwrap());
         }
         for status in RunStatus::ALL {
+            assert!(client.may_read_runs("octo-user", "hello.world").await.unwrap());
             let runs = client.runs("octo-user", "hello.world", status, 1).await.unwrap();
             assert_eq!((runs.items[0].id, runs.items[0].repository.full_name.as_str()), (30433642, "octocat/Hello-World"));
         }

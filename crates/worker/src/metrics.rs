@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
+use jit_core::ledger::Silence;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -45,6 +46,26 @@ pub struct Redelivered {
     pub action: String,
 }
 
+/// Labels of a question about a job that GitHub did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Unanswered {
+    /// `unreadable` (the credential may not read the job) or `unanswered`.
+    pub why: &'static str,
+}
+
+impl Unanswered {
+    /// The label of this silence.
+    #[must_use]
+    pub fn of(silence: Silence) -> Self {
+        Self {
+            why: match silence {
+                Silence::Unreadable => "unreadable",
+                Silence::Unanswered => "unanswered",
+            },
+        }
+    }
+}
+
 /// A worker's counters.
 #[derive(Clone)]
 pub struct Metrics {
@@ -70,6 +91,8 @@ pub struct Metrics {
     pub provision_seconds: Histogram,
     /// What the checks of Redis's settings find wrong.
     pub redis_findings: Gauge,
+    /// Questions about jobs that GitHub did not answer.
+    pub unanswered: Family<Unanswered, Counter>,
     /// Jobs that the sweep found.
     pub recovered: Family<Recovered, Counter>,
     /// Deliveries that GitHub was asked to repeat.
@@ -97,6 +120,7 @@ impl Metrics {
             completed_jobs: Counter::default(),
             provision_seconds: Histogram::new(buckets),
             redis_findings: Gauge::default(),
+            unanswered: Family::default(),
             recovered: Family::default(),
             redelivered: Family::default(),
             strays_deleted: Counter::default(),
@@ -113,6 +137,7 @@ impl Metrics {
         registry.register("jit_redis_findings", jit_core::redis::check::REDIS_FINDINGS, metrics.redis_findings.clone());
         registry.register("gha_started_jobs", "Jobs that a runner began", metrics.started_jobs.clone());
         registry.register("gha_completed_jobs", "Jobs that are over", metrics.completed_jobs.clone());
+        registry.register("jit_unanswered_questions", "Questions about jobs that GitHub did not answer, by why it did not", metrics.unanswered.clone());
         registry.register("jit_recovered_jobs", "Jobs that the sweep found and the ledger did not know, by their state at GitHub", metrics.recovered.clone());
         registry.register("jit_redelivered", "Failed deliveries that GitHub was asked to repeat", metrics.redelivered.clone());
         registry.register("jit_stray_registrations_deleted", "Registrations deleted that nobody here knew", metrics.strays_deleted.clone());

@@ -2,13 +2,16 @@
 //!
 //! There is one way to remove a runner, whoever wants it gone: at GitHub first, and only when GitHub confirms that it is not registered is
 //! its pod touched. GitHub refuses (422) while a job runs on it, and then the runner lives.
+//!
+//! Absence is not taken for proof. A 404 counts where GitHub shows what would stand beside the thing that is not there: the runners of its scope, the
+//! runs of its repository. Else nothing is removed, and no job is given up.
 
 use futures::{StreamExt, stream};
-use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal};
-use jit_github::{Deletion, JobStatus, Scope};
+use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal, Silence};
+use jit_github::{Client, Deletion, JobStatus, Lookup, Scope};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Worker, backend::Stopped, retry::Pause, step::Step};
+use crate::{Worker, backend::Stopped, metrics::Unanswered, retry::Pause, step::Step};
 
 /// Pieces of each kind that are taken at once.
 const BATCH: u32 = 64;
@@ -53,19 +56,19 @@ fn log(result: Result<(), LedgerError>, what: &str) {
 enum Registration {
     /// Confirmed to be gone.
     Gone(Deregistration),
-    /// Not found by its name; a call that is still under way may make it yet.
+    /// Not found by its name, in complete lists; a call that is still under way may make it yet.
     NotFound,
-    Busy,
+    /// At work; with its id, where a look-up found it.
+    Busy(Option<u64>),
+    /// GitHub does not say.
     Unknown,
 }
 
-async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>) -> Registration {
+/// `looks`: so many complete lists have to lack a runner whose id is not known before it is not found.
+async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>, looks: u32) -> Registration {
     let Ok(scope) = scope.parse::<Scope>() else { return Registration::NotFound };
-    match delete(worker, name, &scope, id).await {
-        Ok(Some(Deletion::Deleted)) => Registration::Gone(Deregistration::Deleted),
-        Ok(Some(Deletion::NotFound)) => Registration::Gone(Deregistration::Absent),
-        Ok(Some(Deletion::Busy)) => Registration::Busy,
-        Ok(None) => Registration::NotFound,
+    match delete(worker, name, &scope, id, looks).await {
+        Ok(registration) => registration,
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "GitHub does not say whether a runner is gone; asked again");
             Registration::Unknown
@@ -73,84 +76,133 @@ async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>) -
     }
 }
 
-/// `None` where no runner of this name is registered.
-async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>) -> Result<Option<Deletion>, jit_github::Error> {
+/// Absence is no proof: GitHub answers 404 too where the credential may not see the scope any more. That it does not know the id counts where it
+/// lists the runners of the scope, and that no list holds the name, where the list was complete.
+async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
     let client = worker.github.of(scope)?.client;
-    let id = match id {
-        Some(id) => Some(id),
-        None => client.find_runner(scope, name).await.step("upkeep.registration_found")?.map(|runner| runner.id),
-    };
-    match id {
-        Some(id) => client.delete_runner(scope, id).await.step("upkeep.registration_deleted").map(Some),
-        None => Ok(None),
+    if let Some(id) = id {
+        match delete_by_id(&client, scope, id).await? {
+            Deletion::Deleted => return Ok(Registration::Gone(Deregistration::Deleted)),
+            Deletion::Busy => return Ok(Registration::Busy(None)),
+            Deletion::NotFound => {}
+        }
     }
+    let looks = if id.is_some() { 1 } else { looks };
+    for _ in 0..looks {
+        match client.find_runner(scope, name).await.step("upkeep.registration_found")? {
+            Lookup::Found(runner) if Some(runner.id) == id => return Ok(Registration::Unknown), // two answers that contradict each other
+            Lookup::Found(runner) => {
+                return Ok(match delete_by_id(&client, scope, runner.id).await? {
+                    Deletion::Deleted => Registration::Gone(Deregistration::Deleted),
+                    Deletion::NotFound => Registration::Gone(Deregistration::Absent),
+                    Deletion::Busy => Registration::Busy(Some(runner.id)),
+                });
+            }
+            Lookup::Unseen if id.is_none() => {
+                tracing::info!(runner.name = name, %scope, "the list of runners changed while it was read, so it proves nothing; read again");
+                return Ok(Registration::Unknown);
+            }
+            Lookup::Unseen | Lookup::Absent => {}
+        }
+    }
+    Ok(if id.is_some() { Registration::Gone(Deregistration::Absent) } else { Registration::NotFound })
+}
+
+async fn delete_by_id(client: &Client, scope: &Scope, id: u64) -> Result<Deletion, jit_github::Error> {
+    client.delete_runner(scope, id).await.step("upkeep.registration_deleted")
 }
 
 async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
     let name = removal.name.as_str();
-    let ask = removal.github_id.is_some() || (removal.uncertain && !removal.deregistered);
-    let registration = if ask { deregister(worker, name, &removal.scope, removal.github_id).await } else { Registration::NotFound };
-    let confirmed = match registration {
-        Registration::Gone(how) => Some(how),
-        Registration::NotFound => None,
-        Registration::Busy => {
+    let ask = !removal.deregistered && (removal.github_id.is_some() || removal.uncertain);
+    let looks = if removal.started { 2 } else { 1 };
+    let registration = if ask { deregister(worker, name, &removal.scope, removal.github_id, looks).await } else { Registration::NotFound };
+    let (confirmed, observation) = match registration {
+        Registration::Busy(id) => {
             tracing::info!(runner.name = name, "a runner that was to be removed is at work, and lives");
-            return worker.ledger.observe(Observation::Busy, name, "").await.step("upkeep.found_busy").map(|_| ());
+            return worker.ledger.observe_busy(name, id).await.step("upkeep.found_busy").map(|_| ());
         }
-        // Its pod is not touched.
-        Registration::Unknown => return worker.ledger.observe(Observation::Postpone, name, "").await.step("upkeep.postponed").map(|_| ()),
+        Registration::Unknown => (None, Observation::Postpone), // its pod is not touched
+        Registration::NotFound => (None, stop(worker, name).await),
+        Registration::Gone(how) => (Some(how), stop(worker, name).await),
     };
-    let observation = match worker.backend.stop(name).await.step("upkeep.pod_stopped") {
+    let why = "removed";
+    let observed = match (confirmed, observation) {
+        (Some(how), _) => worker.ledger.observe_deregistered(observation, name, why, how).await.step("upkeep.removed")?,
+        (None, Observation::Postpone) => worker.ledger.observe(observation, name, why).await.step("upkeep.postponed")?,
+        (None, _) => worker.ledger.observe(observation, name, why).await.step("upkeep.removed_unregistered")?,
+    };
+    if observation != Observation::Postpone {
+        tracing::info!(runner.name = name, runner.state = observed.state, "runner removed");
+    }
+    Ok(())
+}
+
+/// Ends the pod, and says what is to be observed then.
+async fn stop(worker: &Worker, name: &str) -> Observation {
+    match worker.backend.stop(name).await.step("upkeep.pod_stopped") {
         Ok(Stopped::Ending) => Observation::Note, // its slot is freed when it is gone
         Ok(Stopped::Absent) => Observation::Absent,
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "a runner's pod cannot be removed; tried again");
-            return Ok(());
+            Observation::Postpone
         }
-    };
-    let why = "removed";
-    let observed = match confirmed {
-        Some(how) => worker.ledger.observe_deregistered(observation, name, why, how).await.step("upkeep.removed")?,
-        None => worker.ledger.observe(observation, name, why).await.step("upkeep.removed_unregistered")?,
-    };
-    tracing::info!(runner.name = name, runner.state = observed.state, "runner removed");
-    Ok(())
+    }
 }
 
 async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
-    let Some((owner, repo)) = question.repo.split_once('/') else { return Ok(()) };
-    let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
-    let job = match worker.github.of(&scope) {
-        Ok(credential) => credential.client.job(owner, repo, question.job.get()).await.step("upkeep.job_asked"),
-        Err(error) => Err(error),
-    };
-    let answer = match job {
-        Ok(Some(job)) => {
-            let status = match job.status {
-                JobStatus::Queued => AnswerStatus::Queued,
-                JobStatus::InProgress => AnswerStatus::InProgress,
-                JobStatus::Completed => AnswerStatus::Completed,
-                JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => AnswerStatus::Waiting,
-                JobStatus::Other(word) => {
-                    tracing::warn!(job.id = %question.job, status = word, "GitHub gives a job a status that is not known here; asked again");
-                    return Ok(());
-                }
-            };
-            Answer { status, runner: job.runner_name, runner_id: job.runner_id, conclusion: job.conclusion }
+    match what_became_of(worker, question).await {
+        Ok(answer) => {
+            let state = worker.ledger.answer(question, &answer).await.step("upkeep.answered")?;
+            tracing::info!(job.id = %question.job, job.state = state, github = ?answer.status, "GitHub was asked about a job");
         }
-        Ok(None) => Answer { status: AnswerStatus::Missing, runner: None, runner_id: None, conclusion: None },
-        Err(error) => {
-            tracing::warn!(%error, job.id = %question.job, "GitHub does not say what became of a job; asked again");
-            return Ok(());
+        Err(Unsaid(silence, words)) => {
+            worker.metrics.unanswered.get_or_create(&Unanswered::of(silence)).inc();
+            let state = worker.ledger.no_answer(question, silence, &words).await.step("upkeep.unanswered")?;
+            tracing::warn!(job.id = %question.job, job.state = state, why = words, "GitHub does not say what became of a job; asked again");
         }
-    };
-    let state = worker.ledger.answer(question, &answer).await.step("upkeep.answered")?;
-    tracing::info!(job.id = %question.job, job.state = state, github = ?answer.status, "GitHub was asked about a job");
+    }
     Ok(())
 }
 
+/// Why GitHub did not say what became of a job, in words for people.
+struct Unsaid(Silence, String);
+
+async fn what_became_of(worker: &Worker, question: &Question) -> Result<Answer, Unsaid> {
+    let repo = question.repo.as_str();
+    let refused = |error: jit_github::Error| unsaid(repo, &error);
+    let Some((owner, name)) = repo.split_once('/') else { return Err(Unsaid(Silence::Unanswered, format!("{repo:?} is no repository"))) };
+    let scope = Scope::Repository { owner: owner.to_owned(), name: name.to_owned() };
+    let client = worker.github.of(&scope).map_err(refused)?.client;
+    let Some(job) = client.job(owner, name, question.job.get()).await.step("upkeep.job_asked").map_err(refused)? else {
+        // Not there, or not to be seen: the repository's runs tell, which take the same right.
+        if client.may_read_runs(owner, name).await.step("upkeep.repository_asked").map_err(refused)? {
+            return Ok(Answer { status: AnswerStatus::Missing, runner: None, runner_id: None, conclusion: None });
+        }
+        return Err(Unsaid(Silence::Unreadable, format!("cannot be asked about: the credential may not read {repo} (404)")));
+    };
+    let status = match job.status {
+        JobStatus::Queued => AnswerStatus::Queued,
+        JobStatus::InProgress => AnswerStatus::InProgress,
+        JobStatus::Completed => AnswerStatus::Completed,
+        JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => AnswerStatus::Waiting,
+        JobStatus::Other(word) => return Err(Unsaid(Silence::Unanswered, format!("GitHub gives it a status that is not known here: {word}"))),
+    };
+    Ok(Answer { status, runner: job.runner_name, runner_id: job.runner_id, conclusion: job.conclusion })
+}
+
+/// A refusal that holds until somebody gives the right, or a failure that passes.
+fn unsaid(repo: &str, error: &jit_github::Error) -> Unsaid {
+    use jit_github::Error::{Forbidden, NotFound, NotInstalled, NotServed, Suspended};
+    match error {
+        Forbidden { said, .. } => Unsaid(Silence::Unreadable, format!("cannot be asked about: the credential may not read {repo} (403: {said})")),
+        NotFound { .. } | NotInstalled { .. } | NotServed { .. } | Suspended { .. } => Unsaid(Silence::Unreadable, format!("cannot be asked about: {error}")),
+        _ => Unsaid(Silence::Unanswered, format!("GitHub did not say what became of it: {error}")),
+    }
+}
+
 async fn look_up(worker: &Worker, doubt: &Doubt) -> Result<(), LedgerError> {
-    if let Registration::Gone(how) = deregister(worker, &doubt.name, &doubt.scope, doubt.github_id).await {
+    if let Registration::Gone(how) = deregister(worker, &doubt.name, &doubt.scope, doubt.github_id, 1).await {
         if how == Deregistration::Deleted {
             tracing::info!(runner.name = doubt.name, "deleted a registration that was left over");
         }

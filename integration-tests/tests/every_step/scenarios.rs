@@ -130,6 +130,14 @@ impl<'a> Run<'a> {
                 self.github(json!({ "fault": "rest_status", "endpoint": "delete_runner", "status": 500, "count": 1 })).await;
                 self.never_starts().await;
             }
+            "upkeep.repository_asked" => {
+                self.github(json!({ "fault": "rest_status", "endpoint": "get_job", "status": 404, "count": 1 })).await;
+                self.unheard().await;
+            }
+            "upkeep.unanswered" => {
+                self.github(json!({ "fault": "rest_status", "endpoint": "get_job", "status": 500, "count": 1 })).await;
+                self.unheard().await;
+            }
             "upkeep.job_asked" | "upkeep.answered" | "upkeep.doubt_settled" => self.unheard().await,
             "reconcile.stopped" => self.stray_pod().await,
             "recover.app_hook_asked" | "recover.app_hook_read" | "recover.app_hook_noted" | "recover.installations_listed" => self.as_an_app().await,

@@ -24,8 +24,14 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
         Err(_) if refused => Recovery::default(),
         Err(error) => return Err(error.into()),
     };
+    let unreadable = match ctl.ledger.unreadable_repositories().await {
+        Ok(repositories) => repositories,
+        Err(_) if refused => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
     if ctl.is_json() {
         let mut value = serde_json::to_value(&report)?;
+        value["unreadable"] = serde_json::json!(unreadable);
         value["redis"] = serde_json::json!(settings);
         value["recovery"] = serde_json::json!(recovery);
         ctl.json(&value)?;
@@ -35,6 +41,12 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
         }
         for sentence in recovery.sentences() {
             writeln!(ctl.out, "{sentence}")?;
+        }
+        for repo in unreadable {
+            writeln!(
+                ctl.out,
+                "GitHub cannot be asked about jobs of {repo}: give the credential the right \"Actions: read\" there (a classic token: the scope repo)"
+            )?;
         }
         writeln!(ctl.out, "looked at {} organizations, {} live runners, {} jobs that are not over", report.organizations, report.runners, report.jobs)?;
         for finding in &report.findings {

@@ -47,6 +47,14 @@ impl Ledger {
             let why = "not known here: its webhook never came, its labels are not ours, or it has long been over".to_owned();
             return Ok(Explanation { state: "unknown".into(), why, since: None, next: None });
         };
+        let mut explanation = self.explain_known(job, &info).await?;
+        if let Some(words) = info.get("words") {
+            explanation.why = format!("{}; {words}", explanation.why); // when GitHub was last asked about it
+        }
+        Ok(explanation)
+    }
+
+    async fn explain_known(&self, job: JobId, info: &JobInfo) -> Result<Explanation, LedgerError> {
         let text = |name: &str| info.get(name).map_or("", String::as_str);
         let time = |name: &str| info.get(name).and_then(|text| text.parse().ok());
         let state = text("state").to_owned();
@@ -64,7 +72,7 @@ impl Ledger {
                 (format!("{}, so GitHub gives it to no runner of its labels and group; it is tried again", text("reason")), None, asked)
             }
             "in_question" => (format!("{}; GitHub is asked what became of it", text("reason")), None, asked),
-            _ => return self.explain_queued(job, &info).await,
+            _ => return self.explain_queued(job, info).await,
         };
         Ok(Explanation { state, why, since, next })
     }

@@ -29,6 +29,7 @@
 //! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it
 //! quota:ceiling           HASH    how many runners the namespace's quota let in when it last refused one, since, reason
 //! repos:active            ZSET    owner/repo → last seen; 30 days     (what the sweep visits)
+//! repos:unreadable        ZSET    owner/repo whose jobs the credential may not read → when GitHub last said so   (for people)
 //! repos:sweep             ZSET    owner/repo → last seen              (what the sweep has still to visit in this pass; below 0: failures)
 //! recovery                HASH    the sweep's pass and budget, cursor of the rediscovery, counts
 //! owners:rediscover       SET     organizations whose repositories are still to be listed; app:NAME and since:ID, which list organizations

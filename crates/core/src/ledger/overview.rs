@@ -8,6 +8,9 @@ use serde::Serialize;
 use super::{Ledger, LedgerError, recovery::Recovery};
 use crate::event::JobId;
 
+/// A job that may not be read is asked about once a day at least.
+const UNREADABLE_MS: i64 = 2 * 24 * 3_600_000;
+
 /// One organization.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OrgStatus {
@@ -71,6 +74,16 @@ pub fn shown_state(info: &RunnerInfo) -> &str {
 }
 
 impl Ledger {
+    /// Repositories whose jobs GitHub did not let the credential read when it was last asked about one, within the last two days.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn unreadable_repositories(&self) -> Result<Vec<String>, LedgerError> {
+        let since = self.now().await? - UNREADABLE_MS;
+        let mut connection = self.pool().get().await?;
+        Ok(connection.zrangebyscore("repos:unreadable", since, "+inf").await?)
+    }
+
     /// A login as GitHub writes it, or as given where it is unknown.
     ///
     /// # Errors

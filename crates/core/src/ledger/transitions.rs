@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question,
-    Reconciliation, Registration, Reservation, scripts,
+    Reconciliation, Registration, Reservation, Silence, scripts,
 };
 use crate::{config::LimitsSettings, event::JobEvent};
 
@@ -192,6 +192,18 @@ impl Ledger {
         self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why, "deregistered": gone })).await
     }
 
+    /// GitHub refuses to delete the runner since it is at work; a look-up by its name may have told its id.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn observe_busy(&self, runner: &str, github_id: Option<u64>) -> Result<Observed, LedgerError> {
+        let mut args = json!({ "what": Observation::Busy, "runner": runner, "why": "" });
+        if let (Some(id), Some(map)) = (github_id, args.as_object_mut()) {
+            map.insert("github_id".into(), id.to_string().into());
+        }
+        self.run(&scripts::OBSERVED, &args).await
+    }
+
     /// Up to `n` of each kind of work whose time has come, leased for `lease`.
     ///
     /// # Errors
@@ -210,6 +222,15 @@ impl Ledger {
             map.insert("job".into(), json!(question.job));
             map.insert("rev".into(), json!(question.rev));
         }
+        Ok(self.run::<State>(&scripts::ANSWER, &args).await?.state)
+    }
+
+    /// GitHub did not answer a question, and why, in words for people. The job's state afterwards.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn no_answer(&self, question: &Question, silence: Silence, words: &str) -> Result<String, LedgerError> {
+        let args = json!({ "job": question.job, "rev": question.rev, "status": silence, "words": words });
         Ok(self.run::<State>(&scripts::ANSWER, &args).await?.state)
     }
 

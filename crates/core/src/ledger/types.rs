@@ -182,7 +182,7 @@ pub enum Observation {
     Busy,
     /// It is to be removed.
     Remove,
-    /// Its removal has to wait: GitHub does not say whether it works.
+    /// Its removal has to wait: GitHub does not say whether it works, or its pod cannot be ended.
     Postpone,
     /// A consistent read found no pod of this name.
     Absent,
@@ -224,6 +224,8 @@ pub struct Removal {
     pub deregistered: bool,
     /// It may be registered without its id being known: to be looked up by name.
     pub uncertain: bool,
+    /// Its program has started: it may be at work.
+    pub started: bool,
 }
 
 fn id_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
@@ -308,8 +310,18 @@ pub enum AnswerStatus {
     InProgress,
     /// It is over.
     Completed,
-    /// GitHub knows no such job.
+    /// GitHub knows no such job, and shows what it would stand among.
     Missing,
+}
+
+/// Why a question about a job has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Silence {
+    /// The credential may not read the job: GitHub refuses (403), or shows nothing of its repository (404).
+    Unreadable,
+    /// GitHub is away, limits its answers, or answers what cannot be understood.
+    Unanswered,
 }
 
 /// A runner as the backend's consistent list shows it.

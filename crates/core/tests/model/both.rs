@@ -8,7 +8,7 @@ use std::{
 use jit_core::{
     config::LimitsSettings,
     event::JobEvent,
-    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Due, Failure, Listed, Maker, Observation, Question},
+    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Due, Failure, Listed, Maker, Observation, Question, Silence},
 };
 use redis::aio::MultiplexedConnection;
 
@@ -131,10 +131,10 @@ impl World<'_> {
         self.log.push(format!("  {due:?}"));
         let (removals, questions, doubts) = self.model.due(LEASE.as_millis() as i64);
         let told: BTreeMap<_, _> =
-            due.removals.iter().map(|removal| (removal.name.clone(), (removal.github_id, removal.deregistered, removal.uncertain))).collect();
+            due.removals.iter().map(|removal| (removal.name.clone(), (removal.github_id, removal.deregistered, removal.uncertain, removal.started))).collect();
         let of = |name: &Name| {
             let runner = &self.model.runners[name];
-            (name.clone(), (runner.github_id, runner.deregistered, runner.uncertain || runner.claimed_at.is_some()))
+            (name.clone(), (runner.github_id, runner.deregistered, runner.uncertain || runner.claimed_at.is_some(), runner.started_at.is_some()))
         };
         agree("removals", &told, &removals.iter().map(of).collect())?;
         agree("questions", &due.questions.iter().map(|question| question.job.get()).collect::<BTreeSet<_>>(), &questions.into_iter().collect())?;
@@ -151,6 +151,14 @@ impl World<'_> {
         let state = self.ledger().answer(question, answer).await.map_err(text)?;
         let fresh = self.model.jobs.get(&question.job.get()).is_some_and(|job| job.word == word);
         agree("the answered job's state", &state.as_str(), &self.model.answer(question.job.get(), fresh, answer))?;
+        self.check().await
+    }
+
+    pub(super) async fn no_answer(&mut self, question: &Question, word: u64, silence: Silence) -> Checked {
+        self.log.push(format!("{question:?} asked at word {word}: {silence:?}"));
+        let state = self.ledger().no_answer(question, silence, "GitHub says nothing").await.map_err(text)?;
+        let fresh = self.model.jobs.get(&question.job.get()).is_some_and(|job| job.word == word);
+        agree("the job's state without an answer", &state.as_str(), &self.model.no_answer(question.job.get(), fresh, silence))?;
         self.check().await
     }
 

@@ -247,6 +247,21 @@ impl<'a> World<'a> {
                 let runner_id = runner.as_ref().and_then(|name| self.id_of(name, *id));
                 self.answer(&question, word, &Answer { status: *status, runner, runner_id, conclusion: succeeds.then(|| "success".to_owned()) }).await
             }
+            Step::NoAnswer { question, silence } => {
+                let Some((question, word)) = self.asked.iter().rev().nth(usize::from(*question) % self.asked.len().max(1)).cloned() else { return Ok(()) };
+                self.no_answer(&question, word, *silence).await
+            }
+            Step::Silence { after, times, silence } => {
+                for _ in 0..*times {
+                    self.pass(*after);
+                    let due = self.due().await?;
+                    let asked: Vec<_> = self.asked.iter().rev().take(due.questions.len()).cloned().collect();
+                    for (question, word) in asked {
+                        self.no_answer(&question, word, *silence).await?;
+                    }
+                }
+                Ok(())
+            }
             Step::Settle { doubt } => self.settle_doubt(*doubt).await,
             Step::Limits { limits, replace } => {
                 let mut named = BTreeMap::new();

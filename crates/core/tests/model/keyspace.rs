@@ -59,7 +59,7 @@ pub fn in_order(dump: &Dump) -> Dump {
 }
 
 /// Of a job's or a runner's fields, those that decide something.
-const TOLD: [&str; 18] = [
+const TOLD: [&str; 22] = [
     "state",
     "org",
     "class",
@@ -67,6 +67,10 @@ const TOLD: [&str; 18] = [
     "queued_at",
     "runner",
     "missing",
+    "unreadable",
+    "unanswered",
+    "waits",
+    "told_at",
     "job",
     "running_job",
     "github_id",
@@ -93,7 +97,8 @@ pub fn observed(dump: &Dump) -> Keyspace {
     let mut keyspace = Keyspace::new();
     for (key, (expires, content)) in dump {
         let fields: BTreeMap<String, String> = match key.as_str() {
-            "ledger:meta" | "repos:active" | "orgs:parked" | "backoffs:waking" => continue, // what is put aside is told below
+            // What is put aside is told below.
+            "ledger:meta" | "repos:active" | "repos:unreadable" | "orgs:parked" | "backoffs:waking" => continue,
             "orgs:known" => pairs(content).collect(),
             "org_limits" | "orgs:served" | "orgs:credential" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
             "orgs:paused" => pairs(content).map(|(org, pause)| (fold(&org), until(&pause))).collect(),
@@ -274,6 +279,10 @@ impl Model {
                 ("runner", job.runner.clone()),
                 ("missing", (job.missing > 0).then(|| job.missing.to_string())),
                 ("suspect", job.suspect.clone()),
+                ("unreadable", (job.unreadable > 0).then(|| job.unreadable.to_string())),
+                ("unanswered", (job.unanswered > 0).then(|| job.unanswered.to_string())),
+                ("waits", (job.waits > 0).then(|| job.waits.to_string())),
+                ("told_at", (!over).then(|| job.told_at.to_string())),
                 ("misfits", (job.misfits > 0).then(|| job.misfits.to_string())),
                 ("held_until", job.held_until.map(|at| at.to_string())),
                 ("expires", Some(over.to_string())),

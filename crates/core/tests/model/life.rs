@@ -142,8 +142,8 @@ impl Model {
                 if news {
                     let runner = self.runner(name);
                     runner.removal_tries += 1;
-                    let seconds = (1..=runner.removal_tries).fold(1, |wait, _| (wait * 2).min(32));
-                    self.runner(name).deadline = Some(self.now + seconds * 1000);
+                    let wait = (1..=runner.removal_tries).fold(1000, |wait, _| (wait * 2).min(20_000));
+                    self.runner(name).deadline = Some(self.now + wait + self.jitter(name, wait / 4));
                 }
             }
             Observation::Absent => {
@@ -197,8 +197,11 @@ impl Model {
         self.busy(name, Some(job));
         let deadline = self.after("end_timeout");
         let runner = self.runner(name);
-        if runner.runs == Some(job) && runner.stage == Stage::Busy {
-            runner.deadline = Some(deadline);
+        if runner.runs == Some(job) {
+            runner.job_left = true;
+            if runner.stage == Stage::Busy {
+                runner.deadline = Some(deadline);
+            }
         }
     }
 
@@ -336,7 +339,10 @@ impl Model {
             (Stage::Created, Some(started_at), _) if self.now < started_at + idle_timeout => {
                 // Its class's oldest jobs may be over without a word.
                 for (_, job) in self.queued(&runner.class).into_iter().take(self.idle(&runner.class).len()) {
-                    self.ask(job.parse().unwrap(), self.now);
+                    let job: JobNumber = job.parse().unwrap();
+                    if self.jobs[&job].unreadable == 0 {
+                        self.ask(job, self.now);
+                    }
                 }
                 self.runner(name).deadline = Some(started_at + idle_timeout);
             }
@@ -349,7 +355,8 @@ impl Model {
                 self.fails(chain, blow);
                 self.begin_removal(name);
             }
-            (Stage::Busy, _, Some(job)) if self.jobs.get(&job).is_some_and(|job| job.state == JobState::InProgress) => {
+            // Only GitHub's word ends its work: not that the job was given up, or is not known any more.
+            (Stage::Busy, _, Some(job)) if !runner.job_left && self.jobs.get(&job).is_none_or(|job| job.state == JobState::InProgress || job.given_up) => {
                 self.runner(name).deadline = Some(self.after("question_interval"));
             }
             _ => self.begin_removal(name),

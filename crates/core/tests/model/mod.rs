@@ -11,7 +11,7 @@ use jit_core::{
     class::Class,
     config::LimitsSettings,
     event::{Action, JobEvent},
-    ledger::{Answer, AnswerStatus, Needs},
+    ledger::Needs,
 };
 
 pub mod backoff;
@@ -21,6 +21,7 @@ pub mod drive;
 pub mod keyspace;
 pub mod life;
 pub mod operate;
+pub mod questions;
 pub mod rest;
 pub mod steps;
 
@@ -63,10 +64,17 @@ pub struct Job {
     pub runner: Option<Name>,
     /// It ended in success, so that GitHub has removed its runner.
     pub succeeded: bool,
+    /// It was given up without GitHub's word.
+    pub given_up: bool,
     /// When GitHub is asked about it.
     pub ask_at: Option<i64>,
-    /// How often in a row GitHub did not know it.
+    /// How often in a row GitHub did not know it, might not tell, did not answer, said that it waits.
     pub missing: u32,
+    pub unreadable: u32,
+    pub unanswered: u32,
+    pub waits: u32,
+    /// When GitHub last said something of it.
+    pub told_at: i64,
     /// How often it was held back, and until when it is.
     pub misfits: u32,
     /// The runner that ended early, and may have run it.
@@ -115,6 +123,8 @@ pub struct Runner {
     pub github_id: Option<u64>,
     pub uncertain: bool,
     pub deregistered: bool,
+    /// GitHub has said that its job runs on it no more, or is over.
+    pub job_left: bool,
     /// How often its removal was put off.
     pub removal_tries: u32,
     /// GitHub deleted it before it had any job.
@@ -255,6 +265,20 @@ impl Model {
         self.job(job).word = self.words;
     }
 
+    /// GitHub's own word.
+    fn tell(&mut self, job: JobNumber) {
+        self.hear(job);
+        self.job(job).told_at = self.now;
+    }
+
+    /// GitHub told the id of a runner that it is believed about.
+    fn identify(&mut self, name: Option<&Name>, github_id: Option<u64>) {
+        if let Some(name) = name {
+            let runner = self.runner(name);
+            runner.github_id = runner.github_id.or(github_id);
+        }
+    }
+
     /// Asks about a job at `at`, or earlier where that is planned; not while it is held back.
     fn ask(&mut self, job: JobNumber, at: i64) {
         let at = self.jobs[&job].held_until.map_or(at, |until| at.max(until));
@@ -266,7 +290,9 @@ impl Model {
     pub fn event(&mut self, event: &JobEvent, accepted_at: i64) -> &'static str {
         let (id, org) = (event.job.get(), fold(&event.org));
         let runner = self.believed(event.runner.as_ref(), &org, event.runner_id);
+        self.identify(runner.as_ref(), event.runner_id);
         let before = self.jobs.get(&id).map(|job| job.state);
+        let given_up = self.jobs.get(&id).is_some_and(|job| job.given_up);
         let attempts = (self.jobs.get(&id).and_then(|job| job.attempt), event.attempt);
         let (earlier, later) = match attempts {
             (Some(known), Some(told)) => (told < known, told > known),
@@ -275,7 +301,8 @@ impl Model {
         if let (true, Some(state)) = (earlier, before) {
             return state.as_str(); // late: another attempt has begun since
         }
-        let first_word = before.is_none() || (before == Some(JobState::Completed) && later);
+        let back = later || (given_up && event.action != Action::Completed);
+        let first_word = before.is_none() || (before == Some(JobState::Completed) && back);
         let class = event.class.as_ref().map(|class| self.learn_class(class));
         let others = self.jobs.get(&id).is_some_and(|job| job.class.is_none() && job.state != JobState::Completed);
         if first_word {
@@ -292,8 +319,13 @@ impl Model {
                 queued_at: None,
                 runner: None,
                 succeeded: false,
+                given_up: false,
                 ask_at: None,
                 missing: 0,
+                unreadable: 0,
+                unanswered: 0,
+                waits: 0,
+                told_at: self.now,
                 misfits: 0,
                 suspect: None,
                 held_until: None,
@@ -308,13 +340,13 @@ impl Model {
             self.job(id).attempt = event.attempt;
         }
         let state = before.filter(|_| !first_word);
-        if state == Some(JobState::Completed) {
+        if state == Some(JobState::Completed) && !given_up {
             if let (Action::Completed, Some(runner)) = (event.action, runner) {
                 self.ending(&runner, id);
             }
             return "completed";
         }
-        self.hear(id);
+        self.tell(id);
         match (event.action, state) {
             (Action::Queued, None | Some(JobState::Waiting)) => self.queue(id, accepted_at),
             (Action::Queued, Some(JobState::InQuestion)) => self.ask(id, self.now),
@@ -348,69 +380,11 @@ impl Model {
         self.jobs[&id].state.as_str()
     }
 
-    /// GitHub's answer about a job; `fresh` if nothing was learned of it since it was asked.
-    pub fn answer(&mut self, id: JobNumber, fresh: bool, answer: &Answer) -> &'static str {
-        let Some(job) = self.jobs.get(&id) else { return "ignored" };
-        let (state, org, ours) = (job.state, job.org.clone(), job.class.is_some());
-        if state == JobState::Completed {
-            return "completed";
-        }
-        if !fresh {
-            self.ask(id, self.now);
-            return state.as_str();
-        }
-        self.hear(id);
-        let runner = self.believed(answer.runner.as_ref(), &org, answer.runner_id);
-        if answer.status != AnswerStatus::Missing {
-            self.job(id).missing = 0;
-        }
-        match answer.status {
-            // A job of other runners' labels that one of ours had taken: theirs again.
-            AnswerStatus::Queued | AnswerStatus::Waiting if !ours => {
-                self.jobs.remove(&id);
-            }
-            AnswerStatus::Queued => {
-                self.job(id).ask_at = None;
-                if state != JobState::Queued {
-                    self.queue(id, self.now);
-                }
-            }
-            AnswerStatus::Waiting => self.wait(id),
-            AnswerStatus::InProgress => {
-                if state != JobState::InProgress {
-                    self.start(id, answer.runner.as_ref());
-                }
-                if let Some(runner) = &runner {
-                    self.busy(runner, Some(id));
-                }
-                let gone = answer.runner.as_ref().and_then(|name| self.runners.get(name)).is_some_and(|runner| runner.stage == Stage::Gone);
-                self.job(id).ask_at = Some(self.after(if gone { "uncertain_first" } else { "question_interval" }));
-            }
-            AnswerStatus::Completed => {
-                self.complete(id, answer.runner.as_ref(), answer.conclusion.as_deref());
-                if let Some(runner) = runner {
-                    self.ending(&runner, id);
-                }
-            }
-            AnswerStatus::Missing => {
-                self.job(id).missing += 1;
-                let missing = self.job(id).missing;
-                if missing >= 3 {
-                    self.complete(id, None, None);
-                } else {
-                    self.job(id).ask_at = Some(self.now + self.time("uncertain_first") * i64::from(missing));
-                }
-            }
-        }
-        self.settle();
-        self.jobs.get(&id).map_or("ignored", |job| job.state.as_str())
-    }
-
     fn queue(&mut self, id: JobNumber, accepted_at: i64) {
         let job = self.job(id);
         job.state = JobState::Queued;
         job.queued_at = job.queued_at.or(Some(accepted_at));
-        (job.runner, job.held_until) = (None, None);
+        (job.runner, job.held_until, job.waits) = (None, None, 0);
         let again = job.class.clone().filter(|_| job.misfits > 0);
         self.misfits.extend(again);
         self.judge(id, None, true);
@@ -419,7 +393,8 @@ impl Model {
 
     fn wait(&mut self, id: JobNumber) {
         self.judge(id, None, false);
-        let ask_at = self.after("question_interval");
+        self.job(id).waits += 1;
+        let ask_at = self.now + self.seldom(self.jobs[&id].waits);
         let job = self.job(id);
         (job.state, job.ask_at, job.runner, job.held_until) = (JobState::Waiting, Some(ask_at), None, None);
         self.settle();
@@ -430,6 +405,7 @@ impl Model {
         let ask_at = self.after("question_interval");
         let job = self.job(id);
         (job.state, job.ask_at, job.held_until, job.misfits) = (JobState::InProgress, Some(ask_at), None, 0);
+        (job.waits, job.unanswered) = (0, 0);
         job.runner = runner.cloned().or(job.runner.take());
         self.settle();
     }
@@ -439,6 +415,7 @@ impl Model {
         let job = self.job(id);
         job.succeeded = conclusion == Some("success");
         (job.state, job.ask_at, job.missing, job.held_until, job.misfits) = (JobState::Completed, None, 0, None, 0);
+        (job.unreadable, job.unanswered, job.waits, job.given_up) = (0, 0, 0, false);
         job.runner = runner.cloned().or(job.runner.take());
         self.settle();
     }

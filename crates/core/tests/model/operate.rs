@@ -77,6 +77,7 @@ impl Model {
             uncertain: false,
             deregistered: false,
             unused: false,
+            job_left: false,
             removal_tries: 0,
             credential: None,
             without_image: false,
@@ -167,8 +168,7 @@ impl Model {
                     self.started(&seen.name);
                 }
                 Some(_) => {}
-                None if seen.terminating => {}
-                None if seen.ended || seen.spec.is_none() => result.stop.push(seen.name.clone()),
+                None if seen.ended || seen.spec.is_none() => result.stop.extend((!seen.terminating).then(|| seen.name.clone())),
                 None => {
                     self.adopt(seen);
                     result.adopted += 1;
@@ -194,13 +194,10 @@ impl Model {
         self.known.entry(fold(&spec.org)).or_insert_with(|| spec.org.clone());
         self.sequence += 1;
         let now = self.now;
-        let runner = Runner {
-            created_at: Some(now),
-            started_at: Some(now),
-            uncertain: true,
-            deadline: Some(self.after("idle_check")),
-            ..self.new_runner(Stage::Created, class, spec.job.get())
-        };
+        // One whose deletion is under way counts until it is gone, and serves nobody.
+        let (stage, deadline) = if seen.terminating { (Stage::Removing, now) } else { (Stage::Created, self.after("idle_check")) };
+        let runner =
+            Runner { created_at: Some(now), started_at: Some(now), uncertain: true, deadline: Some(deadline), ..self.new_runner(stage, class, spec.job.get()) };
         self.runners.insert(seen.name.clone(), runner);
         self.settle();
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jit_core::{
     event::Action,
-    ledger::{AnswerStatus, BackOff, Deregistration, Growth, Hold, Needs, Observation, Registration, Subject},
+    ledger::{AnswerStatus, BackOff, Deregistration, Growth, Hold, Needs, Observation, Registration, Silence, Subject},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -127,6 +127,16 @@ pub enum Step {
         runner: Option<Who>,
         id: GithubId,
         succeeds: bool,
+    },
+    /// One of these questions gets no answer; or, as in `Upkeep`, none does that is due.
+    NoAnswer {
+        question: u8,
+        silence: Silence,
+    },
+    Silence {
+        after: i64,
+        times: u8,
+        silence: Silence,
     },
     Settle {
         doubt: u8,
@@ -297,6 +307,10 @@ fn status() -> impl Strategy<Value = AnswerStatus> {
     select(vec![Queued, Waiting, InProgress, Completed, Missing, Missing])
 }
 
+fn silence() -> impl Strategy<Value = Silence> {
+    select(vec![Silence::Unreadable, Silence::Unanswered])
+}
+
 fn asking() -> impl Strategy<Value = Step> {
     let removal = select(vec![Observation::Busy, Observation::Absent, Observation::Absent, Observation::Postpone]);
     prop_oneof![
@@ -304,6 +318,8 @@ fn asking() -> impl Strategy<Value = Step> {
         3 => (select(TIMES.to_vec()), 1..5_u8, status(), removal).prop_map(|(after, times, status, what)| Step::Upkeep { after, times, status, what }),
         4 => (0..6_u8, status(), runner(), github_id(), any::<bool>())
             .prop_map(|(question, status, runner, id, succeeds)| Step::Answer { question, status, runner, id, succeeds }),
+        1 => (0..6_u8, silence()).prop_map(|(question, silence)| Step::NoAnswer { question, silence }),
+        2 => (select(TIMES.to_vec()), 1..10_u8, silence()).prop_map(|(after, times, silence)| Step::Silence { after, times, silence }),
         1 => any::<u8>().prop_map(|doubt| Step::Settle { doubt }),
     ]
 }

@@ -60,9 +60,14 @@ impl Page {
         self.size
     }
 
+    /// How many items the pages before it hold.
+    pub(super) fn from(&self) -> usize {
+        (self.number - 1).saturating_mul(self.size)
+    }
+
     /// The part of a list that it shows.
     pub(super) fn slice<'a, T>(&self, all: &'a [T]) -> &'a [T] {
-        let from = (self.number - 1).saturating_mul(self.size).min(all.len());
+        let from = self.from().min(all.len());
         &all[from..(from + self.size).min(all.len())]
     }
 

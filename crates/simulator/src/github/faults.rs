@@ -28,6 +28,8 @@ pub enum Kind {
     RestCut,
     /// It is carried out, and the answer is no JSON.
     RestGarbage,
+    /// The runners' list is read while runners come and go: a page after the first begins one runner too late.
+    RunnersShift,
     /// A runner never gets a session, however often it tries.
     RunnerNeverConnects,
     /// A runner's listener ends with `exit_code` (7: too old for GitHub) and the words `message` each time that it wants a session.
@@ -273,7 +275,7 @@ impl Faults {
         RestFate { delay, outcome }
     }
 
-    /// Draws whether this happens to a runner.
+    /// Draws whether this happens to a runner, or to a list of them.
     pub fn runner(&mut self, rng: &mut Rng, scope: &Scope, kind: Kind) -> Option<Fault> {
         self.strike(rng, Occasion { kind, owner: scope.owner(), repo: scope.repo(), endpoint: None, action: None })
     }

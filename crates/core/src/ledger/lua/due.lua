@@ -31,6 +31,12 @@ local function stayed_idle(name, class)
   return 'it did not fit: it stayed idle while its class had jobs'
 end
 
+-- Whether GitHub itself has said that a runner's job does not run any more. That we know nothing of it, or have given it up, ends no runner at work.
+local function has_left(key, job)
+  local state, conclusion = fields('job:' .. job .. ':info', 'state', 'conclusion')
+  return call('HEXISTS', key, 'job_done_at') == 1 or (state and state ~= 'in_progress' and conclusion ~= 'gone')
+end
+
 local function overdue(name, state)
   local key = 'runner:' .. name .. ':info'
   local started_at, class, detail, job, profile, org, claimed_at =
@@ -44,7 +50,7 @@ local function overdue(name, state)
     return 'it did not start in time' .. (detail and ': ' .. detail or '')
   end
   if state == 'busy' then
-    if not job or job_state(job) ~= 'in_progress' then return 'it did not end after its job' end
+    if not job or has_left(key, job) then return 'it did not end after its job' end
     deadline(name, now + setting('question_interval')) -- at work still, as far as is known; its job is asked about
     return nil
   end
@@ -54,7 +60,9 @@ local function overdue(name, state)
     if not asked[class] then
       asked[class] = true
       local idle = call('SCARD', 'class:' .. class .. ':idle')
-      for _, job in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do ask(job, now) end
+      for _, job in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do
+        if call('HEXISTS', 'job:' .. job .. ':info', 'unreadable') == 0 then ask(job, now) end -- else it is asked about at its own time
+      end
     end
     deadline(name, idle_until)
     return nil
@@ -71,11 +79,12 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'L
     local why = overdue(name, state)
     if why then begin_removal(name, why) end
   end
-  local scope, github_id, uncertain, deregistered, registering = fields(key, 'scope', 'github_id', 'uncertain', 'deregistered', 'claimed_at')
+  local scope, github_id, uncertain, deregistered, registering, started_at =
+    fields(key, 'scope', 'github_id', 'uncertain', 'deregistered', 'claimed_at', 'started_at')
   if call('HGET', key, 'state') == 'removing' then
     deadline(name, now + args.lease)
     removals[#removals + 1] = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
-      uncertain = (uncertain or registering) and true or false }
+      uncertain = (uncertain or registering) and true or false, started = started_at and true or false }
   end
 end
 

@@ -1,16 +1,18 @@
 -- queued, waiting, in_progress, completed: one event about one job, at GitHub's word. Late, doubled and reordered events settle alike.
+-- GitHub's word wins over a guess of ours: a job that was given up (conclusion `gone`) comes back.
 --
 -- args: kind, job, org, repo, ours, class, scope, group, profile, labels, attempt, accepted_at, runner, runner_id, conclusion
 
 local org = known(args.org)
 local job, kind = args.job, args.kind
-local state, attempt, class = fields('job:' .. job .. ':info', 'state', 'attempt', 'class')
+local state, attempt, class, conclusion = fields('job:' .. job .. ':info', 'state', 'attempt', 'class', 'conclusion')
 local runner = believed(args.runner, org, args.runner_id) and args.runner or nil
 
--- Of an earlier attempt: late. Of a later one: a job that is over comes back.
+-- Of an earlier attempt: late. Of a later one, or of a job that was given up without GitHub's word: a job that is over comes back.
 local attempts = attempt and args.attempt and tonumber(args.attempt) - tonumber(attempt) or 0
 if attempts < 0 then return cjson.encode({ state = state }) end
-local again = state == 'completed' and attempts > 0
+local given_up = state == 'completed' and conclusion == 'gone'
+local again = state == 'completed' and (attempts > 0 or (given_up and kind ~= 'completed'))
 
 if not state or again then
   -- The jobs of other runners' labels pass through an enterprise's webhook too: they leave no trace unless a runner of ours took one.
@@ -23,11 +25,11 @@ elseif state ~= 'completed' and args.ours and not class then
 elseif attempts > 0 then
   call('HSET', 'job:' .. job .. ':info', 'attempt', args.attempt)
 end
-if state == 'completed' then
+if state == 'completed' and not given_up then
   if kind == 'completed' and runner then ending(runner, job) end
   return cjson.encode({ state = 'completed' })
 end
-heard(job)
+told(job)
 
 if kind == 'queued' then
   if not state or state == 'waiting' then

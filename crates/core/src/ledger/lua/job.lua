@@ -1,6 +1,7 @@
 -- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every transition, fourth part.
 
 local MISFIT_CAP = 6 -- times `misfit_hold`: 10 minutes, doubling to an hour
+local SELDOM_CAP = 24 -- times `question_interval`: an hour, doubling to a day
 local FIELDS = { 'repo', 'class', 'scope', 'group', 'profile', 'labels', 'attempt' }
 
 local function job_state(job)
@@ -27,6 +28,17 @@ local function judge(job, runner, queued)
   drop_probes(suspect)
 end
 
+-- GitHub's own word of a job, a webhook's or an answer's: it holds until GitHub has another, or does not keep the job for so long.
+local function told(job)
+  heard(job)
+  call('HSET', 'job:' .. job .. ':info', 'told_at', now)
+end
+
+-- How long to wait before GitHub is asked for the `times`th time about what does not change: twice as long each time.
+local function seldom(times)
+  return math.min(2 ^ (times - 1), SELDOM_CAP) * setting('question_interval')
+end
+
 -- Writes what is known of a job for the first time; `org` is its canonical login.
 local function remember_job(job, org, of)
   local key = 'job:' .. job .. ':info'
@@ -51,7 +63,7 @@ local function queue(job)
   local org, class, scope, group, profile, labels, queued_at = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'queued_at')
   queued_at = tonumber(queued_at) or args.accepted_at or now
   call('HSET', key, 'state', 'queued', 'queued_at', queued_at)
-  call('HDEL', key, 'reason', 'runner', 'started_at', 'held_until')
+  call('HDEL', key, 'reason', 'runner', 'started_at', 'held_until', 'waits')
   ensure_class(class, { org = org, scope = scope, group = group, profile = profile, labels = labels })
   if call('HEXISTS', key, 'misfits') == 1 then call('HSET', 'class:' .. class .. ':info', 'misfit', now) end -- it may have been forgotten meanwhile
   call('ZADD', 'class:' .. class .. ':queued', queued_at, job)
@@ -60,13 +72,14 @@ local function queue(job)
   refresh_class(class)
 end
 
--- A job that waits for an approval is no demand; GitHub is asked about it from time to time.
+-- A job that waits for an approval is no demand; GitHub is asked about it, ever more seldom.
 local function wait(job)
   unqueue(job)
   judge(job)
-  call('HSET', 'job:' .. job .. ':info', 'state', 'waiting', 'reason', 'GitHub holds it for an approval')
-  call('HDEL', 'job:' .. job .. ':info', 'runner', 'started_at', 'held_until')
-  call('ZADD', 'jobs:questions', now + setting('question_interval'), job)
+  local key = 'job:' .. job .. ':info'
+  call('HSET', key, 'state', 'waiting', 'reason', 'GitHub holds it for an approval')
+  call('HDEL', key, 'runner', 'started_at', 'held_until')
+  call('ZADD', 'jobs:questions', now + seldom(call('HINCRBY', key, 'waits', 1)), job)
 end
 
 local function start(job, runner)
@@ -74,7 +87,7 @@ local function start(job, runner)
   judge(job, runner)
   local key = 'job:' .. job .. ':info'
   call('HSET', key, 'state', 'in_progress', 'started_at', now)
-  call('HDEL', key, 'reason', 'held_until', 'misfits')
+  call('HDEL', key, 'reason', 'held_until', 'misfits', 'waits', 'unanswered', 'words')
   if runner then call('HSET', key, 'runner', runner) end
   call('ZADD', 'jobs:questions', now + setting('question_interval'), job)
 end
@@ -98,7 +111,7 @@ local function complete(job, runner, conclusion)
   call('ZREM', 'jobs:questions', job)
   call('HSET', key, 'state', 'completed', 'completed_at', now, 'conclusion', conclusion or 'unknown')
   if runner then call('HSET', key, 'runner', runner) end
-  call('HDEL', key, 'reason', 'missing', 'rev', 'scope', 'group', 'labels', 'held_until', 'misfits')
+  call('HDEL', key, 'reason', 'missing', 'rev', 'scope', 'group', 'labels', 'held_until', 'misfits', 'waits', 'told_at', 'unreadable', 'unanswered', 'words')
   local ttl = setting('tombstone_ttl')
   call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS) -- a ledger that lost its configuration forgets no end either
 end

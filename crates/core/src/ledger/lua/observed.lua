@@ -1,7 +1,7 @@
 -- started, note, release, rejected, outdated, busy, remove, postpone, absent: what was seen of a runner, or is wanted of it.
 --
 -- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
---       before it had any job, or `absent`)
+--       before it had any job, or `absent`), github_id (where a look-up by name found it)
 
 local key = 'runner:' .. args.runner .. ':info'
 local state = call('HGET', key, 'state')
@@ -10,6 +10,7 @@ if not state or state == 'gone' then return cjson.encode({ state = state or 'unk
 local changed = true
 if args.deregistered then call('HSET', key, 'deregistered', 1) end
 if args.deregistered == 'deleted' then call('HSET', key, 'unused', 1) end
+if args.github_id then call('HSETNX', key, 'github_id', args.github_id) end
 if args.what == 'started' then
   changed = started(args.runner)
 elseif args.what == 'note' then
@@ -31,9 +32,12 @@ elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and li
   deadline(args.runner, now + setting('busy_recheck'))
 elseif args.what == 'remove' then
   changed = begin_removal(args.runner, args.why)
-elseif args.what == 'postpone' then -- GitHub does not say: again after 2, 4, … 32 s
+elseif args.what == 'postpone' then -- GitHub does not say, or its pod cannot be ended: again after 2, 4, … 20 s and up to a quarter more
   changed = state == 'removing'
-  if changed then deadline(args.runner, now + 1000 * 2 ^ math.min(call('HINCRBY', key, 'removal_tries', 1), 5)) end
+  if changed then
+    local wait = math.min(1000 * 2 ^ math.min(call('HINCRBY', key, 'removal_tries', 1), 5), 20000)
+    deadline(args.runner, now + wait + jitter(args.runner, wait / 4))
+  end
 elseif args.what == 'absent' then -- no such pod, says a consistent read; a create that is still in flight may make it yet
   local hold_until = tonumber(call('HGET', key, 'hold_until'))
   if state == 'reserved' then

@@ -1,7 +1,7 @@
 -- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and opens the epoch gate in the last.
 --
 -- Releases what was created before the list began and is not in it; never a reservation, whose pod may be on its way. Adopts what the
--- ledger does not know. Sets the mirrors and the order of the organizations anew from what admission trusts.
+-- ledger does not know: as idle, or as one that is removed where its deletion is under way, since it counts until it is gone. Sets the mirrors and the order of the organizations anew from what admission trusts.
 --
 -- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running, terminating, spec, class}]),
 --       missing (live runners, by their names, that are not in the list), recount (begin | go on), open, seen (the highest epoch, as a number, that the
@@ -24,18 +24,23 @@ for _, seen in ipairs(args.runners or {}) do
     end
   elseif seen.ended or not seen.spec then
     if not seen.terminating then stop[#stop + 1] = name end
-  elseif not seen.terminating then
+  else
     local spec = seen.spec
     local org = learn(spec.org)
     spec.org = org
     call('HSET', key, 'org', org, 'class', seen.class, 'scope', spec.scope, 'group', spec.group, 'profile', spec.profile, 'labels', spec.labels,
-      'job', spec.job, 'state', 'created', 'fence', call('HINCRBY', 'ledger:meta', 'sequence', 1), 'reserved_at', now, 'created_at', now,
+      'job', spec.job, 'state', seen.terminating and 'removing' or 'created', 'fence', call('HINCRBY', 'ledger:meta', 'sequence', 1), 'reserved_at', now, 'created_at', now,
       'started_at', now, 'adopted_at', now, 'uncertain', 1)
     call('SADD', 'org:' .. org .. ':runners', name)
     call('SADD', 'runners:live', name)
-    ensure_class(seen.class, spec)
-    call('SADD', 'class:' .. seen.class .. ':idle', name)
-    deadline(name, now + setting('idle_check'))
+    if seen.terminating then
+      call('HSET', key, 'removing_at', now, 'why', 'its deletion was under way')
+      deadline(name, now)
+    else
+      ensure_class(seen.class, spec)
+      call('SADD', 'class:' .. seen.class .. ':idle', name)
+      deadline(name, now + setting('idle_check'))
+    end
     mirror(org)
     refresh_class(seen.class)
     adopted = adopted + 1

@@ -9,6 +9,13 @@ local function deadline(name, at)
   call('ZADD', 'runners:deadlines', at, name)
 end
 
+-- 0 to `most` ms, another for each `what` and each time: what failed together does not come again together.
+local function jitter(what, most)
+  local sum = 0
+  for i = 1, #what do sum = sum + string.byte(what, i) end
+  return (now + 7919 * sum) % (most + 1)
+end
+
 -- Asks GitHub about a job at `at`, or earlier if that was planned already; not before its time where it is held back.
 local function ask(job, at)
   local held_until = call('HGET', 'job:' .. job .. ':info', 'held_until')
@@ -109,9 +116,11 @@ local function meant(name, org, github_id)
   return not (its_id and github_id and its_id ~= github_id)
 end
 
--- The runner that an event names, if it is ours, live and meant.
+-- The runner that an event names, if it is ours, live and meant. GitHub's id of it is kept where none was known: of one that was adopted.
 local function believed(name, org, github_id)
-  return name and call('SISMEMBER', 'runners:live', name) == 1 and meant(name, org, github_id)
+  if not (name and call('SISMEMBER', 'runners:live', name) == 1 and meant(name, org, github_id)) then return false end
+  if github_id then call('HSETNX', 'runner:' .. name .. ':info', 'github_id', github_id) end
+  return true
 end
 
 -- Its program runs: it is idle from now on, and its class is one that starts. False where that was known.

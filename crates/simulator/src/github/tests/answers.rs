@@ -200,3 +200,23 @@ fn a_runner_that_is_too_old_gets_no_session_and_keeps_its_registration() {
     let counts = &world.server.summary().orgs["org-0001"];
     assert_eq!((counts.registrations, counts.max_registered), (1, 1));
 }
+
+#[test]
+fn a_list_of_runners_ignores_the_name_on_an_old_server_and_shifts_while_it_is_read() {
+    let mut world = world_of(Settings { server_version: "3.10.12".into(), ..Settings::default() });
+    for number in 0..5 {
+        world.register(org(), &format!("r-{number}"), &["x"]);
+    }
+    let mut names = |page: &str| {
+        let body = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("name", "r-4"), ("per_page", "2"), ("page", page)]).body.unwrap();
+        assert_eq!(body["total_count"], 5);
+        body["runners"].as_array().unwrap().iter().map(|runner| runner["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("1"), ["r-0", "r-1"]);
+    world.server.faults.add(serde_json::from_value(json!({ "fault": "runners_shift", "count": 1 })).unwrap());
+    let mut names = |page: &str| {
+        let body = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("per_page", "2"), ("page", page)]).body.unwrap();
+        body["runners"].as_array().unwrap().iter().map(|runner| runner["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!([names("1"), names("2"), names("2")], [["r-0", "r-1"], ["r-3", "r-4"], ["r-2", "r-3"]]);
+}
