@@ -28,7 +28,7 @@ MUTANTS = [
     ("a new epoch is later than any that was seen", "reconcile.lua", "if epoch then seconds = math.max(seconds, tonumber(epoch, 36) + 1) end", ""),
     ("the deadline sweep", "due.lua", "    if why then begin_removal(name, why) end\n", ""),
     ("the tombstone", "job.lua", "  call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS)", "  call('DEL', key)"),
-    ("the tombstone is final", "event.lua", "if state == 'completed' then\n", "if false then\n"),
+    ("the tombstone is final", "event.lua", "if state == 'completed' and not given_up then\n", "if false then\n"),
     ("the tombstone expires", "job.lua", "  call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS)", "  local _ = ttl"),
     ("an event of an earlier attempt is late", "event.lua", "if attempts < 0 then return", "if false then return"),
     ("the limit of an organization", "demand.lua", "if running < limit and maximum > 0", "if maximum > 0"),
