@@ -7,7 +7,13 @@ use redis::Script;
 macro_rules! script {
     ($name:ident, $body:literal) => {
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(include_str!("lua/demand.lua"), include_str!("lua/runner.lua"), include_str!("lua/job.lua"), include_str!($body)))
+            Script::new(concat!(
+                include_str!("lua/demand.lua"),
+                include_str!("lua/held.lua"),
+                include_str!("lua/runner.lua"),
+                include_str!("lua/job.lua"),
+                include_str!($body)
+            ))
         });
     };
 }
@@ -24,3 +30,4 @@ script!(CONFIGURE, "lua/configure.lua");
 script!(RECONCILE, "lua/reconcile.lua");
 script!(RECOVERY, "lua/recovery.lua");
 script!(BUDGET, "lua/budget.lua");
+script!(CALLS, "lua/calls.lua");
