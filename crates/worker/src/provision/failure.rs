@@ -26,7 +26,8 @@ pub(super) fn registration_failure(error: &jit_github::Error, asked: bool, organ
     let (subject, first, most) = match error.backs_off() {
         BackOff::Class => (Subject::Class, secs(30), secs(1800)),
         BackOff::Organization => (Subject::Org, organization, secs(1800)),
-        BackOff::Credential => (Subject::Credential, secs(30), secs(300)),
+        // A credential that is refused is held by its calls, which grow the wait; here it is what was never sent.
+        BackOff::Credential => (Subject::Credential, secs(25), secs(25)),
         BackOff::All => (Subject::Global, secs(2), secs(30)),
     };
     let first = error.retry_after().map_or(first, |said| said.max(secs(1)));

@@ -40,7 +40,7 @@ impl Place {
 
     pub(super) fn failure(&self, error: &jit_github::Error, asked: bool, organization: Duration) -> Failure {
         let mut failure = registration_failure(error, asked, organization);
-        if matches!(error, jit_github::Error::PrimaryLimit { .. }) && self.is_one_installations(&self.scope) {
+        if matches!(error, jit_github::Error::PrimaryLimit { .. } | jit_github::Error::Held { .. }) && self.is_one_installations(&self.scope) {
             failure.back_off = failure.back_off.map(|(_, first, most)| (Subject::Org, first, most));
         }
         failure
