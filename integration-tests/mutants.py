@@ -88,6 +88,16 @@ MUTANTS = [
     ("an old image holds back its profile", "observed.lua", "  fails({ 'profile:' .. profile },", "  local _ = (function() end)({ 'profile:' .. profile },"),
     ("an image that cannot be pulled holds back its profile", "due.lua", "detail and NO_IMAGE", "nil and NO_IMAGE"),
     ("a back-off doubles", "backoff.lua", "how.delay * 2 ^ doublings", "how.delay"),
+    ("a limit of GitHub's holds all calls of its account", "held.lua", "if at and at > now and", "if at and at > now + 1e15 and"),
+    ("a limit that is met again cuts nothing short", "calls.lua", "math.max(now + wait, tonumber(call('HGET', key, 'until')) or 0)", "now + wait"),
+    ("a credential that is refused is tried ever more seldom", "calls.lua", "REFUSED_MS * 2 ^ math.min(call('HINCRBY', key, 'late', 1), 10)", "REFUSED_MS"),
+    ("after a hold one call goes first", "calls.lua", "if probe and tonumber(probe) > now then", "if false then"),
+    ("an hour that is used up holds", "calls.lua", "and tonumber(remaining) <= (tonumber(spent) or 0) then", "and false then"),
+    ("so many calls at once", "calls.lua", "if call('ZCARD', under_way) >= args.at_once then", "if false then"),
+    ("a dead worker's calls end", "calls.lua", "  call('ZREMRANGEBYSCORE', under_way, '-inf', now)\n", ""),
+    ("points of a minute", "calls.lua", "  if over then return (over + MINUTE) * 1000 end", ""),
+    ("what GitHub holds back is not handed out", "due.lua", "  if not till then return nil end", "  if true then return nil end"),
+    ("a new credential lifts what holds", "budget.lua", "do call('DEL', 'credential:' .. account .. ':limited') end", "do end"),
     ("a pause holds", "demand.lua", " and call('HEXISTS', 'orgs:paused', org) == 0", ""),
 ]
 
@@ -118,7 +128,7 @@ def main() -> int:
 
 def tests() -> list[str]:
     """Names of the tests that fail: the stories first, and the property test where they all pass."""
-    for names in (["--test", "ledger", "--test", "rules", "--test", "brakes", "--test", "absence"], ["--test", "properties"]):
+    for names in (["--test", "ledger", "--test", "rules", "--test", "brakes", "--test", "absence", "--test", "budget", "--test", "calls"], ["--test", "properties"]):
         run = subprocess.run(
             ["cargo", "test", "--quiet", "-p", "jit-core", *names, "--no-fail-fast"],
             cwd=COPY / "tree", env={**os.environ, "CARGO_TARGET_DIR": str(COPY / "build"), "PROPTEST_MAX_SHRINK_ITERS": "0"},

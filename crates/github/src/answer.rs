@@ -45,10 +45,30 @@ impl Answer {
         })
     }
 
+    /// GitHub's message and documentation address.
+    fn said(&self) -> String {
+        clean(&said(&self.body), &self.token)
+    }
+
+    /// The call, its status and GitHub's words, for people.
+    pub(crate) fn words(&self) -> String {
+        format!("{}: GitHub answered {}: {}", self.what, self.status, self.said())
+    }
+
+    /// Which limit refused it, if any did.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        self.rate.limit(self.status, &self.said())
+    }
+
+    /// After several wrong logins GitHub refuses right ones too, for a while, with this text.
+    pub(crate) fn is_locked_out(&self) -> bool {
+        self.status == 403 && self.said().to_ascii_lowercase().contains("maximum number of login attempts")
+    }
+
     fn into_error(self) -> Error {
-        let Self { what, makes_runner, token, status, rate, body, .. } = self;
-        let said = clean(&said(&body), &token);
-        match rate.limit(status, &said) {
+        let (said, limit, locked_out) = (self.said(), self.limit(), self.is_locked_out());
+        let Self { what, makes_runner, status, rate, .. } = self;
+        match limit {
             Some(Limit::Registrations) => {
                 return Error::RegistrationLimit { what, said, retry_after: rate.wait() };
             }
@@ -63,8 +83,7 @@ impl Answer {
         match status {
             400 | 422 => Error::Invalid { what, said },
             401 => Error::Unauthorized { what, said },
-            // After several wrong logins GitHub refuses right ones too, for a while, with this text.
-            403 if said.to_ascii_lowercase().contains("maximum number of login attempts") => Error::Unauthorized { what, said },
+            403 if locked_out => Error::Unauthorized { what, said },
             403 => Error::Forbidden { what, said },
             404 => Error::NotFound { what, said },
             409 if makes_runner => Error::NameTaken { what, said },

@@ -166,13 +166,17 @@ impl App {
             self.drop_token(account, &token);
             tracing::info!(owner = account.name(), "GitHub does not accept an installation's token any more; fetching another");
             let token = self.token(http, &call.what, account).await?;
-            http.send(call, &token).await?
+            let answer = http.send(call, &token).await?;
+            http.last_word(&Who::Installation(account.clone()), &answer).await;
+            answer
         } else {
             answer
         };
         if answer.status == 403 && suspended(&answer) {
             self.drop_token(account, &answer.token);
-            return Err(Error::Suspended { what: answer.what, owner: tidy(account.name()) });
+            let error = Error::Suspended { what: answer.what, owner: tidy(account.name()) };
+            http.refused(&Who::Installation(account.clone()), error.to_string()).await;
+            return Err(error);
         }
         Ok(answer)
     }
@@ -188,10 +192,9 @@ impl App {
         self.drop_jwt();
         let again = self.jwt(http, &call.what)?;
         let time = (again.offset - signed.offset).abs() > TIME_MATTERS;
-        if !time && again.key.expose_secret() == signed.key.expose_secret() {
-            return Ok(answer);
-        }
-        http.send(call, &again.token).await
+        let answer = if time || again.key.expose_secret() != signed.key.expose_secret() { http.send(call, &again.token).await? } else { answer };
+        http.last_word(&Who::App, &answer).await;
+        Ok(answer)
     }
 
     fn jwt(&self, http: &Transport, what: &str) -> Result<Signed, Error> {
@@ -276,6 +279,9 @@ impl App {
         // Removed and installed again, it has another id.
         if known.is_some() && matches!(fetched, Err(Error::NotInstalled { .. })) {
             fetched = self.look_up_and_issue(http, what, account).await;
+        }
+        if let Err(error @ (Error::NotInstalled { .. } | Error::Suspended { .. })) = &fetched {
+            http.refused(&Who::Installation(account.clone()), error.to_string()).await;
         }
         let mut state = slot.state();
         state.fetches += 1;

@@ -197,7 +197,12 @@ impl Client {
                 Who::Installation(account) => app.send(http, call, &account).await,
                 Who::App => app.send_as_app(http, call).await,
             },
-            (None, Login::Token(token)) => http.send(call, &token()).await,
+            (None, Login::Token(token)) => {
+                let who = call.who.clone();
+                let answer = http.send(call, &token()).await?;
+                http.last_word(&who, &answer).await;
+                Ok(answer)
+            }
             (None, Login::App(_)) => unreachable!("an App's login makes an App"),
         }
     }

@@ -50,6 +50,16 @@ pub enum Error {
         /// Why.
         cause: Box<Error>,
     },
+    /// A limit, or a refusal of the credential, that GitHub told of before still holds, or it is not this call's turn: nothing was sent.
+    #[error("{what}: not sent: {why}")]
+    Held {
+        /// The call and its target.
+        what: String,
+        /// What was said then.
+        why: String,
+        /// Until it may be sent.
+        retry_after: Duration,
+    },
     /// No credential serves this owner: nothing was sent.
     #[error("no credential serves {owner}: name it among the owners of one in {source_of_credentials}")]
     NotServed {
@@ -216,7 +226,7 @@ impl Error {
             | Self::Refused { .. } => BackOff::Organization,
             // What GitHub does not take of a request for a token, no class can mend.
             Self::NoToken { cause, .. } => cause.backs_off().max(BackOff::Organization),
-            Self::Unauthorized { .. } | Self::PrimaryLimit { .. } | Self::SecondaryLimit { .. } => BackOff::Credential,
+            Self::Unauthorized { .. } | Self::PrimaryLimit { .. } | Self::SecondaryLimit { .. } | Self::Held { .. } => BackOff::Credential,
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::Interrupted { .. }
@@ -230,9 +240,10 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::PrimaryLimit { retry_after, .. } | Self::SecondaryLimit { retry_after, .. } | Self::RegistrationLimit { retry_after, .. } => {
-                Some(*retry_after)
-            }
+            Self::PrimaryLimit { retry_after, .. }
+            | Self::SecondaryLimit { retry_after, .. }
+            | Self::RegistrationLimit { retry_after, .. }
+            | Self::Held { retry_after, .. } => Some(*retry_after),
             Self::NoToken { cause, .. } => cause.retry_after(),
             Self::Server { retry_after, .. } => *retry_after,
             _ => None,
@@ -242,7 +253,10 @@ impl Error {
     /// Whether the call itself went out to GitHub: else it counts nowhere.
     #[must_use]
     pub fn sent(&self) -> bool {
-        !matches!(self, Self::NotServed { .. } | Self::NotInstalled { .. } | Self::NoToken { .. } | Self::Unreachable { .. } | Self::NoSuchGroup { .. })
+        !matches!(
+            self,
+            Self::NotServed { .. } | Self::NotInstalled { .. } | Self::NoToken { .. } | Self::Unreachable { .. } | Self::NoSuchGroup { .. } | Self::Held { .. }
+        )
     }
 
     /// Whether GitHub may have done what was asked: what a call registered under a name has then to be looked up and deleted.

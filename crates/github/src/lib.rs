@@ -18,7 +18,7 @@
 //! Several credentials, each with the owners that it serves, are [`Credentials`].
 //!
 //! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `deliveries`,
-//! `runs` and `repositories` what finds jobs whose webhook never came, `transport` one request, `answer`, `rate`, `words`
+//! `runs` and `repositories` what finds jobs whose webhook never came, `transport` one request, `gate` whether it may be sent, `answer`, `rate`, `words`
 //! and `error` what a refusal means, `types` what is sent and received. With the feature `openapi-validation`, `openapi` holds requests and
 //! answers against GitHub's own description; the tests of this crate and of the simulator use it.
 
@@ -31,6 +31,7 @@ mod clock;
 mod credentials;
 mod deliveries;
 mod error;
+mod gate;
 mod groups;
 mod installations;
 mod jwt;
@@ -53,6 +54,7 @@ pub use clock::Clock;
 pub use credentials::{Credential, Credentials, EVERYBODY};
 pub use deliveries::{Deliveries, Delivery, Hook, HookAddress};
 pub use error::{BackOff, Error};
+pub use gate::{Answering, Caller, Ending, Gate, NotNow, Outgoing};
 pub use installations::{Installation, InstalledAt};
 pub use jwt::{KeyError, check_private_key};
 pub use options::{BuildError, ClientOptions, Login, OnRate, OnResponse, Token};

@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::app::AppLogin;
 use crate::clock::Clock;
+use crate::gate::Gate;
 use crate::rate::Rate;
 
 /// Gives the token for the next call; asked once a call, so a token file that was read again takes effect at once.
@@ -57,6 +58,8 @@ pub struct ClientOptions {
     pub on_response: Option<OnResponse>,
     /// A hook for whoever keeps GitHub's limits.
     pub on_rate: Option<OnRate>,
+    /// Asked before each request; without one, each is sent at once.
+    pub gate: Option<Arc<dyn Gate>>,
     /// The local clock; tests have their own.
     pub clock: Clock,
 }
@@ -80,6 +83,7 @@ impl ClientOptions {
             connect_timeout: Duration::from_secs(5),
             on_response: None,
             on_rate: None,
+            gate: None,
             clock: Arc::new(Timestamp::now),
         }
     }

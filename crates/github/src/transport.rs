@@ -16,6 +16,7 @@ use crate::answer::Answer;
 use crate::app::Who;
 use crate::clock::GithubTime;
 use crate::error::Error;
+use crate::gate::{Caller, Ending, NotNow, Outgoing};
 use crate::options::{BuildError, ClientOptions};
 use crate::rate::{RateHeaders, Remaining};
 use crate::words::clean;
@@ -125,8 +126,39 @@ impl Transport {
         self.remaining.last()
     }
 
-    /// Sends `call` with `token` and reads the answer, whatever its status. An error says that there is none.
+    /// Sends `call` with `token`, where the gate lets it, and reads the answer, whatever its status. An error says that there is none.
     pub(crate) async fn send(&self, call: Call, token: &SecretString) -> Result<Answer, Error> {
+        let Some(gate) = &self.options.gate else { return self.exchange(call, token).await };
+        let who = self.caller(&call.who);
+        let request = Outgoing { endpoint: call.endpoint, writes: call.method != Method::GET, timeout: call.timeout, who };
+        let number = match gate.enter(&request).await {
+            Ok(number) => number,
+            Err(NotNow { wait, why }) => return Err(Error::Held { what: call.what, why, retry_after: wait }),
+        };
+        let result = self.exchange(call, token).await;
+        gate.leave(&request, number, Ending::of(&result)).await;
+        result
+    }
+
+    fn caller(&self, who: &Who) -> Caller {
+        Caller::of(who, self.options.login.is_app())
+    }
+
+    /// An answer is the last word on whom it was asked as: the gate is told of a refusal.
+    pub(crate) async fn last_word(&self, who: &Who, answer: &Answer) {
+        if answer.status == 401 {
+            self.refused(who, answer.words()).await;
+        }
+    }
+
+    /// Tells the gate that GitHub refuses whom calls are made as.
+    pub(crate) async fn refused(&self, who: &Who, why: String) {
+        if let Some(gate) = &self.options.gate {
+            gate.refused(&self.caller(who), why).await;
+        }
+    }
+
+    async fn exchange(&self, call: Call, token: &SecretString) -> Result<Answer, Error> {
         let Call { endpoint, what, method, mut url, body, timeout, makes_runner, secret, who } = call;
         let token = token.clone();
         let authorization = bearer(&token)

@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::{
     Worker,
+    calls::Calls,
     config::Settings,
     metrics::{Call, Metrics},
     provision::NO_CREDENTIAL,
@@ -35,6 +36,7 @@ struct Maker {
     ca_pem: Option<Vec<u8>>,
     metrics: Metrics,
     rates: Rates,
+    calls: Calls,
 }
 
 impl Maker {
@@ -51,6 +53,7 @@ impl Maker {
             requests.get_or_create(&Call { endpoint: endpoint.to_owned(), status }).inc();
         }));
         options.on_rate = Some(self.rates.hook(&of.name));
+        options.gate = Some(self.calls.gate(&of.name));
         Client::new(options)
     }
 }
@@ -81,7 +84,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When one cannot be made whatever GitHub answers.
-    pub fn new(settings: &Settings, metrics: &Metrics, rates: &Rates) -> Result<(Self, Credentials), BuildError> {
+    pub fn new(settings: &Settings, metrics: &Metrics, rates: &Rates, calls: &Calls) -> Result<(Self, Credentials), BuildError> {
         let CredentialsSettings { list, source, file } = settings.credentials.clone();
         let maker = Maker {
             api_url: settings.api_url.clone(),
@@ -89,6 +92,7 @@ impl Keeper {
             ca_pem: settings.ca_pem.clone(),
             metrics: metrics.clone(),
             rates: rates.clone(),
+            calls: calls.clone(),
         };
         let made: Result<Vec<_>, _> = list.iter().map(|of| Ok(Credential::new(&of.name, &of.owners, maker.client(of)?))).collect();
         let credentials = Credentials::new(source, made?);

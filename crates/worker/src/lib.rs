@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 pub mod admission;
 pub mod backend;
+pub mod calls;
 pub mod config;
 pub mod credentials;
 pub mod intake;

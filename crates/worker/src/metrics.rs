@@ -18,6 +18,13 @@ pub struct Call {
     pub status: u16,
 }
 
+/// Labels of a call of GitHub that was not made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Held {
+    /// Name of the call.
+    pub endpoint: &'static str,
+}
+
 /// Labels of what belongs to a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CredentialLabel {
@@ -71,6 +78,8 @@ impl Unanswered {
 pub struct Metrics {
     /// Calls of GitHub.
     pub github_requests: Family<Call, Counter>,
+    /// Calls of GitHub that were not made, since a limit of GitHub's holds them back.
+    pub github_held: Family<Held, Counter>,
     /// Calls that GitHub still allows in this hour, as it last said.
     pub github_remaining: Family<CredentialLabel, Gauge>,
     /// Runners made.
@@ -110,6 +119,7 @@ impl Metrics {
         let buckets = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0];
         let metrics = Self {
             github_requests: Family::default(),
+            github_held: Family::default(),
             github_remaining: Family::default(),
             created: Counter::default(),
             failed: Family::default(),
@@ -128,6 +138,7 @@ impl Metrics {
         };
         let mut registry = Registry::default();
         registry.register("github_api_requests", "Calls of GitHub's API", metrics.github_requests.clone());
+        registry.register("github_api_requests_held", "Calls of GitHub's API that a limit of GitHub's holds back", metrics.github_held.clone());
         registry.register("github_api_rate_limit_remaining", "Calls that GitHub still allows, as it last said", metrics.github_remaining.clone());
         registry.register("runner_jobs_created", "Runners made", metrics.created.clone());
         registry.register("runner_provision_failures", "Runners that could not be made, by the step that failed", metrics.failed.clone());

@@ -15,6 +15,7 @@ use crate::{
     Worker,
     admission::Admitter,
     backend::{Backend, kubernetes::Kubernetes, process::Process},
+    calls::Calls,
     config::{BackendSettings, Settings},
     credentials::Keeper,
     intake, maintenance,
@@ -42,11 +43,12 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     tokio::task::yield_now().await;
 
     let ledger = Ledger::new(connect::pool(&settings.redis)?);
-    let rates = Rates::default();
-    let (keeper, github) = Keeper::new(&settings, &metrics, &rates)?;
+    let (id, rates) = (process::identity(), Rates::default());
+    let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
+    let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;
     let Some(backend) = connect_backend(&settings.backend, &stop).await? else { return Ok(()) };
     let worker = Arc::new(Worker {
-        id: process::identity(),
+        id,
         ledger,
         limits: settings.limits.clone(),
         redis: settings.redis.clone(),

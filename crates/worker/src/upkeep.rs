@@ -36,8 +36,11 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
 async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
     loop {
         let due = worker.ledger.due(BATCH, worker.pace.lease).await.step_if("upkeep.leased", |due| due.as_ref().is_ok_and(|due| !due.is_empty()))?;
-        if due.is_empty() || stop.is_cancelled() {
-            return Ok(());
+        match due.is_empty() {
+            _ if stop.is_cancelled() => return Ok(()),
+            true if due.held == 0 => return Ok(()),
+            true => continue, // behind what GitHub holds back there may be work of others
+            false => {}
         }
         stream::iter(due.removals).for_each_concurrent(AT_ONCE, |removal| async move { log(remove(worker, &removal).await, &removal.name) }).await;
         stream::iter(due.questions).for_each_concurrent(AT_ONCE, |question| async move { log(ask(worker, &question).await, &question.repo) }).await;

@@ -95,6 +95,8 @@ struct Answer {
     limit: u64,
     #[serde(default)]
     left: u64,
+    #[serde(default)]
+    why: String,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -105,6 +107,8 @@ enum Over {
     Points,
     Hour,
     Spare,
+    /// GitHub has told of a limit, or refuses the credential.
+    Held,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -140,11 +144,12 @@ impl Ledger {
     pub async fn spend_registration(&self, credential: &str, scope: &str, runner: &str, budget: &Budget) -> Result<Spending, LedgerError> {
         let mut args = windows("registration", credential, scope, runner, budget);
         args["reserve"] = RESERVE.into();
-        let Answer { wait, over, limit, left } = self.run(&scripts::BUDGET, &args).await?;
+        let Answer { wait, over, limit, left, why: said } = self.run(&scripts::BUDGET, &args).await?;
         if wait == 0 {
             return Ok(Spending::Allowed);
         }
         let (whose, why) = match over {
+            Over::Held => (Whose::Credential, said),
             Over::Registrations => (
                 Whose::Scope,
                 format!("{scope} has had its {} registrations of 5 minutes, and GitHub allows no more (GITHUB_REGISTRATION_LIMIT)", budget.registrations),

@@ -79,6 +79,7 @@ use std::sync::{
 use serde::{Serialize, de::DeserializeOwned};
 
 mod budget;
+mod calls;
 mod doctor;
 mod explain;
 mod lists;
@@ -89,6 +90,7 @@ mod transitions;
 mod types;
 
 pub use budget::{Budget, RESERVE, RateWord, Spare, Spending, Whose};
+pub use calls::{AT_ONCE, CallOf, Ended, Entering, Turn};
 pub use doctor::{Finding, Report};
 pub use explain::Explanation;
 pub use lists::{JOB_STATES, Listing, RUNNER_STATES};

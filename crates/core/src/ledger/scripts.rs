@@ -10,6 +10,7 @@ macro_rules! script {
             Script::new(concat!(
                 include_str!("lua/demand.lua"),
                 include_str!("lua/backoff.lua"),
+                include_str!("lua/held.lua"),
                 include_str!("lua/runner.lua"),
                 include_str!("lua/job.lua"),
                 include_str!($body)
@@ -30,3 +31,4 @@ script!(CONFIGURE, "lua/configure.lua");
 script!(RECONCILE, "lua/reconcile.lua");
 script!(RECOVERY, "lua/recovery.lua");
 script!(BUDGET, "lua/budget.lua");
+script!(CALLS, "lua/calls.lua");

@@ -265,6 +265,8 @@ pub struct Due {
     pub questions: Vec<Question>,
     /// Registrations to look up and delete.
     pub registrations: Vec<Doubt>,
+    /// What was due, and was put off since GitHub holds it back.
+    pub held: u32,
 }
 
 impl Due {

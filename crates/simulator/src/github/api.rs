@@ -108,6 +108,13 @@ impl Server {
         answer
     }
 
+    /// A call has come, or its answer is about to go.
+    pub fn under_way(&mut self, begins: bool) {
+        let counters = &mut self.counters;
+        counters.rest_under_way = if begins { counters.rest_under_way + 1 } else { counters.rest_under_way.saturating_sub(1) };
+        counters.rest_most_at_once = counters.rest_most_at_once.max(counters.rest_under_way);
+    }
+
     /// Carries a call out. `fault` is what will be done to its answer, for the log.
     pub fn rest(&mut self, call: &Call, site: &Site, fault: Option<&'static str>, now: Ms) -> Answer {
         if let Some(answer) = self.refuses(call).or_else(|| self.forbids(call)) {

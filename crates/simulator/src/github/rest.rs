@@ -79,7 +79,10 @@ fn route(endpoint: Endpoint) -> MethodRouter<Shared> {
             Err(answer) => return respond(answer, &app.site.version),
         };
         match call(endpoint, caller, &params, uri.path().to_owned(), query, body) {
-            Some(call) => carry_out(&app, &call).await,
+            Some(call) => {
+                let _under_way = UnderWay::begin(&app);
+                carry_out(&app, &call).await
+            }
             None => respond(Answer::not_found(), &app.site.version),
         }
     };
@@ -87,6 +90,22 @@ fn route(endpoint: Endpoint) -> MethodRouter<Shared> {
         Endpoint::GenerateJitconfig | Endpoint::Redeliver | Endpoint::AccessTokens => post(handler),
         Endpoint::DeleteRunner => delete(handler),
         _ => get(handler),
+    }
+}
+
+/// A call that has not been answered, and whose caller has not gone.
+struct UnderWay(Shared);
+
+impl UnderWay {
+    fn begin(app: &Shared) -> Self {
+        app.with(|server, _| server.under_way(true));
+        Self(app.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.with(|server, _| server.under_way(false));
     }
 }
 

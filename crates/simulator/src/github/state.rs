@@ -93,6 +93,8 @@ pub(super) struct Counters {
     pub(super) jit_unneeded: u64,
     pub(super) rest_calls: u64,
     pub(super) rest_limited: u64,
+    pub(super) rest_under_way: u64,
+    pub(super) rest_most_at_once: u64,
     pub(super) app_tokens: u64,
     pub(super) runners_connected: u64,
     pub(super) runners_removed_unused: u64,

@@ -84,6 +84,8 @@ pub struct RunnerCounts {
     pub rest_calls: u64,
     /// Of them, refused because of a limit.
     pub rest_limited: u64,
+    /// The most of them at once.
+    pub rest_most_at_once: u64,
     /// Tokens given to installations of the App.
     pub app_tokens: u64,
 }
@@ -215,6 +217,7 @@ impl Server {
                 removed_unused: counters.runners_removed_unused,
                 rest_calls: counters.rest_calls,
                 rest_limited: counters.rest_limited,
+                rest_most_at_once: counters.rest_most_at_once,
                 app_tokens: counters.app_tokens,
             },
             latency: Latencies {

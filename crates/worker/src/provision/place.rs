@@ -40,13 +40,13 @@ impl Place {
 
     pub(super) fn failure(&self, error: &jit_github::Error, spec: &RunnerSpec, asked: bool, organization: Duration) -> Failure {
         let failure = registration_failure(error, &self.scope, &spec.org, asked, organization);
-        let limit = match error {
-            jit_github::Error::PrimaryLimit { retry_after, .. } => Some((self.holds(Whose::Credential, spec), *retry_after)),
-            jit_github::Error::RegistrationLimit { retry_after, .. } => Some((self.holds(Whose::Scope, spec), *retry_after)),
+        let whose = match error {
+            jit_github::Error::PrimaryLimit { .. } | jit_github::Error::Held { .. } => Some(Whose::Credential),
+            jit_github::Error::RegistrationLimit { .. } => Some(Whose::Scope),
             _ => None,
         };
-        let back_off: Option<BackOff> = limit.map(|(chain, wait)| named(chain, wait.max(Duration::from_secs(1))));
-        Failure { back_off: back_off.or(failure.back_off), ..failure }
+        let limit = whose.and_then(|whose| Some(named(self.holds(whose, spec), error.retry_after()?.max(Duration::from_secs(1)))));
+        Failure { back_off: limit.or(failure.back_off), ..failure }
     }
 
     /// Whether this credential still serves here. What is refused to one that was replaced meanwhile holds back nobody.

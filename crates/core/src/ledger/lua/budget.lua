@@ -54,6 +54,9 @@ if args.what == 'said' then
   call('PEXPIRE', rate, reset - now + MINUTE_MS)
   return cjson.encode({})
 elseif args.what == 'registration' then
+  local name, owner = string.match(args.credential, '^([^/]*)/?(.*)$')
+  local till, why = held_back(name, owner ~= '' and owner or nil)
+  if till then return cjson.encode({ wait = till - now, over = 'held', why = why }) end
   local answer = {}
   local function hold(over, till)
     if till and till > (answer.till or 0) then answer = { over = over, till = till } end
@@ -89,6 +92,9 @@ elseif args.what == 'renew' then
     lift('org:' .. org)
   end
   lift('credential:' .. args.credential)
+  local held = 'credential:' .. args.credential .. ':held'
+  for _, account in ipairs(call('SMEMBERS', held)) do call('DEL', 'credential:' .. account .. ':limited') end
+  call('DEL', held)
   return cjson.encode({})
 elseif args.what == 'spare' then
   local limit, left, reset = hour()

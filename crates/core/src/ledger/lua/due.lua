@@ -1,5 +1,5 @@
 -- due(n, lease): the work whose time has come, leased to the caller for `lease` ms: runners to remove, jobs to ask GitHub about,
--- registrations to look up. What is not finished by then is handed out again.
+-- registrations to look up. What is not finished by then is handed out again. What GitHub holds back is not handed out: it is due later.
 --
 -- args: n (of each kind), lease
 
@@ -7,7 +7,10 @@ local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
 -- What a pod says whose image cannot be had: no class of its profile gets one that starts.
 local NO_IMAGE = { ImagePullBackOff = true, ErrImagePull = true, ErrImageNeverPull = true, InvalidImageName = true }
 
-local removals, questions, registrations = {}, {}, {}
+-- Work that GitHub holds back is looked at again after this time at the latest.
+local RECHECK_MS = 60000
+
+local removals, questions, registrations, held = {}, {}, {}, 0
 local asked = {} -- classes whose oldest jobs this call has asked about: once is enough for all their idle runners
 
 -- A runner that had no work for `idle_timeout`. Where its class has demand, it does not fit: GitHub does not match the two, whatever we believe.
@@ -70,6 +73,21 @@ local function overdue(name, state)
   return stayed_idle(name, class)
 end
 
+-- When work of an organization that needs GitHub's answer at this owner is looked at again, where a limit or a refusal of GitHub's holds it
+-- back: a while after the end of that, each at its own time, and after a minute in any case, since a new credential lifts it. Nil where none does.
+local function later(org, owner, what)
+  local credential = org and call('HGET', 'orgs:credential', org)
+  local till = credential and held_back(credential, owner)
+  if not till then return nil end
+  held = held + 1
+  local wait = math.min(till - now, RECHECK_MS)
+  return now + wait + math.ceil(wait * 0.1 * tonumber(string.sub(redis.sha1hex(what), 1, 4), 16) / 65535)
+end
+
+local function owner_of(scope)
+  return string.match(scope, '^%a+/([^/]+)')
+end
+
 for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'LIMIT', 0, args.n)) do
   local key = 'runner:' .. name .. ':info'
   local state = call('HGET', key, 'state')
@@ -79,9 +97,14 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'L
     local why = overdue(name, state)
     if why then begin_removal(name, why) end
   end
-  local scope, github_id, uncertain, deregistered, registering, started_at =
-    fields(key, 'scope', 'github_id', 'uncertain', 'deregistered', 'claimed_at', 'started_at')
-  if call('HGET', key, 'state') == 'removing' then
+  local scope, github_id, uncertain, deregistered, registering, started_at, org =
+    fields(key, 'scope', 'github_id', 'uncertain', 'deregistered', 'claimed_at', 'started_at', 'org')
+  local asks = github_id or ((uncertain or registering) and not deregistered)
+  local removing = call('HGET', key, 'state') == 'removing'
+  local at = removing and asks and later(org, owner_of(scope), name)
+  if at then
+    deadline(name, at)
+  elseif removing then
     deadline(name, now + args.lease)
     removals[#removals + 1] = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
       uncertain = (uncertain or registering) and true or false, started = started_at and true or false }
@@ -89,23 +112,26 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'L
 end
 
 for _, job in ipairs(call('ZRANGEBYSCORE', 'jobs:questions', '-inf', now, 'LIMIT', 0, args.n)) do
-  local repo, rev, state = fields('job:' .. job .. ':info', 'repo', 'rev', 'state')
+  local repo, rev, state, org = fields('job:' .. job .. ':info', 'repo', 'rev', 'state', 'org')
   if not state or state == 'completed' then
     call('ZREM', 'jobs:questions', job)
   else
-    call('ZADD', 'jobs:questions', now + args.lease, job)
-    questions[#questions + 1] = { job = job, repo = repo, rev = rev }
+    local at = later(org, string.match(repo, '^[^/]+'), job)
+    call('ZADD', 'jobs:questions', at or now + args.lease, job)
+    if not at then questions[#questions + 1] = { job = job, repo = repo, rev = rev } end
   end
 end
 
 for _, name in ipairs(call('ZRANGEBYSCORE', 'registrations:uncertain', '-inf', now, 'LIMIT', 0, args.n)) do
   local key = 'runner:' .. name .. ':info'
-  local scope, github_id = fields(key, 'scope', 'github_id')
-  local try = call('HINCRBY', key, 'lookups', 1)
+  local scope, github_id, org = fields(key, 'scope', 'github_id', 'org')
+  local at = scope and later(org, owner_of(scope), name)
   if not scope then
-    call('DEL', key)
     call('ZREM', 'registrations:uncertain', name)
+  elseif at then
+    call('ZADD', 'registrations:uncertain', at, name)
   else
+    local try = call('HINCRBY', key, 'lookups', 1)
     if try >= UNCERTAIN_TRIES then
       call('ZREM', 'registrations:uncertain', name)
     else
@@ -115,7 +141,7 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'registrations:uncertain', '-inf', n
   end
 end
 
-local result = {}
+local result = { held = held > 0 and held or nil }
 if #removals > 0 then result.removals = removals end
 if #questions > 0 then result.questions = questions end
 if #registrations > 0 then result.registrations = registrations end
