@@ -313,5 +313,5 @@ async fn adopted(store: &Store, name: &str, terminating: bool) -> String {
 }
 
 fn plain(name: &str) -> Listed {
-    Listed { name: name.into(), ended: false, running: true, terminating: false, class: None, spec: None }
+    Listed { name: name.into(), ended: false, rejected: false, detail: None, running: true, terminating: false, class: None, spec: None }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jit_core::ledger::{BackOff, Failure, Subject, Whose};
+use jit_core::ledger::{Failure, Subject, Whose};
 use jit_github::{Credential, Scope};
 
 use super::failure::{named, registration_failure};
