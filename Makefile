@@ -1,5 +1,5 @@
 # One line a target; `make` alone lists them.
-.PHONY: help demo bench chaos test fuzz lint fmt build control-plane redis libfaketime clean mutants
+.PHONY: help demo bench brakes chaos test fuzz lint fmt build control-plane redis libfaketime clean mutants
 
 BACKEND ?= process
 # The demo and the benchmark run optimized programs, the tests debug ones.
@@ -17,6 +17,10 @@ demo: redis ## The whole system under the load of a busy morning (KEEP=1 leaves 
 bench: redis ## Latency, memory and start-up, with a pod of a real API server on the way
 	$(CARGO) build --release --workspace --bins --quiet
 	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator bench
+
+brakes: redis ## Ten organizations, one of them refused for ever, in thirteen ways: what that costs, and whom (SICK=409,502 or all; 20 minutes)
+	$(CARGO) build --release --workspace --bins --quiet
+	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator brakes $(if $(SICK),--sick $(SICK))
 
 chaos: redis libfaketime ## Random faults on the whole system, each schedule by its number (SEEDS=10, FIRST_SEED=1; KEEP_ALL=1 keeps all logs)
 	$(CARGO) build --release --workspace --bins --quiet

@@ -9,6 +9,7 @@
 #![recursion_limit = "256"]
 
 pub mod bench;
+pub mod brakes;
 pub mod chaos;
 pub mod clock;
 pub mod demo;

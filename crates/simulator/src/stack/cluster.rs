@@ -30,6 +30,7 @@ pub(super) async fn create_namespace() -> anyhow::Result<String> {
 pub(super) async fn delete_namespace(name: &str) {
     if let Ok(client) = Client::try_default().await {
         let _ = Api::<Node>::all(client.clone()).delete(name, &DeleteParams::default()).await;
+        super::policy::forget(&client, name).await;
         let _ = Api::<Namespace>::all(client).delete(name, &DeleteParams::default()).await;
     }
 }

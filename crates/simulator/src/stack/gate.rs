@@ -1,19 +1,25 @@
-//! A way to the API server that ends watches with 410 Gone, as a server does whose history no longer reaches back.
+//! A way to the API server that reads what goes through: it counts what is created by organization, refuses that on request in the server's
+//! place, and ends watches with 410 Gone, as a server does whose history no longer reaches back.
 //!
-//! A real one says so after it was compacted, which takes five minutes. This one says it on request: it reads HTTP, so the worker behind it
-//! speaks plain HTTP, and TLS begins here. Everything else goes through as it is.
+//! A real server says 410 after it was compacted, which takes five minutes. This one says it on request: it reads HTTP, so the worker behind
+//! it speaks plain HTTP, and TLS begins here. Everything else goes through as it is.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{Request, State},
-    http::StatusCode,
+    http::{Method, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
 use http_body_util::BodyExt;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// What the API server ends a watch with whose resource version is too old.
@@ -23,16 +29,45 @@ const GONE: &str = concat!(
     "\n"
 );
 
+/// Creations that are refused in the server's place.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// `pods` or `secrets`.
+    pub resource: &'static str,
+    /// Only those with this label `org`.
+    pub org: Option<String>,
+    /// Status of the answer; a 429 asks to come again after a second, as the server's own does.
+    pub status: u16,
+    /// Kubernetes' word for it, such as `InternalError`.
+    pub reason: &'static str,
+    /// What it says.
+    pub message: String,
+}
+
 /// A running gate; it ends when this is dropped.
 pub struct Gate {
     address: SocketAddr,
-    gone: watch::Sender<u64>,
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
 struct Shared {
     client: kube::Client,
     gone: watch::Sender<u64>,
+    refusals: Mutex<Vec<Refusal>>,
+    /// By resource and organization: how many were to be created, refused ones too.
+    asked: Mutex<BTreeMap<(String, String), u64>>,
+}
+
+impl Shared {
+    /// Counts a creation, and says whether it is refused.
+    fn creates(&self, resource: &str, body: &[u8]) -> Option<Refusal> {
+        let object: Value = serde_json::from_slice(body).unwrap_or_default();
+        let org = object["metadata"]["labels"]["org"].as_str().unwrap_or_default();
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner).entry((resource.into(), org.into())).or_default() += 1;
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.iter().find(|refusal| refusal.resource == resource && refusal.org.as_ref().is_none_or(|its| its == org)).cloned()
+    }
 }
 
 impl Gate {
@@ -43,15 +78,15 @@ impl Gate {
     pub async fn start() -> anyhow::Result<Self> {
         let mut config = kube::Config::infer().await?;
         (config.default_retry, config.read_timeout) = (false, None);
-        let gone = watch::Sender::new(0);
-        let shared = Arc::new(Shared { client: kube::Client::try_from(config)?, gone: gone.clone() });
+        let client = kube::Client::try_from(config)?;
+        let shared = Arc::new(Shared { client, gone: watch::Sender::new(0), refusals: Mutex::default(), asked: Mutex::default() });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let router = Router::new().fallback(forward).with_state(shared);
+        let router = Router::new().fallback(forward).with_state(shared.clone());
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, gone, task })
+        Ok(Self { address, shared, task })
     }
 
     /// Where it listens.
@@ -62,7 +97,24 @@ impl Gate {
 
     /// Ends every watch that is open with 410 Gone.
     pub fn end_watches(&self) {
-        self.gone.send_modify(|times| *times += 1);
+        self.shared.gone.send_modify(|times| *times += 1);
+    }
+
+    /// Refuses these creations from now on.
+    pub fn refuse(&self, refusal: Refusal) {
+        self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner).push(refusal);
+    }
+
+    /// Refuses nothing any more.
+    pub fn allow(&self) {
+        self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// How many of a resource were to be created for an organization, refused ones too.
+    #[must_use]
+    pub fn asked(&self, resource: &str, org: &str) -> u64 {
+        let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.get(&(resource.to_owned(), org.to_owned())).copied().unwrap_or(0)
     }
 }
 
@@ -84,6 +136,13 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         Ok(body) => body.to_bytes().to_vec(),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
+    let resource = parts.uri.path().rsplit('/').next().unwrap_or_default();
+    if parts.method == Method::POST
+        && matches!(resource, "pods" | "secrets")
+        && let Some(refusal) = shared.creates(resource, &body)
+    {
+        return refused(&refusal);
+    }
     match shared.client.send(axum::http::Request::from_parts(parts, body.into())).await {
         Ok(answer) if watches && answer.status().is_success() => {
             let (parts, body) = answer.into_parts();
@@ -96,6 +155,18 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         Ok(answer) => hop_by_hop(answer.map(Body::new)),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
+}
+
+/// A refusal in the API server's words.
+fn refused(refusal: &Refusal) -> Response {
+    let Refusal { status, reason, message, .. } = refusal;
+    let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": status });
+    let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = (status, Json(body)).into_response();
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(RETRY_AFTER, 1.into());
+    }
+    answer
 }
 
 /// Takes away what was said of the other connection.

@@ -19,9 +19,11 @@ mod managed;
 mod memory;
 mod network;
 mod pods;
+mod policy;
 pub mod proxy;
 mod steer;
 
+pub use gate::Refusal;
 pub use managed::Managed;
 pub use memory::pss_kib;
 pub use network::Network;
@@ -66,6 +68,8 @@ pub struct Options {
     pub bin: Option<PathBuf>,
     /// Proxies stand between the parts, so that the network can fail.
     pub proxies: bool,
+    /// One gate stands between all workers and the API server: it counts what they create, and refuses it on request. Not with `proxies`.
+    pub gate: bool,
     /// How many seconds the clock of each worker is ahead; needs libfaketime.
     pub clocks: Vec<i64>,
 }
@@ -82,6 +86,7 @@ impl Default for Options {
             github_args: Vec::new(),
             bin: None,
             proxies: false,
+            gate: false,
             clocks: Vec::new(),
         }
     }
@@ -165,7 +170,7 @@ impl Stack {
             let mut env = stack.environment_of(&name, &env, options).await?;
             env.extend(options.clocks.get(number - 1).filter(|ahead| **ahead != 0).map(|ahead| clock(*ahead)).transpose()?.into_iter().flatten());
             let mut worker = stack.program(&name, "jit-worker", &[])?.envs(&env).ready_on_probe();
-            if options.backend == Backend::Kubernetes && !options.proxies {
+            if options.backend == Backend::Kubernetes && !options.proxies && !options.gate {
                 worker = worker.inherit("KUBECONFIG");
             }
             stack.parts.push(worker);
@@ -222,6 +227,10 @@ impl Stack {
                 self.network.kubernetes_for(part, &path).await?;
                 env.push(("KUBECONFIG".to_owned(), path.display().to_string()));
             }
+        } else if options.gate && options.backend == Backend::Kubernetes && part.starts_with("worker") {
+            let path = self.dir.path().join(format!("{part}.kubeconfig"));
+            self.network.gated(&path).await?;
+            env.push(("KUBECONFIG".to_owned(), path.display().to_string()));
         }
         Ok(env)
     }

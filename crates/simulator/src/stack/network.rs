@@ -6,7 +6,7 @@ use anyhow::Context;
 use kube::config::Kubeconfig;
 
 use super::{
-    gate::Gate,
+    gate::{Gate, Refusal},
     managed,
     proxy::{Mode, Proxy},
 };
@@ -15,7 +15,7 @@ use super::{
 pub struct Network {
     redis: BTreeMap<String, Proxy>,
     kubernetes: BTreeMap<String, Proxy>,
-    /// In front of the API server, for the first worker.
+    /// In front of the API server: for the first worker, or for all.
     gate: Option<Gate>,
 }
 
@@ -56,6 +56,34 @@ impl Network {
         Ok(())
     }
 
+    /// A way to the API server that leads all workers through one [`Gate`], written to `path` as a kubeconfig.
+    pub(super) async fn gated(&mut self, path: &Path) -> anyhow::Result<()> {
+        let own = std::env::var_os("KUBECONFIG").context("KUBECONFIG is not set")?;
+        let mut config = Kubeconfig::read_from(Path::new(&own))?;
+        let cluster = config.clusters.first_mut().and_then(|named| named.cluster.as_mut()).context("a cluster in $KUBECONFIG")?;
+        let gate = match self.gate.take() {
+            Some(gate) => gate,
+            None => Gate::start().await?,
+        };
+        cluster.server = Some(format!("http://{}", gate.address()));
+        self.gate = Some(gate);
+        managed::write_secret(path, &serde_json::to_string(&config)?)?;
+        Ok(())
+    }
+
+    /// Refuses these creations at the gate.
+    pub fn refuse(&self, refusal: Refusal) {
+        if let Some(gate) = &self.gate {
+            gate.refuse(refusal);
+        }
+    }
+
+    /// How many of a resource the workers behind the gate were to create for an organization, refused ones too.
+    #[must_use]
+    pub fn asked(&self, resource: &str, org: &str) -> u64 {
+        self.gate.as_ref().map_or(0, |gate| gate.asked(resource, org))
+    }
+
     /// What a part's way to Redis does from now on.
     pub fn redis(&self, part: &str, mode: Mode) {
         if let Some(proxy) = self.redis.get(part) {
@@ -90,5 +118,8 @@ impl Network {
     /// Everything passes again.
     pub fn heal(&self) {
         self.redis.values().chain(self.kubernetes.values()).for_each(|proxy| proxy.set(Mode::Pass));
+        if let Some(gate) = &self.gate {
+            gate.allow();
+        }
     }
 }
