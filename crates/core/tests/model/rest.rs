@@ -13,7 +13,7 @@ use super::{
 impl World<'_> {
     /// Faults end: GitHub says of every job that it is over, every removal works, every question is answered. All has to come to rest.
     pub async fn finish(&mut self) -> Checked {
-        let open: Vec<JobNumber> = self.model.jobs.iter().filter(|(_, job)| job.state != JobState::Completed).map(|(id, _)| *id).collect();
+        let open: Vec<JobNumber> = self.model.jobs.iter().filter(|(_, job)| job.state != JobState::Completed || job.given_up).map(|(id, _)| *id).collect();
         for id in open {
             let job = &self.model.jobs[&id];
             let org = self.model.known[&job.org].clone();
