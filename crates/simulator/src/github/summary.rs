@@ -84,6 +84,8 @@ pub struct RunnerCounts {
     pub rest_calls: u64,
     /// Of them, refused because of a limit.
     pub rest_limited: u64,
+    /// Of them, answered with 304, which no hour counts.
+    pub rest_unchanged: u64,
     /// Tokens given to installations of the App.
     pub app_tokens: u64,
 }
@@ -204,6 +206,7 @@ impl Server {
                 removed_unused: counters.runners_removed_unused,
                 rest_calls: counters.rest_calls,
                 rest_limited: counters.rest_limited,
+                rest_unchanged: counters.rest_unchanged,
                 app_tokens: counters.app_tokens,
             },
             latency: Latencies {
