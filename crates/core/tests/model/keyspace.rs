@@ -92,7 +92,7 @@ pub fn observed(dump: &Dump) -> Keyspace {
     let mut keyspace = Keyspace::new();
     for (key, (expires, content)) in dump {
         let fields: BTreeMap<String, String> = match key.as_str() {
-            "ledger:meta" | "repos:active" => continue,
+            "ledger:meta" | "repos:active" | "repos:new" => continue,
             "orgs:known" => pairs(content).collect(),
             "org_limits" | "orgs:served" | "orgs:credential" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
             "orgs:paused" => pairs(content).map(|(org, pause)| (fold(&org), until(&pause))).collect(),
