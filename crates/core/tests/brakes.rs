@@ -91,7 +91,9 @@ async fn healthy(store: &Store, job: u64) {
 
 #[tokio::test]
 async fn a_refusal_that_does_not_end_costs_little_and_says_what_was_said() {
-    for (chain, bound) in [(&[Subject::Class, Subject::Org] as &'static [Subject], 31), (&[Subject::Org, Subject::Credential], 31), (&[Subject::Org, Subject::Global], 31)] {
+    for (chain, bound) in
+        [(&[Subject::Class, Subject::Org] as &'static [Subject], 31), (&[Subject::Org, Subject::Credential], 31), (&[Subject::Org, Subject::Global], 31)]
+    {
         let store = Store::open().await;
         store.apply(&queued(1, "sick")).await;
         let failure = patient(chain, "GitHub: 403 runners are disabled");

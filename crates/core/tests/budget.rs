@@ -124,6 +124,38 @@ async fn optional_calls_leave_half_of_the_hour_and_keep_to_their_number() {
 }
 
 #[tokio::test]
+async fn optional_calls_that_github_does_not_count_are_given_back_but_in_their_minute() {
+    let (store, budget) = (Store::empty().await, Budget { spare_calls_per_hour: 2, ..OFF });
+    let spare = async || store.ledger.spend_spare("default", 1, &budget).await.expect("an answer");
+    for _ in 0..600 {
+        assert_eq!(spare().await, Spare::Allowed);
+        store.ledger.uncount_spare("default").await.expect("given back");
+    }
+    let Spare::Wait(wait) = spare().await else { panic!("enough for a minute") };
+    assert!(wait <= secs(60), "{wait:?}");
+    store.pass(MINUTE);
+    assert_eq!((spare().await, spare().await), (Spare::Allowed, Spare::Allowed));
+    let Spare::Wait(wait) = spare().await else { panic!("two were counted") };
+    assert!(wait > secs(59 * 60), "{wait:?}");
+    store.ledger.uncount_spare("default").await.expect("given back");
+    assert_eq!(spare().await, Spare::Allowed);
+}
+
+#[tokio::test]
+async fn a_server_without_limits_has_those_of_the_minute_alone() {
+    let (store, budget) = (Store::empty().await, Budget { spare_calls_per_hour: 1, ..OFF });
+    let spare = async || store.ledger.spend_spare("default", 1, &budget).await.expect("an answer");
+    assert_eq!(spare().await, Spare::Allowed);
+    assert!(matches!(spare().await, Spare::Wait(_)), "nobody has said so");
+    store.ledger.note_unlimited("default").await.expect("noted");
+    for _ in 0..599 {
+        assert_eq!(spare().await, Spare::Allowed);
+    }
+    assert!(matches!(spare().await, Spare::Wait(wait) if wait <= secs(60)));
+    assert!(matches!(store.ledger.spend_spare("default", 1, &OFF).await.expect("an answer"), Spare::Wait(_)), "turned off");
+}
+
+#[tokio::test]
 async fn a_credential_that_became_another_is_tried_at_once() {
     let store = Store::open().await;
     store.apply(&support::queued(1, "Acme")).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jit_core::{
     event::{Action, JobEvent},
-    ledger::recovery::{Asked, FailedDelivery, HookCursor, RecoverySettings, Registered, Repetition, Reported},
+    ledger::recovery::{Ask, FailedDelivery, HookCursor, KnownRuns, Queued, RecoverySettings, RecoveryTick, Registered, Repetition, Reported, Round},
 };
 
 mod support;
@@ -16,14 +16,22 @@ const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-fn settings(calls_per_hour: u64) -> RecoverySettings {
-    RecoverySettings {
-        interval: Duration::from_secs(60),
-        calls_per_hour,
-        rediscover_interval: Duration::from_secs(24 * 3600),
-        redelivery: true,
-        scopes: "organization".into(),
-    }
+async fn tick(store: &Store) -> RecoveryTick {
+    let settings = RecoverySettings { interval: Duration::from_secs(60), calls_per_hour: 1000, redelivery: true };
+    store.ledger.recovery_tick(&settings).await.unwrap()
+}
+
+/// What is due in a round of an account, and whether the account is urgent.
+async fn due(store: &Store, account: &str, name: Round, before: i64) -> (Vec<String>, bool) {
+    let mut due = store.ledger.recovery_due(account, &[Ask { name, before, n: 10 }]).await.unwrap();
+    (due.rounds.pop().map_or_else(Vec::new, |round| round.items.into_iter().map(|item| item.item).collect()), due.urgent)
+}
+
+/// The new repositories are queued in an account, as a worker does.
+async fn queue_new(store: &Store, account: &str) {
+    let repos = tick(store).await.repos;
+    let items: Vec<Queued> = repos.iter().map(|repo| Queued::new(account, Round::Repos, repo.clone())).collect();
+    store.ledger.enqueue(&items, &repos).await.unwrap();
 }
 
 /// What lies in `jit:events`, taken out and applied as a worker would.
@@ -123,116 +131,141 @@ async fn with_a_backlog_nothing_can_be_told_to_be_unknown() {
 }
 
 #[tokio::test]
-async fn a_pass_visits_each_repository_newest_first_and_goes_on_where_it_stopped() {
+async fn who_was_never_visited_comes_first_then_who_has_waited_longest() {
     let store = Store::open().await;
     for (job, org) in [(1, "old"), (2, "acme"), (3, "zeta")] {
         store.apply(&queued(job, org)).await;
         store.pass(DAY * 14);
     }
     // The first is 42 days old, and is forgotten.
-    assert!(store.ledger.recovery_tick(&settings(1000)).await.unwrap().open);
-    let pass = store.ledger.sweep(0, 10, true).await.unwrap();
-    assert_eq!(pass.repos, ["zeta/app", "acme/app"]);
-    assert_eq!(store.ledger.sweep(1, 10, true).await.unwrap().repos, ["acme/app"], "past the first");
-    store.ledger.swept("zeta/app", 3, false).await.unwrap();
-    store.apply(&queued(4, "late")).await;
-    assert_eq!(store.ledger.sweep(0, 10, true).await.unwrap().repos, ["acme/app"], "who comes later is in the next pass");
+    queue_new(&store, "pat").await;
+    let repos = async || due(&store, "pat", Round::Repos, store.time()).await.0;
+    let visited = async |repo: &str| store.ledger.looked_at("pat", Round::Repos, repo, Some(store.time()), None).await.unwrap();
+    assert_eq!(repos().await, ["zeta/app", "acme/app"], "the newest first");
+    visited("zeta/app").await;
+    assert_eq!(repos().await, ["acme/app"], "once in a slice");
     store.pass(2 * MINUTE);
-    store.ledger.swept("acme/app", 7, false).await.unwrap();
-    assert!(store.ledger.sweep(0, 10, false).await.unwrap().ended);
-    assert_eq!(store.ledger.sweep(0, 10, true).await.unwrap().repos, ["late/app", "zeta/app", "acme/app"]);
-    let recovery = store.ledger.recovery().await.unwrap();
-    // 3 repositories at 5 calls each, 1000 an hour, and a tick before.
-    assert_eq!((recovery.repositories, recovery.seconds), (3, Some(120 + 1 + 60)), "the last pass took longer than its calls must");
-    assert!(recovery.swept_at.is_some());
+    visited("acme/app").await;
+    store.apply(&queued(4, "late")).await;
+    assert!(tick(&store).await.repos == ["late/app"] && repos().await == ["zeta/app", "acme/app"], "it is not queued yet");
+    queue_new(&store, "pat").await;
+    assert!(tick(&store).await.repos.is_empty());
+    store.pass(MINUTE);
+    assert_eq!(repos().await, ["late/app", "zeta/app", "acme/app"]);
+    assert!(due(&store, "other", Round::Repos, store.time()).await.0.is_empty());
 }
 
 #[tokio::test]
-async fn a_repository_that_does_not_answer_comes_last_and_the_pass_ends_without_it() {
+async fn accounts_take_turns_and_one_without_budget_is_left_alone() {
     let store = Store::open().await;
-    for (job, org) in [(1, "acme"), (2, "beta"), (3, "zeta")] {
-        store.apply(&queued(job, org)).await;
-        store.pass(MINUTE);
+    let accounts = async |n| store.ledger.recovery_accounts(store.time(), n).await.unwrap();
+    store.ledger.enqueue(&["a", "b", "c"].map(|account| Queued::new(account, Round::Lists, "repos x")), &[]).await.unwrap();
+    assert_eq!(accounts(2).await, ["a", "b"]);
+    assert_eq!(accounts(2).await, ["c"], "each once in a slice");
+    assert!(accounts(2).await.is_empty());
+    store.pass(MINUTE);
+    store.ledger.account_served("a", store.time() + HOUR, 0).await.unwrap();
+    store.ledger.account_served("b", store.time(), 0).await.unwrap();
+    store.pass(MINUTE);
+    assert_eq!(accounts(9).await, ["c", "b"], "one was left out, and has waited longest; one has no budget");
+    store.pass(HOUR);
+    assert!(accounts(9).await.contains(&"a".to_owned()));
+    store.ledger.looked_at("a", Round::Lists, "repos x", None, None).await.unwrap();
+    store.ledger.account_served("a", store.time(), 0).await.unwrap();
+    store.pass(MINUTE);
+    assert!(!accounts(9).await.contains(&"a".to_owned()), "it has nothing any more");
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_repository_is_kept_as_long_as_it_is() {
+    let store = Store::open().await;
+    store.ledger.discovered("pat", &[("acme/app".into(), store.time() - DAY), ("acme/old".into(), store.time() - 31 * DAY)], true).await.unwrap();
+    let item = async || {
+        let asks = [Ask { name: Round::Repos, before: store.time(), n: 10 }];
+        store.ledger.recovery_due("pat", &asks).await.unwrap().rounds.into_iter().flat_map(|round| round.items).next()
+    };
+    assert_eq!(item().await.unwrap().runs(), KnownRuns::default());
+    assert_eq!(due(&store, "pat", Round::Lists, store.time()).await.0, ["hooks repos/acme/app"], "its webhooks are to be listed");
+    let known = KnownRuns { etag: Some("W/\"x\"".into()), over_below: 9_007_199_254_740_993 };
+    store.ledger.looked_at("pat", Round::Repos, "acme/app", Some(store.time()), Some(&known)).await.unwrap();
+    store.pass(MINUTE);
+    let kept = item().await.unwrap();
+    assert_eq!((kept.item.as_str(), kept.runs()), ("acme/app", known));
+    store.pass(31 * DAY);
+    tick(&store).await;
+    assert_eq!(item().await, None, "nobody has heard of it for a month");
+    for round in [Round::Repos, Round::Rereads, Round::Lists] {
+        assert!(due(&store, "pat", round, store.time()).await.0.is_empty());
     }
-    let left = async || store.ledger.sweep(0, 10, false).await.unwrap().repos;
-    store.ledger.sweep(0, 10, true).await.unwrap();
-    store.ledger.swept("zeta/app", 1, true).await.unwrap();
-    assert_eq!(left().await, ["beta/app", "acme/app", "zeta/app"]);
-    store.ledger.swept("beta/app", 1, true).await.unwrap();
-    store.ledger.swept("zeta/app", 1, true).await.unwrap();
-    assert_eq!(left().await, ["acme/app", "beta/app", "zeta/app"], "the fewer failures, the earlier");
-    store.ledger.swept("acme/app", 3, false).await.unwrap();
-    store.ledger.swept("beta/app", 3, false).await.unwrap();
-    assert_eq!(left().await, ["zeta/app"]);
-    store.ledger.swept("zeta/app", 1, true).await.unwrap();
-    assert!(store.ledger.sweep(0, 10, false).await.unwrap().ended, "three times are enough for a pass");
-    store.ledger.swept("zeta/app", 1, true).await.unwrap();
-    assert_eq!(store.ledger.sweep(0, 10, true).await.unwrap().repos, ["zeta/app", "beta/app", "acme/app"], "another pass, another chance");
 }
 
 #[tokio::test]
-async fn an_owner_that_does_not_answer_is_asked_again_and_given_up_after_an_hour() {
+async fn the_announced_time_is_that_between_two_visits() {
     let store = Store::open().await;
-    let rediscovery = async || store.ledger.recovery_tick(&settings(1000)).await.unwrap().rediscovery;
-    let missed = async || store.ledger.discovered(&[], &[], Some(Asked::Missed("Beta")), None).await.unwrap();
-    assert_eq!(rediscovery().await.as_deref(), Some("0"));
-    store.ledger.discovered(&[], &["Acme".into(), "Beta".into()], None, Some("end")).await.unwrap();
-    missed().await;
-    store.ledger.discovered(&[], &[], Some(Asked::Answered("Acme")), None).await.unwrap();
-    store.pass(HOUR - 1);
-    missed().await;
-    assert_eq!(store.ledger.owners_to_list(10).await.unwrap(), ["Beta"]);
-    assert_eq!(rediscovery().await.as_deref(), Some("end"));
-    store.pass(1);
-    missed().await;
-    assert_eq!(rediscovery().await, None, "it is over without this one");
-    assert!(store.ledger.owners_to_list(10).await.unwrap().is_empty());
-    // The next rediscovery knows nothing of that.
-    store.pass(25 * HOUR);
-    assert_eq!(rediscovery().await.as_deref(), Some("0"));
-    store.ledger.discovered(&[], &["Beta".into()], None, Some("end")).await.unwrap();
-    missed().await;
-    assert_eq!(store.ledger.owners_to_list(10).await.unwrap(), ["Beta"]);
+    let seconds = async || store.ledger.recovery().await.unwrap().seconds;
+    assert_eq!(seconds().await, None);
+    tick(&store).await;
+    assert_eq!(seconds().await, Some(60));
+    store.ledger.discovered("pat", &["a/1", "a/2", "a/3"].map(|repo| (repo.to_owned(), store.time())), false).await.unwrap();
+    let visit = async |repo: &str| store.ledger.looked_at("pat", Round::Repos, repo, Some(store.time()), None).await.unwrap();
+    let served = async |visited| store.ledger.account_served("pat", store.time(), visited).await.unwrap();
+    visit("a/1").await;
+    served(1).await;
+    assert_eq!(seconds().await, Some(120 + 60), "one a tick, and two are left");
+    store.pass(MINUTE);
+    visit("a/2").await;
+    visit("a/3").await;
+    served(2).await;
+    store.pass(9 * MINUTE);
+    visit("a/1").await;
+    served(1).await;
+    assert_eq!(seconds().await, Some(600 + 60), "ten minutes were between two visits");
+    store.pass(5 * MINUTE);
+    assert_eq!(seconds().await, Some(14 * 60 + 60), "another waits longer by now");
+    visit("a/2").await;
+    visit("a/3").await;
+    served(2).await;
+    for _ in 0..200 {
+        store.pass(MINUTE);
+        for repo in ["a/1", "a/2", "a/3"] {
+            visit(repo).await;
+        }
+        served(3).await;
+    }
+    assert_eq!(seconds().await, Some(60 + 60), "that was hours ago");
 }
 
 #[tokio::test]
 async fn lost_data_is_looked_for_at_once() {
     let store = Store::empty().await;
-    let tick = async |store: &Store| store.ledger.recovery_tick(&settings(1000)).await.unwrap();
     assert!(!tick(&store).await.open, "the real runners have not been counted");
     store.ledger.reconcile(store.time(), &[]).await.unwrap();
+    store.apply(&queued(1, "Acme")).await;
     let first = tick(&store).await;
-    assert_eq!((first.open, first.urgent, first.rediscovery.as_deref()), (true, true, Some("0")));
-    store.ledger.discovered(&[], &["Acme".into(), "Beta".into()], None, Some("77")).await.unwrap();
-    assert_eq!(tick(&store).await.rediscovery.as_deref(), Some("77"), "it goes on where it stopped");
-    store.ledger.discovered(&[], &[], None, Some("end")).await.unwrap();
-    let mut owners = store.ledger.owners_to_list(10).await.unwrap();
-    owners.sort();
-    assert_eq!(owners, ["Acme", "Beta"]);
-    store
-        .ledger
-        .discovered(&[("Acme/app".into(), store.time() - DAY), ("Acme/old".into(), store.time() - 31 * DAY)], &[], Some(Asked::Answered("Acme")), None)
-        .await
-        .unwrap();
-    assert_eq!(store.ledger.sweep(0, 10, false).await.unwrap().repos, ["Acme/app"], "not in a pass to come, but now");
-    store.ledger.discovered(&[], &[], Some(Asked::Answered("Beta")), None).await.unwrap();
-    assert_eq!(tick(&store).await.rediscovery, None, "all are listed");
-    store.ledger.swept("Acme/app", 3, false).await.unwrap();
-    assert!(tick(&store).await.urgent);
-    assert!(store.ledger.sweep(0, 10, false).await.unwrap().ended);
-    assert!(!tick(&store).await.urgent, "all are visited");
-    store.pass(25 * HOUR);
-    let later = tick(&store).await;
-    assert_eq!((later.urgent, later.rediscovery.as_deref()), (false, Some("0")), "once a day, without haste");
+    assert!(first.open && first.whole, "all owners that are known are walked through");
+    let (next, owners) = store.ledger.known_owners(&first.walk).await.unwrap();
+    assert_eq!((next.as_str(), owners.as_slice()), ("0", &["Acme".to_owned()][..]));
+    store.ledger.owners_walked(&next).await.unwrap();
+    assert!(!tick(&store).await.whole);
+    store.ledger.enqueue(&[Queued::new("pat", Round::Lists, "repos Acme")], &[]).await.unwrap();
+    let lists = async || due(&store, "pat", Round::Lists, store.time() + 1).await;
+    assert_eq!(lists().await, (vec!["repos Acme".to_owned()], true));
+    store.ledger.discovered("pat", &[("Acme/app".into(), store.time() - DAY)], false).await.unwrap();
+    store.ledger.looked_at("pat", Round::Lists, "repos Acme", Some(store.time() + DAY), None).await.unwrap();
+    assert_eq!(due(&store, "pat", Round::Repos, store.time()).await, (vec!["Acme/app".to_owned()], true));
+    store.ledger.looked_at("pat", Round::Repos, "Acme/app", Some(store.time()), None).await.unwrap();
+    assert!(!lists().await.1, "all are visited");
     // The same Redis, another run of it.
+    store.pass(HOUR);
     let mut connection = store.ledger.pool().get().await.unwrap();
     let _: i64 = redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").query_async(&mut connection).await.unwrap();
     store.ledger.reconcile(store.time(), &[]).await.unwrap();
-    store.ledger.hooks_are_asked("orgs/Acme").await.unwrap();
-    assert!(tick(&store).await.urgent);
-    assert!(!store.ledger.hooks_were_asked("orgs/Acme", Duration::from_secs(86_400)).await.unwrap(), "hooks are looked for, too");
-    store.ledger.hooks_are_asked("orgs/Acme").await.unwrap();
-    assert!(tick(&store).await.urgent && store.ledger.hooks_were_asked("orgs/Acme", Duration::from_secs(86_400)).await.unwrap(), "once");
+    assert!(tick(&store).await.whole);
+    assert_eq!(lists().await, (vec![], true), "what was visited before counts for nothing");
+    store.ledger.enqueue(&[Queued::new("pat", Round::Lists, "repos Acme")], &[]).await.unwrap();
+    assert_eq!(lists().await, (vec!["repos Acme".to_owned()], true), "what there is is asked for anew");
+    store.pass(HOUR);
+    assert!(!lists().await.1, "what does not answer for an hour is not urgent any more");
 }
 
 #[tokio::test]
@@ -240,22 +273,23 @@ async fn a_stray_is_deleted_when_it_was_seen_twice_and_is_nobodys() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;
     let (live, _) = store.admit().await.remove(0);
-    store.ledger.recovery_tick(&settings(1000)).await.unwrap();
-    assert_eq!(store.ledger.stray_scopes(10).await.unwrap(), ["orgs/acme"]);
+    let scopes = async || due(&store, "pat", Round::Scopes, store.time() + 1).await.0;
+    store.ledger.enqueue(&[Queued::new("pat", Round::Scopes, "orgs/acme")], &[]).await.unwrap();
+    assert_eq!(scopes().await, ["orgs/acme"]);
     let registered = |name: &str, id: u64| Registered { name: name.to_owned(), id: id.to_string() };
     let (stray, waking, ours) = (registered("jit-runner-9-x", 1), registered("jit-runner-8-x", 2), registered(&live, 3));
     let (confirm, again) = (Duration::from_secs(600), Duration::from_secs(3600));
-    let look = async |seen: &[Registered], cleared: &[Registered]| store.ledger.strays("orgs/acme", seen, cleared, confirm, again).await.unwrap();
+    let look = async |seen: &[Registered], cleared: &[Registered]| store.ledger.strays("pat", "orgs/acme", seen, cleared, confirm, again).await.unwrap();
     let all = [stray.clone(), waking.clone(), ours.clone()];
     assert_eq!(look(&all, &[]).await, []);
-    assert!(store.ledger.stray_scopes(10).await.unwrap().is_empty());
+    assert!(scopes().await.is_empty());
     store.pass(9 * MINUTE);
     assert_eq!(look(&all, &[]).await, [], "not ten minutes");
     store.pass(MINUTE);
     let deleted = look(&[stray.clone(), ours.clone()], std::slice::from_ref(&waking)).await;
     assert_eq!(deleted, std::slice::from_ref(&stray), "one is online, one is live here");
     store.pass(HOUR);
-    assert_eq!(store.ledger.stray_scopes(10).await.unwrap(), ["orgs/acme"]);
+    assert_eq!(scopes().await, ["orgs/acme"]);
     assert_eq!(look(&[waking.clone(), ours], &[]).await, [], "seen anew, seen once");
     store.ledger.stray_gone("orgs/acme", &stray).await.unwrap();
     let recovery = store.ledger.recovery().await.unwrap();
@@ -273,7 +307,7 @@ async fn deliveries_are_repeated_queued_ones_first_and_never_after_a_success() {
     let note = async |list: &[FailedDelivery], settled: &[&str]| {
         store.ledger.note_deliveries(hook, list, &settled.iter().map(|guid| (*guid).to_owned()).collect::<Vec<_>>(), 3).await.unwrap();
     };
-    let next = async || store.ledger.redeliverable(10).await.unwrap().into_iter().map(|it| (it.guid, it.id)).collect::<Vec<_>>();
+    let next = async || store.ledger.redeliverable(hook, 10).await.unwrap().into_iter().map(|it| (it.guid, it.id)).collect::<Vec<_>>();
     let pair = |guid: &str, id: u64| (guid.to_owned(), id.to_string());
     let now = store.time();
     note(
@@ -287,7 +321,7 @@ async fn deliveries_are_repeated_queued_ones_first_and_never_after_a_success() {
     )
     .await;
     assert_eq!(next().await, [pair("c", 3), pair("a", 1), pair("b", 2)], "queued, newest first; one has succeeded since");
-    store.ledger.redelivered("c", Repetition::Accepted, 3).await.unwrap();
+    store.ledger.redelivered(hook, "c", Repetition::Accepted, 3).await.unwrap();
     note(&[failed("c", 3, Action::Queued, now - 1000)], &[]).await;
     assert_eq!(next().await, [pair("a", 1), pair("b", 2)], "the list is read again, and holds nothing new");
     note(&[failed("c", 9, Action::Queued, now + 500)], &[]).await;
@@ -297,12 +331,12 @@ async fn deliveries_are_repeated_queued_ones_first_and_never_after_a_success() {
     store.ledger.hook_awake(hook).await.unwrap();
     assert_eq!(next().await[0], pair("c", 9), "the receiver is there again");
     for id in 10..20 {
-        store.ledger.redelivered("c", Repetition::Accepted, 3).await.unwrap();
+        store.ledger.redelivered(hook, "c", Repetition::Accepted, 3).await.unwrap();
         note(&[failed("c", id, Action::Queued, now + HOUR * i64::try_from(id).unwrap())], &[]).await;
         store.pass(2 * HOUR);
     }
     assert_eq!(next().await, [pair("a", 1), pair("b", 2)], "three times, and not once more");
-    store.ledger.redelivered("a", Repetition::Forgotten, 3).await.unwrap();
+    store.ledger.redelivered(hook, "a", Repetition::Forgotten, 3).await.unwrap();
     note(&[], &["b"]).await;
     assert!(next().await.is_empty(), "GitHub has forgotten one, and a person has repeated the other");
     note(&[failed("b", 99, Action::Completed, now + DAY)], &[]).await;
@@ -312,20 +346,21 @@ async fn deliveries_are_repeated_queued_ones_first_and_never_after_a_success() {
 #[tokio::test]
 async fn a_repetition_that_is_refused_is_tried_again_some_times() {
     let store = Store::open().await;
-    let note = async || store.ledger.note_deliveries("orgs/acme/hooks/1", &[failed("a", 1, Action::Queued, 1)], &[], 3).await.unwrap();
+    let hook = "orgs/acme/hooks/1";
+    let note = async || store.ledger.note_deliveries(hook, &[failed("a", 1, Action::Queued, 1)], &[], 3).await.unwrap();
     note().await;
     for wait in [MINUTE, 2 * MINUTE] {
-        assert_eq!(store.ledger.redeliverable(10).await.unwrap().len(), 1);
-        store.ledger.redelivered("a", Repetition::Refused, 3).await.unwrap();
+        assert_eq!(store.ledger.redeliverable(hook, 10).await.unwrap().len(), 1);
+        store.ledger.redelivered(hook, "a", Repetition::Refused, 3).await.unwrap();
         note().await;
         store.pass(wait - 1);
-        assert!(store.ledger.redeliverable(10).await.unwrap().is_empty());
+        assert!(store.ledger.redeliverable(hook, 10).await.unwrap().is_empty());
         store.pass(1);
     }
-    assert_eq!(store.ledger.redeliverable(10).await.unwrap().len(), 1);
-    store.ledger.redelivered("a", Repetition::Refused, 3).await.unwrap();
+    assert_eq!(store.ledger.redeliverable(hook, 10).await.unwrap().len(), 1);
+    store.ledger.redelivered(hook, "a", Repetition::Refused, 3).await.unwrap();
     store.pass(HOUR);
-    assert!(store.ledger.redeliverable(10).await.unwrap().is_empty(), "three times, and not once more");
+    assert!(store.ledger.redeliverable(hook, 10).await.unwrap().is_empty(), "three times, and not once more");
     let recovery = store.ledger.recovery().await.unwrap();
     assert_eq!((recovery.failed_deliveries, recovery.redelivered), (0, 0), "nothing was repeated");
 }
@@ -350,18 +385,19 @@ async fn one_worker_at_a_time_and_a_dead_one_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn hooks_are_remembered_and_asked_for_once_in_a_while() {
+async fn hooks_are_remembered_with_what_they_tell_of() {
     let store = Store::open().await;
-    let day = Duration::from_secs(86_400);
-    assert!(!store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap());
-    assert!(!store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap(), "a question is no answer");
-    store.ledger.hooks_are_asked("orgs/acme").await.unwrap();
-    assert!(store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap());
-    store.pass(DAY);
-    assert!(!store.ledger.hooks_were_asked("orgs/acme", day).await.unwrap());
-    let cursor = HookCursor { read_until: 5, walk_from: Some(9), page: Some("v1_3".into()), works: true };
-    store.ledger.keep_hook("app/hook", Some(&cursor)).await.unwrap();
-    assert_eq!(store.ledger.hooks().await.unwrap(), [("app/hook".to_owned(), cursor)].into());
-    store.ledger.keep_hook("app/hook", None).await.unwrap();
-    assert!(store.ledger.hooks().await.unwrap().is_empty());
+    let hook = "orgs/Acme/hooks/1";
+    let covered = async || store.ledger.any_has_a_hook(&["acme".to_owned(), "app:ci".to_owned()]).await.unwrap();
+    assert!(!covered().await);
+    assert!(store.ledger.hook_found("pat", hook, Some("acme")).await.unwrap());
+    let cursor = HookCursor { read_until: 5, walk_from: Some(9), page: Some("v1_3".into()), works: true, etag: Some("W/\"x\"".into()), unknown: 1 };
+    store.ledger.keep_hook(hook, Some(&cursor), Some("acme")).await.unwrap();
+    assert!(!store.ledger.hook_found("pat", hook, Some("acme")).await.unwrap(), "it is known");
+    assert_eq!(store.ledger.hook(hook).await.unwrap(), Some(cursor), "and goes on where it was");
+    assert!(covered().await);
+    assert_eq!(due(&store, "pat", Round::Hooks, store.time()).await.0, [hook]);
+    store.ledger.keep_hook(hook, None, Some("acme")).await.unwrap();
+    assert_eq!(store.ledger.hook(hook).await.unwrap(), None);
+    assert!(!covered().await);
 }

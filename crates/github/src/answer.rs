@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     pub(crate) rate: RateHeaders,
     /// Address of the next page, where its `Link` header names one.
     pub(crate) next: Option<String>,
+    /// GitHub's mark of this answer.
+    pub(crate) etag: Option<String>,
     /// All of a success; of a refusal, what could be read.
     pub(crate) body: Vec<u8>,
 }
@@ -106,6 +108,7 @@ mod tests {
             status,
             rate: RateHeaders::default(),
             next: None,
+            etag: None,
             body: body.into(),
         };
         answer.json::<u64>().unwrap_err()

@@ -380,6 +380,7 @@ impl App {
             makes_runner: false,
             secret: true,
             who: Who::App,
+            known: None,
         };
         self.send_as_app(http, call).await.map_err(|cause| no_token(what, cause))
     }

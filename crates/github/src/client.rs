@@ -228,6 +228,6 @@ impl Client {
         let Some(url) = resource(&options.api_url, path) else {
             return Err(Error::Invalid { what, said: "(not sent) no name that a URL can hold".into() });
         };
-        Ok(Call { endpoint, what, method, url, body: None, timeout: options.timeout, makes_runner: false, secret: false, who: Who::of(path) })
+        Ok(Call { endpoint, what, method, url, body: None, timeout: options.timeout, makes_runner: false, secret: false, who: Who::of(path), known: None })
     }
 }

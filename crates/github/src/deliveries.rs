@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::pages::{Listed, PER_PAGE};
+use crate::pages::{Asked, Listed, PER_PAGE};
 use crate::scope::Scope;
 
 /// A webhook as GitHub lists it.
@@ -147,18 +147,21 @@ impl Client {
         Ok(self.send(call).await?.json::<Config>()?.url)
     }
 
-    /// One page of a hook's deliveries, newest first: `GET {hook}/deliveries`. `cursor` is what the page before gave out.
+    /// One page of a hook's deliveries, newest first: `GET {hook}/deliveries`. `cursor` is what the page before gave out; `known`, the mark of
+    /// the last answer.
     ///
     /// # Errors
     /// As any call.
-    pub async fn deliveries(&self, hook: &HookAddress, cursor: Option<&str>) -> Result<Deliveries, Error> {
+    pub async fn deliveries(&self, hook: &HookAddress, cursor: Option<&str>, known: Option<&str>) -> Result<Asked<Deliveries>, Error> {
         let path = hook.path(&["deliveries"]);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let mut call = self.call_at("deliveries", Method::GET, &path, format!("deliveries of {hook}"))?;
         call.url.query_pairs_mut().append_pair("per_page", &PER_PAGE.to_string()).extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
-        let answer = self.send(call).await?;
-        let cursor = answer.next.as_deref().and_then(cursor_of);
-        Ok(Deliveries { items: answer.json()?, cursor })
+        call.known = known.map(str::to_owned);
+        self.send(call).await?.asked(|answer| {
+            let cursor = answer.next.as_deref().and_then(cursor_of);
+            Ok(Deliveries { items: answer.json()?, cursor })
+        })
     }
 
     /// Has GitHub deliver an event again: `POST {hook}/deliveries/{delivery}/attempts`. Whether it will; not where it does not know the delivery any more.

@@ -58,7 +58,7 @@ pub use gate::{Answering, Caller, Ending, Gate, NotNow, Outgoing};
 pub use installations::{Installation, InstalledAt};
 pub use jwt::{KeyError, check_private_key};
 pub use options::{BuildError, ClientOptions, Login, OnRate, OnResponse, Token};
-pub use pages::Listed;
+pub use pages::{Asked, Listed};
 pub use rate::Rate;
 pub use repositories::{Organization, Repository};
 pub use runs::{Run, RunStatus};

@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::answer::Answer;
 use crate::client::Client;
 use crate::error::Error;
 use crate::scope::Scope;
@@ -98,6 +99,33 @@ pub struct Listed<T> {
     pub items: Vec<T>,
     /// There is another after it.
     pub more: bool,
+}
+
+/// An answer to a question whose last answer is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked<T> {
+    /// It is the same (304): GitHub does not count the call.
+    Same,
+    /// It is another.
+    News {
+        /// What it is.
+        answer: T,
+        /// GitHub's mark of it, to be shown with the next question. A token that is renewed makes it another.
+        etag: Option<String>,
+        /// Whether the server counts calls: most GHES have no limits.
+        counted: bool,
+    },
+}
+
+impl Answer {
+    /// Whether it is the one that is known, or what it holds.
+    pub(crate) fn asked<T>(self, read: impl FnOnce(Self) -> Result<T, Error>) -> Result<Asked<T>, Error> {
+        if self.status == 304 {
+            return Ok(Asked::Same);
+        }
+        let (etag, counted) = (self.etag.clone(), self.rate.limit.is_some());
+        Ok(Asked::News { answer: read(self)?, etag, counted })
+    }
 }
 
 /// How a page that is asked for by its number is read: an array of `T`, or an object that holds one.

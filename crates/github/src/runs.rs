@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::pages::{Listed, OnePage};
+use crate::pages::{Asked, Listed, OnePage};
 use crate::repositories::Repository;
 use crate::scope::Scope;
 use crate::types::Job;
@@ -34,13 +34,27 @@ impl RunStatus {
     }
 }
 
+/// Newest runs that are asked for at once.
+const NEWEST: usize = 20;
+
 /// A workflow run.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Run {
-    /// GitHub's id of it.
+    /// GitHub's id of it. A newer run has a higher one.
     pub id: u64,
+    /// `completed`, or what GitHub calls it until then.
+    #[serde(default)]
+    pub status: Option<String>,
     /// Where it runs.
     pub repository: Repository,
+}
+
+impl Run {
+    /// Whether nothing of it can run any more, unless somebody runs it again.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.status.as_deref() == Some("completed")
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,6 +105,23 @@ impl Client {
             Err(Error::Forbidden { .. } | Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The newest 20 runs of a repository, whatever their status: `GET repos/{owner}/{repo}/actions/runs`. `known` is the mark of the last answer.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn newest_runs(&self, owner: &str, repo: &str, known: Option<&str>) -> Result<Asked<Listed<Run>>, Error> {
+        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
+        let mut call = self.call("newest-runs", Method::GET, &scope, &["actions", "runs"], format!("runs of {scope}"))?;
+        call.url.query_pairs_mut().append_pair("per_page", &NEWEST.to_string()).append_pair("exclude_pull_requests", "true");
+        call.known = known.map(str::to_owned);
+        self.send(call).await?.asked(|answer| {
+            let linked = answer.next.is_some();
+            let items = answer.json::<Runs>()?.items();
+            let more = linked || items.len() >= NEWEST;
+            Ok(Listed { items, more })
+        })
     }
 
     /// One page (from 1) of the jobs of a run's latest attempt: `GET repos/{owner}/{repo}/actions/runs/{run}/jobs`.

@@ -7,7 +7,7 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LINK, LOCATION};
 use reqwest::{Certificate, Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -48,6 +48,8 @@ pub(crate) struct Call {
     pub(crate) secret: bool,
     /// As whom it is sent, where that depends on the call.
     pub(crate) who: Who,
+    /// GitHub's mark of the answer that is known: the same one is answered with 304, which counts in no hour.
+    pub(crate) known: Option<String>,
 }
 
 /// What sends calls.
@@ -159,7 +161,7 @@ impl Transport {
     }
 
     async fn exchange(&self, call: Call, token: &SecretString) -> Result<Answer, Error> {
-        let Call { endpoint, what, method, mut url, body, timeout, makes_runner, secret, who } = call;
+        let Call { endpoint, what, method, mut url, body, timeout, makes_runner, secret, who, known } = call;
         let token = token.clone();
         let authorization = bearer(&token)
             .ok_or_else(|| Error::Unauthorized { what: what.clone(), said: "(not sent) the token is empty or holds characters that no header can".into() })?;
@@ -170,6 +172,9 @@ impl Transport {
                 self.http.request(method.clone(), url.clone()).timeout(timeout.saturating_sub(started.elapsed())).header(AUTHORIZATION, authorization.clone());
             if let Some(body) = &body {
                 request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+            }
+            if let Some(known) = &known {
+                request = request.header(IF_NONE_MATCH, known);
             }
             let sent = request.send().await;
             let status = sent.as_ref().map_or(0, |response| response.status().as_u16());
@@ -183,7 +188,7 @@ impl Transport {
                 self.time.learn(date);
             }
             self.see(&rate, &who);
-            if response.status().is_redirection() {
+            if response.status().is_redirection() && status != 304 {
                 let to = target(&url, &response);
                 match to {
                     // 303 says to fetch something else; the others, to ask for the same elsewhere.
@@ -198,6 +203,7 @@ impl Transport {
                     }
                 }
             }
+            let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
             let next = response.headers().get_all(LINK).iter().find_map(|link| link.to_str().ok().and_then(next_page));
             let body = if response.status().is_success() {
                 match read(&mut response, LARGEST).await {
@@ -211,7 +217,7 @@ impl Transport {
                 // The status says enough where the rest does not come.
                 read(&mut response, LARGEST_REFUSAL).await.map(|(body, _)| body).unwrap_or_default()
             };
-            return Ok(Answer { what, makes_runner, secret, token, status, rate, next, body });
+            return Ok(Answer { what, makes_runner, secret, token, status, rate, next, etag, body });
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Mock, Reply, Request};
-use jit_github::{Error, JitRequest, Lookup, Scope};
+use jit_github::{Asked, Deliveries, Error, JitRequest, Lookup, Scope};
 use serde_json::{Value, json};
 
 fn acme() -> Scope {
@@ -241,9 +241,11 @@ async fn deliveries_are_paged_by_the_cursor_of_the_link() {
     })
     .await;
     let hook = "orgs/acme/hooks/7".parse().unwrap();
-    let first = mock.client().deliveries(&hook, None).await.unwrap();
+    let first = mock.client().deliveries(&hook, None, None).await.unwrap();
+    let Asked::News { answer: first, .. } = first else { panic!("{first:?}") };
     assert_eq!(first.cursor.as_deref(), Some("v1_17323292984+x"));
-    assert_eq!(mock.client().deliveries(&hook, first.cursor.as_deref()).await.unwrap().cursor, None);
+    let last = mock.client().deliveries(&hook, first.cursor.as_deref(), None).await.unwrap();
+    assert!(matches!(last, Asked::News { answer: Deliveries { cursor: None, .. }, etag: None, counted: false }), "{last:?}");
     assert_eq!(mock.seen()[1].query("cursor").as_deref(), Some("v1_17323292984+x"));
     assert_eq!(mock.seen()[1].path, "/orgs/acme/hooks/7/deliveries");
 }
@@ -264,4 +266,19 @@ async fn a_delivery_that_is_forgotten_cannot_be_repeated() {
         assert_eq!(mock.client().redeliver(&"app/hook".parse().unwrap(), 1).await.unwrap(), will);
         assert_eq!((mock.seen()[0].method.as_str(), mock.seen()[0].path.as_str()), ("POST", "/app/hook/deliveries/1/attempts"));
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_known_is_not_read_again() {
+    let mock = Mock::start(|request| match request.header("if-none-match") {
+        Some("W/\"a\"") => Reply::empty(304).with("etag", "W/\"a\""),
+        _ => Reply::json(200, &json!({ "total_count": 0, "workflow_runs": [] })).with("etag", "W/\"a\"").with("x-ratelimit-limit", "5000"),
+    })
+    .await;
+    let first = mock.client().newest_runs("acme", "app", None).await.unwrap();
+    let Asked::News { answer, etag, counted: true } = first else { panic!("{first:?}") };
+    assert_eq!((answer.items.len(), answer.more, etag.as_deref()), (0, false, Some("W/\"a\"")));
+    assert_eq!(mock.client().newest_runs("acme", "app", etag.as_deref()).await.unwrap(), Asked::Same);
+    assert!(matches!(mock.client().newest_runs("acme", "app", Some("W/\"b\"")).await.unwrap(), Asked::News { .. }));
+    assert_eq!(mock.seen()[1].query("per_page").as_deref(), Some("20"));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Mock, Reply, TOKEN};
 use jit_github::openapi::{Version, examples, validate_request, validate_response};
-use jit_github::{Deletion, Error, HookAddress, JitRequest, JobStatus, Lookup, RunStatus, RunnerStatus, Scope};
+use jit_github::{Asked, Deletion, Error, HookAddress, JitRequest, JobStatus, Lookup, RunStatus, RunnerStatus, Scope};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -109,7 +109,8 @@ async fn what_finds_lost_jobs_is_described_and_every_example_is_read() {
         }
         assert!(client.app_hook_url().await.unwrap().unwrap().starts_with("http"));
         for hook in [HookAddress::Of(org.clone(), 1), HookAddress::Of(repo, 1), HookAddress::App] {
-            let deliveries = client.deliveries(&hook, Some("v1_1")).await.unwrap();
+            let deliveries = client.deliveries(&hook, Some("v1_1"), None).await.unwrap();
+            let Asked::News { answer: deliveries, .. } = deliveries else { panic!("{deliveries:?}") };
             assert_eq!((deliveries.items[0].id, deliveries.items[0].succeeded(), deliveries.items[0].redelivery), (12345678, true, false));
             assert_eq!((deliveries.items[0].event.as_str(), deliveries.items[0].action.as_deref(), &deliveries.cursor), ("issues", Some("opened"), &None));
             assert!(deliveries.items[1].redelivery && deliveries.items[1].guid == deliveries.items[0].guid);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::common::until;
 
 /// Deadlines that let a test wait for what takes minutes in production.
-pub const PACE: [(&str, &str); 22] = [
+pub const PACE: [(&str, &str); 23] = [
     ("MAX_RUNNERS_PER_ORG", "2"),
     ("WORKER_HEARTBEAT", "400ms"),
     ("WORKER_DEAD_AFTER", "2s"),
@@ -31,6 +31,7 @@ pub const PACE: [(&str, &str); 22] = [
     ("RECOVER_INTERVAL", "1s"),
     ("RECOVERY_CALLS_PER_HOUR", "1000000"),
     ("REDISCOVER_INTERVAL", "1s"),
+    ("REREAD_INTERVAL", "1s"),
     ("STRAY_INTERVAL", "1s"),
     ("STRAY_CONFIRM", "1s"),
 ];
@@ -140,7 +141,12 @@ impl<'a> Run<'a> {
             }
             "upkeep.job_asked" | "upkeep.answered" | "upkeep.doubt_settled" => self.unheard().await,
             "reconcile.stopped" => self.stray_pod().await,
-            "recover.app_hook_asked" | "recover.app_hook_read" | "recover.app_hook_noted" | "recover.installations_listed" => self.as_an_app().await,
+            "recover.app_hook_read" | "recover.installations_listed" => self.as_an_app().await,
+            "recover.new_queued" => {
+                self.arm_here().await;
+                self.job(200).await; // in a repository that is heard of for the first time
+            }
+            "recover.rest_read" | "recover.moved" | "recover.left" | "recover.moved_away" => self.of_a_credential_that_is_gone().await,
             step if step.starts_with("recover.") => self.never_came(step).await,
             _ => {
                 self.arm_here().await;
@@ -319,6 +325,21 @@ impl<'a> Run<'a> {
         pods.create(&PostParams::default(), &serde_json::from_value(stray).unwrap()).await.unwrap();
     }
 
+    /// A repository stands in the account of a credential that is none any more.
+    async fn of_a_credential_that_is_gone(&mut self) {
+        self.arm_here().await;
+        for (key, member) in [("recover:gone:repos", format!("{}/app", self.org)), ("recovery:accounts", "gone".to_owned())] {
+            let _: i64 = redis::cmd("ZADD").arg(key).arg(0).arg(member).query_async(&mut self.redis().await).await.unwrap();
+        }
+        let _: i64 = redis::cmd("ZADD")
+            .arg("repos:active")
+            .arg(4_000_000_000_000_u64)
+            .arg(format!("{}/app", self.org))
+            .query_async(&mut self.redis().await)
+            .await
+            .unwrap();
+    }
+
     /// The worker that dies is a GitHub App; those after it have the token again.
     async fn as_an_app(&mut self) {
         let token = self.stack.dir().join("token").display().to_string();
@@ -326,8 +347,6 @@ impl<'a> Run<'a> {
         worker.set_env("GITHUB_APP_ID", Some("4711"));
         worker.set_env("GITHUB_APP_PRIVATE_KEY_FILE", Some(&app_key("app-pkcs1.pem")));
         worker.set_env("GITHUB_PAT_FILE", None);
-        // Hooks were asked for by others before; so long ago that they are asked for again.
-        let _: i64 = redis::cmd("DEL").arg("hooks:asked").query_async(&mut self.redis().await).await.unwrap();
         self.arm_here().await;
         // These count from the next start on.
         let worker = self.stack.part(WORKER).unwrap();
@@ -341,7 +360,7 @@ impl<'a> Run<'a> {
         self.arm_here().await;
         let control = async |what: &str, body: Value| self.stack.post(&format!("{}/_control/{what}", self.stack.github_url), &body).await.unwrap();
         control("hooks", json!({ "owner": self.org, "kind": "organization" })).await;
-        if step == "recover.hook_dropped" {
+        if step == "recover.hook_missed" {
             self.github(json!({ "fault": "rest_status", "endpoint": "list_deliveries", "status": 404, "count": 1 })).await;
         }
         control("webhook", json!({ "url": "http://127.0.0.1:9/webhook" })).await;

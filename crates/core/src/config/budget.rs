@@ -14,7 +14,7 @@ pub struct BudgetArgs {
     /// GitHub's points a minute (a registration costs 5) that one credential uses at most; 0: no limit of our own; default: 900 on github.com and *.ghe.com, else 0
     #[arg(long, env, default_value = "")]
     pub github_points_per_minute: String,
-    /// Calls of GitHub an hour and credential that looking for lost jobs may take; 0: none
+    /// Calls of GitHub an hour and account (a token, or an installation of an App) that looking for lost jobs may take, of those that GitHub counts; 0: none
     #[arg(long, env, default_value = "1000")]
     pub recovery_calls_per_hour: String,
 }

@@ -26,6 +26,9 @@ const REGISTRATION_WINDOW: Duration = Duration::from_secs(300);
 const POINTS_WINDOW: Duration = Duration::from_secs(60);
 /// Points of a POST.
 const POINTS_OF_POST: u64 = 5;
+/// Optional calls of one account in a minute at most, counted by GitHub or not, where [`Budget::spare_calls_per_hour`] does not ask for more: two thirds
+/// of what GitHub allows at one endpoint.
+const SPARE_CALLS_PER_MINUTE: u64 = 600;
 /// Share of the hour's calls that registrations leave to removals and questions.
 pub const RESERVE: f64 = 0.02;
 
@@ -125,6 +128,14 @@ fn windows(what: &str, credential: &str, scope: &str, runner: &str, budget: &Bud
     })
 }
 
+impl Budget {
+    /// Optional calls of one account in a minute at most, also of those that GitHub does not count.
+    #[must_use]
+    pub fn spare_calls_per_minute(&self) -> u64 {
+        SPARE_CALLS_PER_MINUTE.max(self.spare_calls_per_hour / 60)
+    }
+}
+
 impl Ledger {
     /// Notes what GitHub said of a credential's hour.
     ///
@@ -194,14 +205,32 @@ impl Ledger {
         Ok(())
     }
 
-    /// Asks for `calls` optional calls: allowed while more than half of the hour's calls remain after them, where GitHub tells, and within
-    /// [`Budget::spare_calls_per_hour`]. More at once than that number count as that number.
+    /// Asks for `calls` optional calls: allowed while more than half of the hour's calls remain after them, where GitHub tells, within
+    /// [`Budget::spare_calls_per_hour`], and within [`Budget::spare_calls_per_minute`]. More at once than the first number count as that number.
+    /// A server that has no limits ([`Self::note_unlimited`]) has those of the minute alone.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn spend_spare(&self, credential: &str, calls: u64, budget: &Budget) -> Result<Spare, LedgerError> {
-        let args = json!({ "what": "spare", "credential": credential, "calls": calls, "calls_per_hour": budget.spare_calls_per_hour });
+        let args = json!({ "what": "spare", "credential": credential, "calls": calls, "calls_per_hour": budget.spare_calls_per_hour,
+            "calls_per_minute": budget.spare_calls_per_minute() });
         let answer: Answer = self.run(&scripts::BUDGET, &args).await?;
         Ok(if answer.wait == 0 { Spare::Allowed } else { Spare::Wait(Duration::from_millis(answer.wait)) })
+    }
+
+    /// An optional call was answered with 304, which GitHub does not count: neither is it here, but in its minute.
+    ///
+    /// # Errors
+    /// When Redis is unavailable; then it stays counted.
+    pub async fn uncount_spare(&self, credential: &str) -> Result<(), LedgerError> {
+        self.run::<Value>(&scripts::BUDGET, &json!({ "what": "uncounted", "credential": credential })).await.map(|_| ())
+    }
+
+    /// The server has no limits, as most GHES: an answer told of none. Holds for an hour.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn note_unlimited(&self, credential: &str) -> Result<(), LedgerError> {
+        self.run::<Value>(&scripts::BUDGET, &json!({ "what": "unlimited", "credential": credential })).await.map(|_| ())
     }
 }

@@ -30,16 +30,20 @@
 //! quota:ceiling           HASH    how many runners the namespace's quota let in when it last refused one, since, reason
 //! repos:active            ZSET    owner/repo → last seen; 30 days     (what the sweep visits)
 //! repos:unreadable        ZSET    owner/repo whose jobs the credential may not read → when GitHub last said so   (for people)
-//! repos:sweep             ZSET    owner/repo → last seen              (what the sweep has still to visit in this pass; below 0: failures)
-//! recovery                HASH    the sweep's pass and budget, cursor of the rediscovery, counts
-//! owners:rediscover       SET     organizations whose repositories are still to be listed; app:NAME and since:ID, which list organizations
-//! owners:missed           HASH    of these, those that did not answer → when that was so first
+//! repos:new               SET     of these, those that are in no account's queue yet
+//! repos:runs              HASH    owner/repo → what is known of its runs: GitHub's ETag, the id below which all were over, JSON
+//! recovery                HASH    the epoch that was searched, the walk through known owners, the longest times between two looks, counts
+//! recovery:accounts       ZSET    account (whatever GitHub counts calls of) → when its turn may come next
+//! recovery:oldest         ZSET    account → last visit of the repository that has waited longest
+//! recovery:unvisited      ZSET    account → time until those are visited that never were
+//! recover:{account}:{round} ZSET  repos, hooks, rereads → when last looked at; lists, scopes → when due
+//! recover:{account}       HASH    the epoch that its lists are of, its pace
 //! hooks:known             HASH    webhook of ours → where its deliveries were read to, JSON
-//! hooks:asked             ZSET    scope → when its webhooks were last listed
-//! deliveries:failed       ZSET    guid of a delivery to repeat → its time (queued ones first)
-//! deliveries:later        ZSET    guid of one that failed again → when to repeat it
-//! delivery:{guid}         HASH    hook, id of the last try, action, time, tries, whether it is settled; 7 days
-//! strays:scopes           ZSET    scope → when to look at its registrations
+//! hooks:owners            SET     owners, and app:NAME, with a webhook of ours for all of their repositories
+//! hook:{hook}:failed      ZSET    guid of a delivery to repeat → its time (queued ones first)
+//! hook:{hook}:later       ZSET    guid of one that failed again → when to repeat it
+//! deliveries:open         ZSET    guids of both, of all hooks → noted
+//! delivery:{guid}         HASH    id of the last try, action, time, tries, whether it is settled; 7 days
 //! strays:seen             ZSET    registration that is offline and unknown here → first seen
 //! runners:live            SET     every live runner
 //! runners:deadlines       ZSET    runner → when it must have moved on
@@ -48,7 +52,9 @@
 //! runner:{name}:info      HASH    org, class, job that asked for it, job that it runs, state, fence, GitHub id, times; expires after the end
 //! credential:{name}:rate  HASH    limit, remaining, reset: what GitHub last said of the hour's calls; spent since then
 //! credential:{name}:points ZSET   runner → when its registration was asked for (one minute)
-//! credential:{name}:spare HASH    minute → optional calls (one hour)
+//! credential:{name}:spare HASH    minute → optional calls (one hour), but those answered with 304
+//! credential:{name}:asked HASH    this minute, and all optional calls of it
+//! credential:{name}:unlimited STRING the server told of no limit (one hour)
 //! scope:{scope}:registrations ZSET runner → when it was registered (five minutes)
 //! ledger:meta             HASH    schema, epoch, sequence, effective configuration and its generation
 //! ```

@@ -66,9 +66,7 @@ impl Model {
 
     /// Ready: unmet demand, room, no pause.
     pub fn is_ready(&self, org: &str) -> bool {
-        self.running(org) < self.limit(org)
-            && !self.paused.contains_key(org)
-            && !self.in_need(org).is_empty()
+        self.running(org) < self.limit(org) && !self.paused.contains_key(org) && !self.in_need(org).is_empty()
     }
 
     /// Whether it may be served now.

@@ -142,7 +142,11 @@ impl<'a> World<'a> {
         if !differences.is_empty() {
             return Err(differences.join("\n"));
         }
-        for key in self.held.keys().filter(|key| key.starts_with("org:") && !["backoff", "parked", "made", "started", "work"].contains(&key.rsplit(':').next().unwrap())) {
+        for key in self
+            .held
+            .keys()
+            .filter(|key| key.starts_with("org:") && !["backoff", "parked", "made", "started", "work"].contains(&key.rsplit(':').next().unwrap()))
+        {
             let org = key.trim_start_matches("org:").rsplit_once(':').map_or("", |(org, _)| org);
             agree("spelling", &Some(org.to_owned()), &self.model.known.get(&fold(org)).cloned())?;
         }

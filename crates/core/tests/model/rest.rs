@@ -54,8 +54,8 @@ impl World<'_> {
         for (key, (expires, content)) in &self.held {
             let state = content.iter().position(|field| field == "state").map(|at| content[at + 1].as_str());
             let may_stay = match key.as_str() {
-                "ledger:meta" | "orgs:known" | "orgs:served" | "orgs:credential" | "orgs:paused" | "org_limits" | "repos:active" | "repos:unreadable"
-                | "quota:ceiling" => true,
+                "ledger:meta" | "orgs:known" | "orgs:served" | "orgs:credential" | "orgs:paused" | "org_limits" | "repos:active" | "repos:new"
+                | "repos:unreadable" | "quota:ceiling" => true,
                 "global:total_running" => content == &["0"],
                 _ if key.starts_with("credential:") && key.ends_with(":orgs") => true,
                 _ if key.starts_with("job:") => *expires && state == Some("completed"),

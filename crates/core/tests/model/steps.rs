@@ -263,8 +263,7 @@ fn maker() -> impl Strategy<Value = Who> {
 
 fn back_off() -> impl Strategy<Value = BackOff> {
     use Subject::{Class, Credential, Global, Org, Profile, Scope};
-    const CHAINS: [&[Subject]; 7] =
-        [&[Class, Org], &[Class, Org, Profile], &[Scope, Org], &[Org, Global], &[Org, Credential], &[Credential], &[Global]];
+    const CHAINS: [&[Subject]; 7] = [&[Class, Org], &[Class, Org, Profile], &[Scope, Org], &[Org, Global], &[Org, Credential], &[Credential], &[Global]];
     let growth = select(vec![Growth::Doubles, Growth::Patient, Growth::Patient, Growth::Again, Growth::Named]);
     let needs = select(vec![Needs::Made, Needs::Made, Needs::Started, Needs::Work]);
     let hold = (select(CHAINS.to_vec()), needs, select(vec![1_u64, 30, 600]), growth).prop_map(|(chain, needs, first, growth)| {

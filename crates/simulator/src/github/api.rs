@@ -218,6 +218,24 @@ impl Server {
         Err(Answer { headers, ..Answer::refused(403, true) })
     }
 
+    /// The caller knows this answer: 304, which is not counted.
+    pub(super) fn unchanged(&mut self, call: &Call, answer: Answer, now: Ms) -> Answer {
+        self.counters.rest_unchanged += 1;
+        if let Some((_, used)) = self.quotas.get_mut(&call.caller).filter(|(start, _)| now < *start + HOUR) {
+            *used = used.saturating_sub(1);
+        }
+        let mut headers = answer.headers;
+        for (name, value) in &mut headers {
+            let by = |n: i64| value.parse::<i64>().map_or_else(|_| value.clone(), |old| (old + n).to_string());
+            match *name {
+                "x-ratelimit-remaining" => *value = by(1),
+                "x-ratelimit-used" => *value = by(-1),
+                _ => {}
+            }
+        }
+        Answer { status: 304, body: None, headers }
+    }
+
     fn rate_limit(&self, call: &Call, now: Ms) -> Answer {
         let Some(limit) = self.apps.limit(&call.caller).or(self.settings.rate_limit) else { return Answer::error(404, "Rate limiting is not enabled.") };
         let (start, used) = self.quotas.get(&call.caller).copied().filter(|(start, _)| now < start + HOUR).unwrap_or((now, 0));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{OriginalUri, Path, Query, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use secrecy::ExposeSecret;
@@ -81,7 +81,8 @@ fn route(endpoint: Endpoint) -> MethodRouter<Shared> {
         match call(endpoint, caller, &params, uri.path().to_owned(), query, body) {
             Some(call) => {
                 let _under_way = UnderWay::begin(&app);
-                carry_out(&app, &call).await
+                let known = headers.get(IF_NONE_MATCH).and_then(|known| known.to_str().ok());
+                carry_out(&app, &call, known, headers.get(AUTHORIZATION)).await
             }
             None => respond(Answer::not_found(), &app.site.version),
         }
@@ -109,9 +110,17 @@ impl Drop for UnderWay {
     }
 }
 
-async fn carry_out(app: &App, call: &Call) -> Response {
+/// GitHub's mark of an answer. It says of itself that its answers vary with the authorization, so another token has another.
+fn mark(answer: &Answer, authorization: Option<&HeaderValue>) -> Option<String> {
+    let body = answer.body.as_ref().filter(|_| answer.status == 200)?.to_string();
+    let vary = authorization.map_or(&[][..], HeaderValue::as_bytes);
+    let digest = ring::digest::digest(&ring::digest::SHA256, &[vary, body.as_bytes()].concat());
+    Some(format!("W/\"{}\"", hex::encode(digest)))
+}
+
+async fn carry_out(app: &App, call: &Call, known: Option<&str>, authorization: Option<&HeaderValue>) -> Response {
     let fate = app.with(|server, _| server.fate(call));
-    let answer = match &fate.outcome {
+    let mut answer = match &fate.outcome {
         Some(fault) if fault.fault == Kind::RestStatus => app.with(|server, now| {
             if fault.performed {
                 server.rest(call, &app.site, Some("rest_status"), now);
@@ -123,6 +132,12 @@ async fn carry_out(app: &App, call: &Call) -> Response {
             app.with(|server, now| server.rest(call, &app.site, name.or((fate.delay > 0).then_some("rest_slow")), now))
         }
     };
+    if let Some(etag) = mark(&answer, authorization) {
+        if known == Some(etag.as_str()) {
+            answer = app.with(|server, now| server.unchanged(call, answer, now));
+        }
+        answer = answer.header("etag", etag);
+    }
     tokio::time::sleep(Duration::from_millis(fate.delay)).await;
     let mut response = respond(answer, &app.site.version);
     match fate.outcome.map(|fault| fault.fault) {

@@ -95,6 +95,7 @@ pub(super) struct Counters {
     pub(super) rest_limited: u64,
     pub(super) rest_under_way: u64,
     pub(super) rest_most_at_once: u64,
+    pub(super) rest_unchanged: u64,
     pub(super) app_tokens: u64,
     pub(super) runners_connected: u64,
     pub(super) runners_removed_unused: u64,
@@ -227,6 +228,11 @@ impl Server {
     }
 
     /// The next runner's id.
+    /// Makes a private repository of an owner that exists, which has had no run yet. Whether there is that owner.
+    pub fn add_repository(&mut self, owner: &str, name: &str) -> bool {
+        self.repo(owner, name, true).is_some()
+    }
+
     pub(super) fn next_runner(&mut self) -> u64 {
         self.next.runner += 1;
         self.next.runner

@@ -86,6 +86,8 @@ pub struct RunnerCounts {
     pub rest_limited: u64,
     /// The most of them at once.
     pub rest_most_at_once: u64,
+    /// Of them, answered with 304, which no hour counts.
+    pub rest_unchanged: u64,
     /// Tokens given to installations of the App.
     pub app_tokens: u64,
 }
@@ -218,6 +220,7 @@ impl Server {
                 rest_calls: counters.rest_calls,
                 rest_limited: counters.rest_limited,
                 rest_most_at_once: counters.rest_most_at_once,
+                rest_unchanged: counters.rest_unchanged,
                 app_tokens: counters.app_tokens,
             },
             latency: Latencies {

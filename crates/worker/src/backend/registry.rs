@@ -184,7 +184,14 @@ impl Registry {
                 Some(Entry::Record(record)) => all.push(record.observe()),
                 // Nobody can tell what it runs, if anything: it is for whoever reconciles to remove.
                 Some(Entry::Unreadable(why)) => {
-                    all.push(Observed { name: name.to_owned(), phase: Phase::Ended, rejected: false, terminating: false, spec: None, detail: Some(bounded(&why)) });
+                    all.push(Observed {
+                        name: name.to_owned(),
+                        phase: Phase::Ended,
+                        rejected: false,
+                        terminating: false,
+                        spec: None,
+                        detail: Some(bounded(&why)),
+                    });
                 }
                 None => {}
             }

@@ -68,11 +68,8 @@ struct Making {
 /// Makes runners until `stop`, then finishes those in hand.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::PROVISION, &worker.id, BLOCK);
-    let making = Arc::new(Making {
-        permits: Permits::new(worker.concurrency),
-        patience: Patience::new(worker.github_timeout),
-        undeliverable: AtomicBool::new(false),
-    });
+    let making =
+        Arc::new(Making { permits: Permits::new(worker.concurrency), patience: Patience::new(worker.github_timeout), undeliverable: AtomicBool::new(false) });
     let (tasks, mut pause) = (TaskTracker::new(), Pause::new());
     loop {
         // One permit at least, and then as many entries as there are permits.

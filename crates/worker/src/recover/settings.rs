@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jit_core::{
-    config::{GithubSettings, Problems, Scope},
+    config::{GithubSettings, Problems},
     ledger::recovery::RecoverySettings,
 };
 use url::Url;
@@ -17,9 +17,12 @@ pub struct RecoverArgs {
     /// Time between two looks for what never came; the beat's, too
     #[arg(long, env, default_value = "60s")]
     recover_interval: String,
-    /// The list of repositories that are looked through is rebuilt from GitHub this often
+    /// GitHub is asked this often what repositories, webhooks and installations there are
     #[arg(long, env, default_value = "24h", hide_short_help = true)]
     rediscover_interval: String,
+    /// All runs of a repository that are not over are asked for this often, not only the newest, as far as there are calls for it
+    #[arg(long, env, default_value = "24h", hide_short_help = true)]
+    reread_interval: String,
     /// The registrations of an organization are searched for strays this often
     #[arg(long, env, default_value = "1h", hide_short_help = true)]
     stray_interval: String,
@@ -37,8 +40,10 @@ pub struct Settings {
     pub webhook_url: Option<Url>,
     /// Time between two ticks.
     pub interval: Duration,
-    /// Time between two rebuilds of the list of repositories.
+    /// Time between two questions what repositories, webhooks and installations there are.
     pub rediscover_interval: Duration,
+    /// Time between two looks at all runs of a repository that are not over, where there are calls for it.
+    pub reread_interval: Duration,
     /// Time between two looks at the registrations of a scope.
     pub stray_interval: Duration,
     /// A stray registration is deleted when it was seen twice, at least so far apart.
@@ -65,6 +70,7 @@ impl RecoverArgs {
             webhook_url,
             interval: problems.duration("RECOVER_INTERVAL", &self.recover_interval),
             rediscover_interval: problems.duration("REDISCOVER_INTERVAL", &self.rediscover_interval),
+            reread_interval: problems.duration("REREAD_INTERVAL", &self.reread_interval),
             stray_interval: problems.duration("STRAY_INTERVAL", &self.stray_interval),
             stray_confirm: problems.duration("STRAY_CONFIRM", &self.stray_confirm),
         }
@@ -72,19 +78,8 @@ impl RecoverArgs {
 }
 
 impl Settings {
-    /// As the ledger is told, with the calls of GitHub that all credentials may make in an hour.
+    /// As the ledger is told, with the calls of GitHub that may be made in an hour and account.
     pub(super) fn of_ledger(&self, calls_per_hour: u64) -> RecoverySettings {
-        let scopes = match &self.jobs.scope {
-            Scope::Organization => "organization".to_owned(),
-            Scope::Repository => "repository".to_owned(),
-            Scope::Enterprise(slug) => format!("enterprises/{slug}"),
-        };
-        RecoverySettings {
-            interval: self.interval,
-            calls_per_hour,
-            rediscover_interval: self.rediscover_interval,
-            redelivery: self.webhook_url.is_some(),
-            scopes,
-        }
+        RecoverySettings { interval: self.interval, calls_per_hour, redelivery: self.webhook_url.is_some() }
     }
 }

@@ -1,84 +1,69 @@
-//! A slice of recovery's work: the calls that it may make, and what their errors mean for the rest of it.
+//! A slice of recovery's work, as all accounts share it: its time, its calls in all, and whether GitHub is there.
 //!
-//! Invariants: what does not answer, and a credential that is refused or used up, is left out and costs the others nothing; a GitHub that is
-//! away as a whole ends the slice.
+//! Invariants: what does not answer costs the others nothing; a GitHub that is away as a whole ends the slice; no more calls go out in a minute than
+//! a server bears, counted or not.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use jit_core::ledger::{LedgerError, Spare, recovery::RecoveryTick};
-use jit_github::{BackOff, Client, Credential, Error, Scope};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Worker, step::Step};
+use crate::Worker;
 
 /// A slice ends after this time, and the next tick goes on.
 const SLICE: Duration = Duration::from_secs(60);
-/// Calls that a tick may make in any case, however small the budget of an hour: a repository takes three and more.
-const LEAST: u64 = 10;
+/// Calls in a minute, of all accounts together, where the budget of one does not ask for more.
+const MOST_A_MINUTE: u64 = 1200;
+/// Calls that a slice may make in any case, however short the time between two ticks.
+const LEAST: u64 = 60;
 /// GitHub is taken for away when call after call failed, for so many owners …
 const OWNERS_IN_A_ROW: usize = 3;
 /// … or so many times.
 const FAILURES_IN_A_ROW: u64 = 10;
 
-/// What keeps a call from being made, or its error from being the end of the slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// It concerns this one alone, and for good: no credential serves it, or GitHub refuses.
-    Refused,
-    /// This one does not answer, or its credential is refused. It comes again some time later; the next is asked.
-    Failed,
-    /// Not in this slice.
-    Later,
-}
-
 /// A slice of work: how much of it is left.
 pub(super) struct Slice<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) stop: &'a CancellationToken,
+    stop: &'a CancellationToken,
+    /// When it began by the ledger's clock, ms: what was looked at since is not looked at again.
+    pub(super) now: i64,
     began: Instant,
-    /// Calls that this tick may still make, so that an hour's calls are spread over the hour.
-    left: u64,
-    /// Of these, what is kept for the pieces of work that follow.
-    kept: u64,
+    /// Calls that may still go out.
+    left: AtomicU64,
     /// GitHub is away.
-    ended: bool,
-    /// Accounts whose budget is used up, or that are to leave GitHub alone.
-    exhausted: HashSet<String>,
-    /// Credentials, and accounts of such, that GitHub does not accept.
-    refused: HashSet<String>,
-    /// What has failed, and is left out of this slice.
-    pub(super) skipped: HashSet<String>,
+    ended: AtomicBool,
+    urgent: AtomicBool,
+    /// Credentials that GitHub does not accept.
+    refused: Mutex<HashSet<String>>,
     /// Calls that failed in a row.
-    row: Row,
+    row: Mutex<Row>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> Slice<'a> {
-    pub(super) fn new(worker: &'a Worker, stop: &'a CancellationToken, tick: &RecoveryTick) -> Self {
-        let left = if tick.urgent {
-            u64::MAX
-        } else {
-            let seconds = worker.recovery.interval.as_secs().max(1);
-            (super::settings(worker).calls_per_hour.saturating_mul(seconds) / 3600).max(LEAST)
-        };
+    pub(super) fn new(worker: &'a Worker, stop: &'a CancellationToken, now: i64) -> Self {
+        let most = MOST_A_MINUTE.max(worker.budget.spare_calls_per_minute());
         Self {
             worker,
             stop,
+            now,
             began: Instant::now(),
-            left,
-            kept: 0,
-            ended: false,
-            exhausted: HashSet::new(),
-            refused: HashSet::new(),
-            skipped: HashSet::new(),
-            row: Row::default(),
+            left: AtomicU64::new((most * worker.recovery.interval.as_secs().max(1) / 60).max(LEAST)),
+            ended: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
+            refused: Mutex::default(),
+            row: Mutex::default(),
         }
-    }
-
-    /// Lets the next piece of work use this share of what is left.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a few thousand calls")]
-    pub(super) fn share(&mut self, share: f64) {
-        self.kept = (self.left as f64 * (1.0 - share)) as u64;
     }
 
     pub(super) fn timed_out(&self) -> bool {
@@ -87,91 +72,55 @@ impl<'a> Slice<'a> {
 
     /// Whether another piece may be begun.
     pub(super) fn goes_on(&self) -> bool {
-        !self.ended && self.left > self.kept && !self.timed_out() && !self.stop.is_cancelled()
+        self.may_call() && self.left.load(Ordering::Relaxed) > 0 && !self.timed_out()
     }
 
-    /// Asks for one call about this scope. What is begun may be finished, also beyond the tick's share, but never beyond the hour's budget.
-    pub(super) async fn call(&mut self, scope: &Scope) -> Result<Result<Client, Told>, LedgerError> {
-        let Ok(credential) = self.worker.github.of(scope) else { return Ok(Err(Told::Refused)) };
-        let account = credential.account(scope);
-        self.call_as(credential, account).await
+    /// Whether what was begun may be finished.
+    pub(super) fn may_call(&self) -> bool {
+        !self.ended.load(Ordering::Relaxed) && !self.stop.is_cancelled()
     }
 
-    /// Asks for one call as this credential, on account of what GitHub counts it for.
-    pub(super) async fn call_as(&mut self, credential: Credential, account: String) -> Result<Result<Client, Told>, LedgerError> {
-        if self.ended || self.stop.is_cancelled() || self.exhausted.contains(&account) {
-            return Ok(Err(Told::Later));
+    /// A call goes out.
+    pub(super) fn called(&self) {
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(1)));
+    }
+
+    /// A call was answered.
+    pub(super) fn answered(&self) {
+        *lock(&self.row) = Row::default();
+    }
+
+    /// A call about something of this owner's failed, or there is no connection at all; whether GitHub is taken for away.
+    pub(super) fn failed(&self, owner: &str, away: bool) -> bool {
+        if lock(&self.row).failed(owner) || away {
+            self.ended.store(true, Ordering::Relaxed);
         }
-        if self.refused.contains(&account) || self.refused.contains(&*credential.name) {
-            return Ok(Err(Told::Failed));
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// GitHub does not accept this credential, whatever account it is used for.
+    pub(super) fn refuse(&self, credential: &str) {
+        lock(&self.refused).insert(credential.to_owned());
+    }
+
+    pub(super) fn refuses(&self, credential: &str) -> bool {
+        lock(&self.refused).contains(credential)
+    }
+
+    pub(super) fn set_urgent(&self) {
+        if !self.urgent.swap(true, Ordering::Relaxed) {
+            tracing::info!("the data may have been lost: looking for every job at GitHub");
         }
-        if self.worker.ledger.spend_spare(&account, 1, &self.worker.budget).await.step("recover.spent")? != Spare::Allowed {
-            self.exhausted.insert(account);
-            return Ok(Err(Told::Later));
-        }
-        self.left = self.left.saturating_sub(1);
-        self.row.calls += 1;
-        Ok(Ok(credential.client))
     }
 
-    /// Takes note of an error of a call about this scope.
-    pub(super) fn told(&mut self, scope: &Scope, error: &Error) -> Told {
-        let account = self.worker.github.of(scope).map(|credential| credential.account(scope)).unwrap_or_default();
-        self.told_of(account, scope.owner(), error)
-    }
-
-    /// Takes note of an error of the last call, on this account, about something of this owner's.
-    pub(super) fn told_of(&mut self, account: String, owner: &str, error: &Error) -> Told {
-        let told = match error.backs_off() {
-            BackOff::Class | BackOff::Organization => {
-                tracing::debug!(%error, "recovery goes on with the next");
-                return Told::Refused;
-            }
-            BackOff::Credential if is_unauthorized(error) => {
-                // Where there is no token to be had, it is the App itself that is refused.
-                let whole = matches!(error, Error::NoToken { .. });
-                self.refused.insert(if whole { account.split('/').next().unwrap_or_default().to_owned() } else { account });
-                Told::Failed
-            }
-            BackOff::Credential => {
-                self.exhausted.insert(account);
-                Told::Later
-            }
-            BackOff::All => {
-                self.ended = is_away(error) || self.row.failed(owner);
-                if self.ended { Told::Later } else { Told::Failed }
-            }
-        };
-        tracing::warn!(%error, "GitHub does not answer recovery; {}", if self.ended { "the next tick goes on" } else { "it goes on with the next" });
-        told
-    }
-}
-
-/// There is no connection, for nobody.
-fn is_away(error: &Error) -> bool {
-    match error {
-        Error::Unreachable { .. } => true,
-        Error::NoToken { cause, .. } => is_away(cause),
-        _ => false,
-    }
-}
-
-/// The credential is not accepted.
-fn is_unauthorized(error: &Error) -> bool {
-    match error {
-        Error::Unauthorized { .. } => true,
-        Error::NoToken { cause, .. } => is_unauthorized(cause),
-        _ => false,
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
     }
 }
 
 /// Calls that failed in a row: whether it is GitHub that is away, or the one that was asked about.
 #[derive(Default)]
 struct Row {
-    /// Calls that were made.
-    calls: u64,
-    /// The last one of the row.
-    last: u64,
     failures: u64,
     owners: HashSet<String>,
 }
@@ -179,11 +128,6 @@ struct Row {
 impl Row {
     /// The last call failed; whether that is one too many.
     fn failed(&mut self, owner: &str) -> bool {
-        if self.calls != self.last + 1 {
-            self.failures = 0;
-            self.owners.clear();
-        }
-        self.last = self.calls;
         self.failures += 1;
         self.owners.insert(owner.to_owned());
         self.owners.len() >= OWNERS_IN_A_ROW || self.failures >= FAILURES_IN_A_ROW
@@ -201,16 +145,12 @@ mod tests {
 
     #[test]
     fn one_owner_ends_a_slice_late_and_several_in_a_row_soon() {
-        let failing = |owners: &[&str], between: u64| {
+        let failing = |owners: &[&str]| {
             let mut row = Row::default();
-            owners.iter().position(|owner| {
-                row.calls += 1 + between;
-                row.failed(owner)
-            })
+            owners.iter().position(|owner| row.failed(owner))
         };
-        assert_eq!(failing(&["a", "b", "c", "d"], 0), Some(2), "GitHub is away");
-        assert_eq!(failing(&["a"; 20], 0), Some(9), "everything of one owner's");
-        assert_eq!(failing(&["a", "b", "a", "b"], 0), None);
-        assert_eq!(failing(&["a", "b", "c", "d"], 1), None, "others answer in between");
+        assert_eq!(failing(&["a", "b", "c", "d"]), Some(2), "GitHub is away");
+        assert_eq!(failing(&["a"; 20]), Some(9), "everything of one owner's");
+        assert_eq!(failing(&["a", "b", "a", "b"]), None);
     }
 }

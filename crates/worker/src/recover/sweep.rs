@@ -1,103 +1,137 @@
-//! The sweep: repositories are looked through, the newest first, for jobs that are unknown here.
+//! The sweep: repositories are looked through for jobs that are unknown here, the one first that was visited longest ago.
 //!
-//! A job can be queued in a run that GitHub calls queued, in progress or waiting. So a repository costs three calls, and one more for each
-//! hundred jobs of such a run. What the ledger lacks it says itself, in the same step in which the event is appended.
+//! A visit asks for the newest runs, and for the jobs of those that are not over. Where all are over, GitHub's mark of the list is kept, and the next
+//! visit costs nothing unless something has changed (304). Where the list does not reach back to runs that are known to be over, all runs that are
+//! queued, in progress or waiting are asked for; and so they are once in a while, for a run that is old and was run again. What the ledger lacks it says
+//! itself, in the same step in which the event is appended.
 
 use jit_core::{
     config::GithubSettings,
     event::{Action, JobEvent, JobId},
-    ledger::LedgerError,
+    ledger::{
+        LedgerError,
+        recovery::{DueItem, KnownRuns, Round},
+    },
 };
-use jit_github::{Job, JobStatus, Repository, Run, RunStatus, Scope};
+use jit_github::{Job, JobStatus, Repository, Run, RunStatus};
 
-use super::{Slice, Told, redeliver, repository};
+use super::{Told, Turn};
 use crate::{metrics::Recovered, step::Step};
 
-/// Repositories that are taken from the ledger at once.
-const BATCH: u32 = 50;
-/// A repository that took so many calls when the hour's budget or the slice's time ran out counts as visited: otherwise it could keep all others waiting.
+/// A repository that took so many calls when the budget or the time ran out counts as visited: otherwise it could keep all others waiting.
 const LONG_VISIT: u64 = 100;
 
 /// What came of a visit.
 enum Visit {
-    /// It was looked through, or refuses.
-    Done,
-    /// It does not answer.
+    /// It was looked through; what is known of it now.
+    Done(Option<KnownRuns>),
+    /// GitHub refuses, or does not answer: the others come first.
     Failed,
     /// It was not, for now.
     Later,
-    /// The slice's time was over first.
-    TooLong,
     /// Too many events are on their way to tell what is unknown.
     Backlog,
 }
 
 impl From<Told> for Visit {
     fn from(told: Told) -> Self {
-        match told {
-            Told::Refused => Self::Done,
-            Told::Failed => Self::Failed,
-            Told::Later => Self::Later,
-        }
+        if told == Told::Later { Self::Later } else { Self::Failed }
     }
 }
 
-/// Visits repositories until the pass is over or the slice ends. With `start` a new pass may begin.
-pub(super) async fn visit(slice: &mut Slice<'_>, start: bool) -> Result<(), LedgerError> {
-    let (mut skipped, mut start) = (0, start);
-    while slice.goes_on() {
-        let sweep = slice.worker.ledger.sweep(skipped, BATCH, start).await.step("recover.swept_on")?;
-        start = false; // one pass a tick, at most
-        if sweep.repos.is_empty() {
-            return Ok(());
-        }
-        for repo in sweep.repos {
-            if !slice.goes_on() {
-                return Ok(());
-            }
-            if slice.skipped.contains(&repo) {
-                skipped += 1;
-                continue;
-            }
-            let mut calls = 0;
-            let failed = match one(slice, &repo, &mut calls).await? {
-                Visit::Backlog => return Ok(()),
-                Visit::Later if calls < LONG_VISIT => {
-                    skipped += 1;
-                    continue;
-                }
-                Visit::TooLong if calls < LONG_VISIT => true, // the others come first in the next slice
-                Visit::Failed => slice.skipped.insert(repo.clone()),
-                Visit::Later | Visit::TooLong | Visit::Done => false,
-            };
-            slice.worker.ledger.swept(&repo, calls, failed).await.step("recover.swept")?;
+/// What breaks a visit off, in place of what it was to give.
+type Broken<T> = Result<T, Visit>;
+
+/// A repository, and the calls that its visit took.
+struct Visited<'a> {
+    owner: &'a str,
+    name: &'a str,
+    calls: u64,
+}
+
+/// Visits repositories until the round's share is used up.
+pub(super) async fn look(turn: &mut Turn<'_>, round: Round) -> Result<(), LedgerError> {
+    while let Some(due) = turn.next(round).await? {
+        let Some((owner, name)) = due.item.split_once('/') else {
+            turn.done(round, &due.item, None).await?;
+            continue;
+        };
+        let mut repo = Visited { owner, name, calls: 0 };
+        let known = match visit(turn, &mut repo, &due, round).await? {
+            Visit::Done(known) => known,
+            Visit::Failed => None,
+            Visit::Later if repo.calls >= LONG_VISIT || turn.slice.timed_out() => None,
+            Visit::Later | Visit::Backlog => return Ok(()),
+        };
+        turn.slice.worker.ledger.looked_at(&turn.account, round, &due.item, Some(turn.slice.now), known.as_ref()).await.step("recover.swept")?;
+        if round == Round::Repos {
+            turn.visited();
         }
     }
     Ok(())
 }
 
-async fn one(slice: &mut Slice<'_>, full_name: &str, calls: &mut u64) -> Result<Visit, LedgerError> {
-    let Some((scope, (owner, name))) = repository(full_name).zip(full_name.split_once('/')) else { return Ok(Visit::Done) };
-    redeliver::look_for_hooks(slice, &scope).await?;
+async fn visit(turn: &mut Turn<'_>, repo: &mut Visited<'_>, due: &DueItem, round: Round) -> Result<Visit, LedgerError> {
+    let known = due.runs();
+    if round == Round::Rereads {
+        return Ok(match all_runs(turn, repo).await? {
+            // Nothing that the other visits would not see.
+            Ok(active) if active.iter().all(|run| *run >= known.over_below) => Visit::Done(None),
+            Ok(active) => Visit::Done(Some(KnownRuns { etag: None, over_below: active.into_iter().min().unwrap_or(0) })),
+            Err(broken) => broken,
+        });
+    }
+    let client = match turn.call().await? {
+        Ok(client) => client,
+        Err(told) => return Ok(told.into()),
+    };
+    repo.calls += 1;
+    let asked = client.newest_runs(repo.owner, repo.name, known.etag.as_deref()).await.step("recover.newest_runs_listed");
+    let asked = match turn.heard(repo.owner, asked) {
+        Ok(asked) => asked,
+        Err(told) => return Ok(told.into()),
+    };
+    let Some((newest, etag)) = turn.settled(asked).await? else { return Ok(Visit::Done(None)) };
+    let reaches_back = !newest.more || newest.items.iter().any(|run| run.id < known.over_below);
+    let mut active: Vec<u64> = newest.items.iter().filter(|run| !run.is_over()).map(|run| run.id).collect();
+    if reaches_back {
+        for run in newest.items.iter().filter(|run| !run.is_over()) {
+            if let Err(broken) = jobs(turn, repo, run).await? {
+                return Ok(broken);
+            }
+        }
+    } else {
+        match all_runs(turn, repo).await? {
+            Ok(others) => active.extend(others),
+            Err(broken) => return Ok(broken),
+        }
+    }
+    let after_all = newest.items.iter().map(|run| run.id + 1).max().unwrap_or(1).max(known.over_below);
+    let over_below = active.iter().copied().min().unwrap_or(after_all);
+    Ok(Visit::Done(Some(KnownRuns { etag: etag.filter(|_| active.is_empty()), over_below })))
+}
+
+/// Looks through all runs that are queued, in progress or waiting; which these are.
+async fn all_runs(turn: &mut Turn<'_>, repo: &mut Visited<'_>) -> Result<Broken<Vec<u64>>, LedgerError> {
+    let mut active = Vec::new();
     for status in RunStatus::ALL {
         let mut page = 1;
         loop {
-            if slice.timed_out() {
-                return Ok(Visit::TooLong); // well before the right to the slice ends
-            }
-            let client = match slice.call(&scope).await? {
-                Ok(client) => client,
-                Err(told) => return Ok(told.into()),
+            let client = match turn.call().await? {
+                Ok(client) if turn.may_call() => client,
+                Ok(_) => return Ok(Err(Visit::Later)), // well before the right to the slice ends
+                Err(told) => return Ok(Err(told.into())),
             };
-            *calls += 1;
-            let runs = match client.runs(owner, name, status, page).await.step("recover.runs_listed") {
+            repo.calls += 1;
+            let runs = client.runs(repo.owner, repo.name, status, page).await.step("recover.runs_listed");
+            let runs = match turn.heard(repo.owner, runs) {
                 Ok(runs) => runs,
-                Err(error) => return Ok(slice.told(&scope, &error).into()),
+                Err(told) => return Ok(Err(told.into())),
             };
             for run in &runs.items {
-                match jobs(slice, &scope, owner, name, run, calls).await? {
-                    Visit::Done => {}
-                    other => return Ok(other),
+                active.push(run.id);
+                if let Err(broken) = jobs(turn, repo, run).await? {
+                    return Ok(Err(broken));
                 }
             }
             if !runs.more {
@@ -106,32 +140,31 @@ async fn one(slice: &mut Slice<'_>, full_name: &str, calls: &mut u64) -> Result<
             page += 1;
         }
     }
-    Ok(Visit::Done)
+    Ok(Ok(active))
 }
 
 /// Reports the jobs of one run.
-async fn jobs(slice: &mut Slice<'_>, scope: &Scope, owner: &str, name: &str, run: &Run, calls: &mut u64) -> Result<Visit, LedgerError> {
-    let worker = slice.worker;
+async fn jobs(turn: &mut Turn<'_>, repo: &mut Visited<'_>, run: &Run) -> Result<Broken<()>, LedgerError> {
+    let worker = turn.slice.worker;
     let mut page = 1;
     loop {
-        if slice.timed_out() {
-            return Ok(Visit::TooLong);
-        }
-        let client = match slice.call(scope).await? {
-            Ok(client) => client,
-            Err(told) => return Ok(told.into()),
+        let client = match turn.call().await? {
+            Ok(client) if turn.may_call() => client,
+            Ok(_) => return Ok(Err(Visit::Later)),
+            Err(told) => return Ok(Err(told.into())),
         };
-        *calls += 1;
-        let jobs = match client.run_jobs(owner, name, run.id, page).await.step("recover.jobs_listed") {
+        repo.calls += 1;
+        let jobs = client.run_jobs(repo.owner, repo.name, run.id, page).await.step("recover.jobs_listed");
+        let jobs = match turn.heard(repo.owner, jobs) {
             Ok(jobs) => jobs,
-            // A run that was deleted meanwhile is no reason to leave the others out.
-            Err(error) => return Ok(slice.told(scope, &error).into()),
+            Err(Told::Refused) => return Ok(Ok(())), // a run that was deleted meanwhile is no reason to leave the others out
+            Err(told) => return Ok(Err(told.into())),
         };
         let events: Vec<JobEvent> = jobs.items.iter().filter_map(|job| event(&worker.recovery.jobs, &run.repository, job)).collect();
         let reported = worker.ledger.report_found(&events, &worker.limits.prefix).await.step("recover.found")?;
         if reported.backlog {
             tracing::info!("many events are on their way; the sweep waits for them");
-            return Ok(Visit::Backlog);
+            return Ok(Err(Visit::Backlog));
         }
         for (state, count) in [("queued", reported.queued), ("in_progress", reported.in_progress)] {
             if count > 0 {
@@ -140,7 +173,7 @@ async fn jobs(slice: &mut Slice<'_>, scope: &Scope, owner: &str, name: &str, run
             }
         }
         if !jobs.more {
-            return Ok(Visit::Done);
+            return Ok(Ok(()));
         }
         page += 1;
     }

@@ -2,11 +2,14 @@
 --
 -- `credential:{name}:rate`         HASH  limit, remaining, reset (ms): what GitHub last said of the hour's calls; spent: allowed here since then
 -- `credential:{name}:points`       ZSET  runner → when its registration was asked for, of the last minute
--- `credential:{name}:spare`        HASH  minute → optional calls, of the last hour
+-- `credential:{name}:spare`        HASH  minute → optional calls, of the last hour, but those that GitHub did not count (304)
+-- `credential:{name}:asked`        HASH  minute; calls: all optional calls of that minute
+-- `credential:{name}:unlimited`    STRING  its server tells of no limit
 -- `scope:{scope}:registrations`    ZSET  runner → when it was registered, of the last five minutes
 --
--- args: what (said | registration | settle | renew | spare), credential, scope (lower case), runner,
---       limit, remaining, reset_in (ms), registrations, registrations_ms, posts, posts_ms, reserve (share of the limit), sent, calls, calls_per_hour, orgs (of those that the credential serves)
+-- args: what (said | registration | settle | renew | spare | uncounted | unlimited), credential, scope (lower case), runner,
+--       limit, remaining, reset_in (ms), registrations, registrations_ms, posts, posts_ms, reserve (share of the limit), sent, calls, calls_per_hour,
+--       calls_per_minute, orgs (of those that the credential serves)
 
 local MINUTE_MS, HOUR_MS = 60000, 3600000
 -- Two words whose resets differ by less are of one window: GitHub tells whole seconds, and a word is some time on its way.
@@ -97,9 +100,15 @@ elseif args.what == 'renew' then
   call('DEL', held)
   return cjson.encode({})
 elseif args.what == 'spare' then
+  local asked, minute = 'credential:' .. args.credential .. ':asked', math.floor(now / MINUTE_MS)
+  local its, calls_of_it = fields(asked, 'minute', 'calls')
+  local of_minute = tonumber(its) == minute and tonumber(calls_of_it) or 0
+  local calls = math.min(args.calls, args.calls_per_hour)
+  if calls == 0 then return cjson.encode({ wait = args.calls == 0 and 0 or HOUR_MS, over = 'spare' }) end
+  if of_minute + args.calls > args.calls_per_minute then return cjson.encode({ wait = (minute + 1) * MINUTE_MS - now, over = 'spare' }) end
   local limit, left, reset = hour()
   if limit and left - args.calls < limit / 2 then return cjson.encode({ wait = reset - now, over = 'hour', limit = limit, left = math.max(left, 0) }) end
-  local key, minute = 'credential:' .. args.credential .. ':spare', math.floor(now / MINUTE_MS)
+  local key = 'credential:' .. args.credential .. ':spare'
   local spent, by_minute, flat = 0, {}, call('HGETALL', key)
   for i = 1, #flat, 2 do
     local at = tonumber(flat[i])
@@ -110,9 +119,8 @@ elseif args.what == 'spare' then
       by_minute[#by_minute + 1] = { at, tonumber(flat[i + 1]) }
     end
   end
-  local calls = math.min(args.calls, args.calls_per_hour)
-  if calls == 0 then return cjson.encode({ wait = args.calls == 0 and 0 or HOUR_MS, over = 'spare' }) end
-  if spent + calls > args.calls_per_hour then
+  local unlimited = not limit and call('EXISTS', 'credential:' .. args.credential .. ':unlimited') == 1
+  if spent + calls > args.calls_per_hour and not unlimited then
     table.sort(by_minute, function(a, b) return a[1] < b[1] end)
     for _, one in ipairs(by_minute) do
       spent = spent - one[2]
@@ -121,9 +129,20 @@ elseif args.what == 'spare' then
       end
     end
   end
+  call('HSET', asked, 'minute', minute, 'calls', of_minute + args.calls)
+  call('PEXPIRE', asked, 2 * MINUTE_MS)
   call('HINCRBY', key, minute, calls)
   call('PEXPIRE', key, HOUR_MS + 2 * MINUTE_MS)
   if limit then call('HINCRBY', rate, 'spent', calls) end
   return cjson.encode({ wait = 0 })
+elseif args.what == 'uncounted' then
+  -- GitHub answered that nothing has changed, which it does not count.
+  local key, minute = 'credential:' .. args.credential .. ':spare', math.floor(now / MINUTE_MS)
+  if (tonumber(call('HGET', key, minute)) or 0) > 0 then call('HINCRBY', key, minute, -1) end
+  if (tonumber(call('HGET', rate, 'spent')) or 0) > 0 then call('HINCRBY', rate, 'spent', -1) end
+  return cjson.encode({})
+elseif args.what == 'unlimited' then
+  call('SET', 'credential:' .. args.credential .. ':unlimited', 1, 'PX', HOUR_MS)
+  return cjson.encode({})
 end
 error('unknown budget request ' .. tostring(args.what), 0)

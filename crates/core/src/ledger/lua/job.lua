@@ -46,7 +46,7 @@ local function remember_job(job, org, of)
   for _, field in ipairs(FIELDS) do
     if of[field] then call('HSET', key, field, of[field]) end
   end
-  call('ZADD', 'repos:active', now, of.repo)
+  if call('ZADD', 'repos:active', now, of.repo) == 1 then call('SADD', 'repos:new', of.repo) end
 end
 
 -- Takes a job out of its queue, where it is in one.

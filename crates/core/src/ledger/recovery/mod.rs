@@ -1,11 +1,12 @@
 //! Recovery: what the ledger keeps to find what never came.
 //!
 //! Webhooks get lost, and data does. Three things bring back what they would have told: failed deliveries are repeated, repositories are
-//! swept for jobs that are unknown here, and registrations that nobody owns are deleted. Here stand their cursors, so that any worker can
-//! go on where another stopped. Nothing here changes a job or a runner: what is found
-//! is appended to `jit:events` and takes the ordinary way, so a webhook that comes late after all is the same event twice, which is harmless.
+//! swept for jobs that are unknown here, and registrations that nobody owns are deleted. Here stand the queues of what is looked at next, one for
+//! each account and [`Round`], so that any worker can go on where another stopped and what has no budget is not touched. Nothing here changes a
+//! job or a runner: what is found is appended to `jit:events` and takes the ordinary way, so a webhook that comes late after all is the same
+//! event twice, which is harmless.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use redis::AsyncCommands;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -23,16 +24,18 @@ mod types;
 pub use status::Recovery;
 pub use types::*;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct Lists {
     taken: bool,
-    owners: Vec<String>,
-    scopes: Vec<String>,
+    more: bool,
+    accounts: Vec<String>,
     delete: Vec<Registered>,
     deliveries: Vec<Redelivery>,
 }
+
+/// What one call hands over or walks through at most.
+const PAGE: usize = 500;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -55,33 +58,84 @@ impl Ledger {
         Ok(self.recover::<Lists>(json!({ "op": "take", "worker": worker, "at_most": millis(at_most), "dead_after": millis(dead_after) })).await?.taken)
     }
 
-    /// Begins a tick: prunes, and says whether everything has to be looked for anew.
+    /// Begins a tick: prunes, and says what is new.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn recovery_tick(&self, settings: &RecoverySettings) -> Result<RecoveryTick, LedgerError> {
         self.recover(json!({
-            "op": "tick", "interval": millis(settings.interval), "calls_per_hour": settings.calls_per_hour,
-            "rediscover_interval": millis(settings.rediscover_interval), "redelivery": settings.redelivery, "scopes": settings.scopes,
+            "op": "tick", "interval": millis(settings.interval), "calls_per_hour": settings.calls_per_hour, "redelivery": settings.redelivery,
         }))
         .await
     }
 
-    /// Up to `n` repositories that this pass has still to visit, without the first `from`; with `start` a new pass begins where the last is over.
+    /// A page of the owners that were ever seen: logins, and `owner/repo` of users' repositories. The cursor of the next page, `0` at the end.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn sweep(&self, from: usize, n: u32, start: bool) -> Result<Sweep, LedgerError> {
-        self.recover(json!({ "op": "sweep", "from": from, "n": n, "start": start })).await
+    pub async fn known_owners(&self, cursor: &str) -> Result<(String, Vec<String>), LedgerError> {
+        let mut connection = self.pool().get().await?;
+        let (next, flat): (String, Vec<String>) = redis::cmd("HSCAN").arg("orgs:known").arg(cursor).arg("COUNT").arg(PAGE).query_async(&mut connection).await?;
+        Ok((next, flat.into_iter().skip(1).step_by(2).collect()))
     }
 
-    /// A repository was visited, which took so many calls. One that `failed` to answer is visited again at the end of the pass; after the third time
-    /// the pass is over without it.
+    /// The known owners were walked through up to this cursor.
     ///
     /// # Errors
-    /// When Redis is unavailable; it is then visited again.
-    pub async fn swept(&self, repo: &str, calls: u64, failed: bool) -> Result<(), LedgerError> {
-        self.note(json!({ "op": "swept", "repo": repo, "calls": calls, "failed": failed })).await
+    /// When Redis is unavailable.
+    pub async fn owners_walked(&self, cursor: &str) -> Result<(), LedgerError> {
+        self.note(json!({ "op": "walked", "cursor": cursor })).await
+    }
+
+    /// Queues what is not queued yet; `known` are repositories that are not new any more.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn enqueue(&self, items: &[Queued], known: &[String]) -> Result<(), LedgerError> {
+        for some in items.chunks(PAGE) {
+            self.note(json!({ "op": "enqueue", "items": some })).await?;
+        }
+        if known.is_empty() { Ok(()) } else { self.note(json!({ "op": "enqueue", "known": known })).await }
+    }
+
+    /// Up to `n` accounts whose turn comes, and had not come before this time (ms); those first that have waited longest. Each is given out once.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn recovery_accounts(&self, before: i64, n: u32) -> Result<Vec<String>, LedgerError> {
+        Ok(self.recover::<Lists>(json!({ "op": "accounts", "before": before, "n": n })).await?.accounts)
+    }
+
+    /// What is due in these rounds of an account.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn recovery_due(&self, account: &str, rounds: &[Ask]) -> Result<AccountDue, LedgerError> {
+        self.recover(json!({ "op": "due", "account": account, "rounds": rounds })).await
+    }
+
+    /// An item was looked at; `at` is its time in the queue from now on, in ms: see [`Round`]. With none it leaves the queue. `known` is what to
+    /// remember of a repository.
+    ///
+    /// # Errors
+    /// When Redis is unavailable; it is then looked at again.
+    pub async fn looked_at(&self, account: &str, round: Round, item: &str, at: Option<i64>, known: Option<&KnownRuns>) -> Result<(), LedgerError> {
+        let mut args = json!({ "op": "done", "account": account, "round": round, "item": item });
+        if let Some(at) = at {
+            args["at"] = at.into();
+        }
+        if let Some(known) = known {
+            args["known"] = json!(known).to_string().into();
+        }
+        self.note(args).await
+    }
+
+    /// An account has had its turn, in which so many repositories were visited; the next comes after `not_before` (ms).
+    ///
+    /// # Errors
+    /// When Redis is unavailable; it then has its turn in the next tick.
+    pub async fn account_served(&self, account: &str, not_before: i64, visited: u64) -> Result<(), LedgerError> {
+        self.note(json!({ "op": "served", "account": account, "not_before": not_before, "visited": visited })).await
     }
 
     /// Appends to `jit:events` what the ledger does not know of jobs that GitHub calls queued or in progress. `prefix` starts the names of our runners.
@@ -110,55 +164,16 @@ impl Ledger {
         self.recover(json!({ "op": "found", "v": stream::VERSION, "jobs": found })).await
     }
 
-    /// Notes repositories (with the time of the last push, ms) and owners that GitHub told of, and what came of asking one of
-    /// [`Ledger::owners_to_list`]. `cursor` is that of the list of owners, `end` at its end.
+    /// Notes and queues repositories of an account that GitHub told of, with the time of the last push (ms). With `hooks` the webhooks of each are looked for.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn discovered(&self, repos: &[(String, i64)], owners: &[String], asked: Option<Asked<'_>>, cursor: Option<&str>) -> Result<(), LedgerError> {
-        let (done, missed) = match asked {
-            Some(Asked::Answered(owner)) => (Some(owner), None),
-            Some(Asked::Missed(owner)) => (None, Some(owner)),
-            None => (None, None),
-        };
-        let mut args = json!({ "op": "discovered" });
-        if !repos.is_empty() {
-            args["repos"] = repos.iter().map(|(name, at)| json!({ "name": name, "at": at })).collect();
+    pub async fn discovered(&self, account: &str, repos: &[(String, i64)], hooks: bool) -> Result<(), LedgerError> {
+        for some in repos.chunks(PAGE) {
+            let repos: Vec<Value> = some.iter().map(|(name, at)| json!({ "name": name, "at": at })).collect();
+            self.note(json!({ "op": "discovered", "account": account, "repos": repos, "hooks": hooks })).await?;
         }
-        if !owners.is_empty() {
-            args["owners"] = json!(owners);
-        }
-        for (name, value) in [("done", done), ("missed", missed), ("cursor", cursor)] {
-            if let Some(value) = value {
-                args[name] = value.into();
-            }
-        }
-        self.note(args).await
-    }
-
-    /// Owners whose repositories are still to be listed.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn owners_to_list(&self, n: u32) -> Result<Vec<String>, LedgerError> {
-        Ok(self.recover::<Lists>(json!({ "op": "owners", "n": n })).await?.owners)
-    }
-
-    /// Logins, and `owner/repo` of users' repositories, that were ever seen.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn known_owners(&self) -> Result<Vec<String>, LedgerError> {
-        let mut connection = self.pool().get().await?;
-        Ok(connection.hvals("orgs:known").await?)
-    }
-
-    /// Scopes whose registrations are to be looked at now.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn stray_scopes(&self, n: u32) -> Result<Vec<String>, LedgerError> {
-        Ok(self.recover::<Lists>(json!({ "op": "stray_scopes", "n": n })).await?.scopes)
+        Ok(())
     }
 
     /// Notes the registrations of one scope: `seen` are offline and not busy, `cleared` are online or busy. Those to delete: unknown here, and seen so at
@@ -168,13 +183,14 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn strays(
         &self,
+        account: &str,
         scope: &str,
         seen: &[Registered],
         cleared: &[Registered],
         confirm: Duration,
         again: Duration,
     ) -> Result<Vec<Registered>, LedgerError> {
-        let mut args = json!({ "op": "strays", "scope": scope, "confirm": millis(confirm), "again": millis(again) });
+        let mut args = json!({ "op": "strays", "account": account, "scope": scope, "confirm": millis(confirm), "again": millis(again) });
         for (name, list) in [("seen", seen), ("cleared", cleared)] {
             if !list.is_empty() {
                 args[name] = json!(list);
@@ -191,49 +207,54 @@ impl Ledger {
         self.note(json!({ "op": "stray_gone", "scope": scope, "name": runner.name, "id": runner.id })).await
     }
 
-    /// Webhooks of ours, by address, and where their deliveries were read to.
+    /// Where the deliveries of a webhook of ours were read to, if it is known.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn hooks(&self) -> Result<BTreeMap<String, HookCursor>, LedgerError> {
+    pub async fn hook(&self, hook: &str) -> Result<Option<HookCursor>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let hooks: BTreeMap<String, String> = connection.hgetall("hooks:known").await?;
-        Ok(hooks.into_iter().map(|(hook, json)| (hook, serde_json::from_str(&json).unwrap_or_default())).collect())
+        let json: Option<String> = connection.hget("hooks:known", hook).await?;
+        Ok(json.map(|json| serde_json::from_str(&json).unwrap_or_default()))
     }
 
-    /// Keeps where a hook's deliveries were read to; with none, forgets the hook.
+    /// Takes down a webhook of ours, and that it tells of all that is `of` (an owner in lower case, or `app:NAME`). Whether it was unknown.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn keep_hook(&self, hook: &str, cursor: Option<&HookCursor>) -> Result<(), LedgerError> {
+    pub async fn hook_found(&self, account: &str, hook: &str, of: Option<&str>) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
-        match cursor {
-            Some(cursor) => Ok(connection.hset("hooks:known", hook, json!(cursor).to_string()).await?),
-            None => Ok(connection.hdel("hooks:known", hook).await?),
+        let mut pipe = redis::pipe();
+        pipe.atomic().hset_nx("hooks:known", hook, json!(HookCursor::default()).to_string());
+        if let Some(of) = of {
+            pipe.sadd("hooks:owners", of).ignore();
         }
+        let (new,): (bool,) = pipe.query_async(&mut connection).await?;
+        drop(connection);
+        self.enqueue(&[Queued::new(account, Round::Hooks, hook)], &[]).await?;
+        Ok(new)
     }
 
-    /// Whether a scope's webhooks were listed within `within`.
+    /// Whether one of these (an owner in lower case, or `app:NAME`) has a webhook of ours that tells of all that is its.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn hooks_were_asked(&self, scope: &str, within: Duration) -> Result<bool, LedgerError> {
-        let now = self.now().await?;
+    pub async fn any_has_a_hook(&self, of: &[String]) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let asked: Option<f64> = connection.zscore("hooks:asked", scope).await?;
-        #[expect(clippy::cast_precision_loss, reason = "ms since 1970 have 41 bits, an f64 holds 53")]
-        let recent = asked.is_some_and(|at| at + millis(within) as f64 > now as f64);
-        Ok(recent)
+        let has: Vec<bool> = redis::cmd("SMISMEMBER").arg("hooks:owners").arg(of).query_async(&mut connection).await?;
+        Ok(has.contains(&true))
     }
 
-    /// A scope's webhooks were listed, or it refuses to tell them.
+    /// Keeps where a hook's deliveries were read to; with none, forgets the hook, and that it tells of all that is `of`.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn hooks_are_asked(&self, scope: &str) -> Result<(), LedgerError> {
-        let now = self.now().await?;
+    pub async fn keep_hook(&self, hook: &str, cursor: Option<&HookCursor>, of: Option<&str>) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
-        Ok(connection.zadd("hooks:asked", scope, now).await?)
+        match (cursor, of) {
+            (Some(cursor), _) => Ok(connection.hset("hooks:known", hook, json!(cursor).to_string()).await?),
+            (None, Some(of)) => Ok(redis::pipe().atomic().hdel("hooks:known", hook).srem("hooks:owners", of).query_async(&mut connection).await?),
+            (None, None) => Ok(connection.hdel("hooks:known", hook).await?),
+        }
     }
 
     /// Notes what became of deliveries: `failed` in order of time, and `settled`, the guids that a 2xx has answered. `most` is how often one is repeated.
@@ -256,23 +277,24 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn hook_awake(&self, hook: &str) -> Result<(), LedgerError> {
-        self.note(json!({ "op": "awake", "hook": hook })).await
+        while self.recover::<Lists>(json!({ "op": "awake", "hook": hook })).await?.more {}
+        Ok(())
     }
 
-    /// Up to `n` deliveries to repeat now: those of queued jobs first, newest first.
+    /// Up to `n` deliveries of a hook to repeat now: those of queued jobs first, newest first.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn redeliverable(&self, n: u32) -> Result<Vec<Redelivery>, LedgerError> {
-        Ok(self.recover::<Lists>(json!({ "op": "redeliverable", "n": n })).await?.deliveries)
+    pub async fn redeliverable(&self, hook: &str, n: u32) -> Result<Vec<Redelivery>, LedgerError> {
+        Ok(self.recover::<Lists>(json!({ "op": "redeliverable", "hook": hook, "n": n })).await?.deliveries)
     }
 
-    /// GitHub was asked to repeat a delivery. `most` is how often it is asked at most.
+    /// GitHub was asked to repeat a delivery of a hook. `most` is how often it is asked at most.
     ///
     /// # Errors
     /// When Redis is unavailable; it may then be repeated once more.
-    pub async fn redelivered(&self, guid: &str, said: Repetition, most: u32) -> Result<(), LedgerError> {
+    pub async fn redelivered(&self, hook: &str, guid: &str, said: Repetition, most: u32) -> Result<(), LedgerError> {
         let (forgotten, refused) = (said == Repetition::Forgotten, said == Repetition::Refused);
-        self.note(json!({ "op": "redelivered", "guid": guid, "forgotten": forgotten, "refused": refused, "most": most })).await
+        self.note(json!({ "op": "redelivered", "hook": hook, "guid": guid, "forgotten": forgotten, "refused": refused, "most": most })).await
     }
 }

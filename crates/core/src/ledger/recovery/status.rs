@@ -7,9 +7,6 @@ use serde::Serialize;
 
 use crate::ledger::{Ledger, LedgerError};
 
-/// Calls that a visit of a quiet repository takes: its runs that are queued, in progress, waiting.
-const CALLS_A_REPOSITORY: f64 = 3.0;
-
 /// How recovery stands, for people and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recovery {
@@ -21,13 +18,13 @@ pub struct Recovery {
     pub seconds: Option<u64>,
     /// Repositories that are swept.
     pub repositories: u64,
-    /// Repositories that this pass has still to visit.
-    pub to_visit: u64,
-    /// Calls of GitHub allowed in an hour.
+    /// Accounts that GitHub counts calls of.
+    pub accounts: u64,
+    /// Calls of GitHub allowed in an hour and account; those that GitHub does not count come on top.
     pub calls_per_hour: u64,
-    /// When the last full pass ended, ms.
-    pub swept_at: Option<i64>,
-    /// When `repos:active` was last rebuilt from GitHub, ms.
+    /// When the repository was last visited that has waited longest, ms.
+    pub oldest_visit_at: Option<i64>,
+    /// When GitHub last listed an owner's repositories, ms.
     pub rediscovered_at: Option<i64>,
     /// Jobs that the sweep found.
     pub found_jobs: u64,
@@ -35,6 +32,8 @@ pub struct Recovery {
     pub redelivery: bool,
     /// Webhooks of ours whose deliveries are read.
     pub hooks: u64,
+    /// Time in which a failed delivery is read of, in seconds.
+    pub hooks_seconds: u64,
     /// Failed deliveries that are still to be repeated.
     pub failed_deliveries: u64,
     /// Deliveries repeated.
@@ -51,7 +50,7 @@ impl Recovery {
     pub fn sentences(&self) -> [String; 2] {
         let found = match self.seconds {
             Some(seconds) => format!(
-                "a job whose webhook was lost is found within about {}: {} repositories, {} calls an hour",
+                "a job whose webhook was lost is found within about {}: {} repositories, {} counted calls an hour and account",
                 rough(seconds),
                 self.repositories,
                 self.calls_per_hour
@@ -63,7 +62,11 @@ impl Recovery {
             (true, 0) => {
                 "failed deliveries are not repeated: no organization, repository or App has a webhook to WEBHOOK_URL that the credential may see".to_owned()
             }
-            (true, hooks) => format!("failed deliveries of {hooks} webhooks are repeated; {} wait", self.failed_deliveries),
+            (true, hooks) => format!(
+                "failed deliveries of {hooks} webhooks are repeated; each is read within about {}; {} wait",
+                rough(self.hooks_seconds),
+                self.failed_deliveries
+            ),
         };
         [found, redelivery]
     }
@@ -86,35 +89,46 @@ impl Ledger {
     pub async fn recovery(&self) -> Result<Recovery, LedgerError> {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
-        let (state, repositories, to_visit, hooks, failed, later, strays): (BTreeMap<String, String>, u64, u64, u64, u64, u64, u64) = pipe()
-            .hgetall("recovery")
-            .zcard("repos:active")
-            .zcard("repos:sweep")
-            .hlen("hooks:known")
-            .zcard("deliveries:failed")
-            .zcard("deliveries:later")
-            .zcard("strays:seen")
-            .query_async(&mut connection)
-            .await?;
+        let mut pipe = pipe();
+        pipe.hgetall("recovery").zcard("repos:active").zcard("recovery:accounts").hlen("hooks:known").zcard("deliveries:open").zcard("strays:seen");
+        pipe.zrange_withscores("recovery:oldest", 0, 0).zrevrange_withscores("recovery:unvisited", 0, 0);
+        type Scores = Vec<(String, f64)>;
+        let (state, repositories, accounts, hooks, failed_deliveries, strays, oldest, unvisited): (
+            BTreeMap<String, String>,
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            Scores,
+            Scores,
+        ) = pipe.query_async(&mut connection).await?;
         let number = |name: &str| state.get(name).and_then(|text| text.parse::<i64>().ok());
         let count = |name: &str| number(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        #[expect(clippy::cast_possible_truncation, reason = "ms since 1970 have 41 bits")]
+        let first = |scores: &Scores| scores.first().map(|(_, score)| *score as i64);
+        let oldest_visit_at = first(&oldest);
+        let pace = Pace {
+            longest_ms: count("lag_repos").max(count("lag_repos_before")),
+            waiting_ms: oldest_visit_at.map_or(0, |at| u64::try_from(now - at).unwrap_or(0)),
+            unvisited_ms: first(&unvisited).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
+            interval_ms: count("interval"),
+        };
+        let hooks_pace = Pace { longest_ms: count("lag_hooks").max(count("lag_hooks_before")), interval_ms: count("interval"), ..Pace::default() };
         Ok(Recovery {
             active: state.contains_key("ticked_at"),
             ticked_at: number("ticked_at"),
-            seconds: state.contains_key("ticked_at").then(|| {
-                let pass = (count("pass_repos"), count("pass_calls"));
-                let running = number("sweep_began").map_or(0, |began| u64::try_from(now - began).unwrap_or(0));
-                seconds_to_find(repositories, pass, count("calls_per_hour"), count("interval"), count("pass_ms").max(running))
-            }),
+            seconds: state.contains_key("ticked_at").then(|| pace.seconds()),
             repositories,
-            to_visit,
+            accounts,
             calls_per_hour: count("calls_per_hour"),
-            swept_at: number("swept_at"),
+            oldest_visit_at,
             rediscovered_at: number("rediscovered_at"),
             found_jobs: count("found_jobs"),
             redelivery: count("redelivery") == 1,
             hooks,
-            failed_deliveries: failed + later,
+            hooks_seconds: hooks_pace.seconds(),
+            failed_deliveries,
             redelivered: count("redelivered"),
             strays,
             strays_deleted: count("strays_deleted"),
@@ -122,14 +136,24 @@ impl Ledger {
     }
 }
 
-/// Time in which a lost job is found: that of a full pass and of the tick before it. A pass takes what its calls take within the budget, or what the last one
-/// (or the one that is under way) took, if that is longer. `pass` is the repositories and calls of the last one; times are ms.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate of far less than 2^53")]
-fn seconds_to_find(repositories: u64, pass: (u64, u64), calls_per_hour: u64, interval_ms: u64, last_ms: u64) -> u64 {
-    let each = if pass.0 == 0 { CALLS_A_REPOSITORY } else { (pass.1 as f64 / pass.0 as f64).max(1.0) };
-    let calls = repositories as f64 * each;
-    let budgeted = calls * 3_600_000.0 / (calls_per_hour.max(1) as f64);
-    ((budgeted.max(last_ms as f64) + interval_ms as f64) / 1000.0).ceil() as u64
+/// How fast repositories are visited, in ms.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    /// The longest time between two visits of a repository, of the last one to two hours.
+    longest_ms: u64,
+    /// So long the one waits that has waited longest.
+    waiting_ms: u64,
+    /// So long it takes until all have been visited once, at the pace since there are such; of the account where that is longest.
+    unvisited_ms: u64,
+    /// Between two ticks.
+    interval_ms: u64,
+}
+
+impl Pace {
+    /// Time in which a lost job is found: until its repository's next visit, and a tick.
+    fn seconds(&self) -> u64 {
+        (self.longest_ms.max(self.waiting_ms).max(self.unvisited_ms) + self.interval_ms).div_ceil(1000)
+    }
 }
 
 #[cfg(test)]
@@ -137,18 +161,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_to_find_a_job_follows_from_repositories_and_budget() {
-        assert_eq!(seconds_to_find(312, (0, 0), 18_720, 60_000, 0), 240, "936 calls at 18720 an hour are 180 s, and a tick before");
-        assert_eq!(seconds_to_find(100, (100, 500), 1000, 60_000, 0), 1860, "the last pass took 5 calls a repository");
-        assert_eq!(seconds_to_find(1, (1, 3), 1_000_000, 60_000, 90_000), 150, "it took longer than its calls must");
-        assert_eq!(seconds_to_find(0, (0, 0), 1000, 60_000, 0), 60);
+    fn the_time_to_find_a_job_is_that_between_two_visits() {
+        let pace = Pace { longest_ms: 600_000, waiting_ms: 120_000, unvisited_ms: 0, interval_ms: 60_000 };
+        assert_eq!(pace.seconds(), 660);
+        assert_eq!(Pace { waiting_ms: 900_000, ..pace }.seconds(), 960, "it takes longer now");
+        assert_eq!(Pace { unvisited_ms: 7_200_000, ..pace }.seconds(), 7260, "not all have been visited once");
+        assert_eq!(Pace { interval_ms: 60_000, ..Pace::default() }.seconds(), 60);
     }
 
     #[test]
     fn the_sentences_say_what_to_set() {
         let recovery = Recovery { active: true, seconds: Some(240), repositories: 312, calls_per_hour: 1000, ..Recovery::default() };
         let [found, redelivery] = recovery.sentences();
-        assert_eq!(found, "a job whose webhook was lost is found within about 4 min: 312 repositories, 1000 calls an hour");
+        assert_eq!(found, "a job whose webhook was lost is found within about 4 min: 312 repositories, 1000 counted calls an hour and account");
         assert!(redelivery.contains("WEBHOOK_URL"), "{redelivery}");
     }
 }

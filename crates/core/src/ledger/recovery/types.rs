@@ -9,14 +9,47 @@ use serde::{Deserialize, Serialize};
 pub struct RecoverySettings {
     /// Time between two ticks.
     pub interval: Duration,
-    /// Calls of GitHub that recovery may make in an hour.
+    /// Calls of GitHub that recovery may make in an hour and account.
     pub calls_per_hour: u64,
-    /// Time between two rebuilds of `repos:active` from GitHub.
-    pub rediscover_interval: Duration,
     /// Whether failed deliveries are repeated: the webhook's address is known.
     pub redelivery: bool,
-    /// Where runners register: `organization`, `repository`, or an enterprise's scope.
-    pub scopes: String,
+}
+
+/// Pieces of work that an account's items are queued for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Round {
+    /// `owner/repo`, looked through for lost jobs. Its time: when it was last visited; negative where it never was.
+    Repos,
+    /// `owner/repo`, all of whose runs are asked for by status, once in a while. Its time: when they last were.
+    Rereads,
+    /// A webhook whose deliveries are read. Its time: when they last were.
+    Hooks,
+    /// What GitHub is asked to list: repositories, webhooks, installations. Its time: when it is due.
+    Lists,
+    /// A scope whose registrations are looked at. Its time: when that is due.
+    Scopes,
+}
+
+/// An item to be queued, to be looked at as soon as may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Queued {
+    /// What its calls are counted for.
+    pub account: String,
+    /// What for.
+    pub round: Round,
+    /// The item.
+    pub item: String,
+    /// Its time in the queue, ms.
+    pub at: i64,
+}
+
+impl Queued {
+    /// An item whose turn has never come.
+    #[must_use]
+    pub fn new(account: &str, round: Round, item: impl Into<String>) -> Self {
+        Self { account: account.to_owned(), round, item: item.into(), at: 0 }
+    }
 }
 
 /// What a tick finds.
@@ -25,29 +58,73 @@ pub struct RecoverySettings {
 pub struct RecoveryTick {
     /// The epoch gate was opened once; before, nothing is looked for.
     pub open: bool,
-    /// The data may have been lost: everything at once.
-    pub urgent: bool,
-    /// A rebuild of `repos:active` is under way: cursor of the list of organizations, `end` once all are listed.
-    pub rediscovery: Option<String>,
+    /// When it began, ms.
+    pub now: i64,
+    /// Repositories that are not queued yet.
+    pub repos: Vec<String>,
+    /// Where the walk through the known owners goes on.
+    pub walk: String,
+    /// The data may have been lost: the walk goes to its end at once.
+    pub whole: bool,
 }
 
-/// What came of asking an owner for its repositories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked<'a> {
-    /// All are listed, or the owner refuses for good.
-    Answered(&'a str),
-    /// It did not answer: it is asked again, until that was so for an hour.
-    Missed(&'a str),
+/// Which items of a round are asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ask {
+    /// Which round.
+    pub name: Round,
+    /// Those whose time is before this, ms.
+    pub before: i64,
+    /// So many at most.
+    pub n: u32,
 }
 
-/// What the sweep looks at next.
+/// What is due in an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Sweep {
-    /// Repositories, newest first.
-    pub repos: Vec<String>,
-    /// The pass is over.
-    pub ended: bool,
+pub struct AccountDue {
+    /// The data may have been lost: everything at once.
+    pub urgent: bool,
+    /// By round.
+    pub rounds: Vec<RoundDue>,
+}
+
+/// What is due in a round.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RoundDue {
+    /// Which round.
+    pub round: Round,
+    /// Its items.
+    pub items: Vec<DueItem>,
+}
+
+/// An item that is due.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct DueItem {
+    /// The item.
+    pub item: String,
+    /// What is remembered of a repository, JSON.
+    #[serde(default)]
+    pub known: Option<String>,
+}
+
+impl DueItem {
+    /// What is remembered of a repository.
+    #[must_use]
+    pub fn runs(&self) -> KnownRuns {
+        self.known.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+}
+
+/// What is remembered of a repository's runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownRuns {
+    /// GitHub's mark of the list of the newest runs, where all of them were over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// All runs with a lower id were over when they were last looked at; 0: nobody knows.
+    #[serde(default)]
+    pub over_below: u64,
 }
 
 /// What was news of what was found.
@@ -91,8 +168,6 @@ pub struct Redelivery {
     pub guid: String,
     /// Of the last try.
     pub id: String,
-    /// Address of its hook.
-    pub hook: String,
     /// The event's action.
     pub action: String,
 }
@@ -122,4 +197,15 @@ pub struct HookCursor {
     /// The newest delivery was answered with a 2xx: the receiver can be reached.
     #[serde(default)]
     pub works: bool,
+    /// GitHub's mark of the newest page, where there was nothing on it but what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// GitHub did not know it so often in a row: a right may be gone for a while.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
