@@ -207,7 +207,7 @@ async fn a_redis_that_is_emptied_with_jobs_queued_and_running_loses_none() {
     let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
     let mut long = [1, 2, 3].map(|n| jobs(&format!("org-000{n}"), "app", 8));
     for spec in &mut long {
-        spec["duration_ms"] = json!(1500);
+        spec["duration_ms"] = json!(6000); // so long that six run at once, also where runners start slowly
     }
     stack.create_jobs(&json!(long)).await.unwrap();
     until("six jobs run, the others are queued", async || number(&stack.summary().await.unwrap(), "/leftovers/in_progress") == 6).await;

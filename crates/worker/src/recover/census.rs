@@ -105,7 +105,7 @@ pub(super) fn home(worker: &Worker, account: &str, round: Round, item: &str) -> 
     let scope: Option<Scope> = match round {
         Round::Repos | Round::Rereads => format!("repos/{item}").parse().ok(),
         Round::Scopes => item.parse().ok(),
-        Round::Hooks if item.starts_with(APP_HOOK) => return itself(worker, account),
+        Round::Hooks if item.starts_with(APP_HOOK) => return itself(worker, account, true),
         Round::Hooks => match item.parse().ok()? {
             HookAddress::Of(scope, _) => Some(scope),
             HookAddress::App => None,
@@ -113,15 +113,16 @@ pub(super) fn home(worker: &Worker, account: &str, round: Round, item: &str) -> 
         Round::Lists => match item.split_once(' ') {
             Some(("repos", owner)) => Some(Scope::Organization(owner.to_owned())),
             Some(("hooks", scope)) => scope.parse().ok(),
-            _ => return itself(worker, account),
+            Some(("since", _)) => return itself(worker, account, false),
+            _ => return itself(worker, account, true),
         },
     };
     let scope = scope?;
     worker.github.of(&scope).ok().map(|credential| credential.account(&scope))
 }
 
-fn itself(worker: &Worker, account: &str) -> Option<String> {
-    worker.github.all().iter().any(|credential| &*credential.name == account).then(|| account.to_owned())
+fn itself(worker: &Worker, account: &str, app: bool) -> Option<String> {
+    worker.github.all().iter().any(|credential| &*credential.name == account && credential.client.is_app() == app).then(|| account.to_owned())
 }
 
 /// An item is another account's now, or nobody's.

@@ -21,8 +21,6 @@ const LEAST: u64 = 10;
 const BATCH: u32 = 50;
 /// An account that did not answer in time so often gives its place up to others.
 const TIMEOUTS: u32 = 2;
-/// An account whose credential is refused has its next turn after this time, ms.
-const REFUSED_MS: i64 = 60_000;
 
 /// What keeps a call from being made, or its error from being the end of the turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +186,7 @@ impl<'a> Turn<'a> {
             return Ok(Err(Told::Later));
         }
         if self.slice.refuses(&self.credential.name) {
-            self.not_before = Some(self.slice.now + REFUSED_MS);
+            self.not_before = Some(self.slice.now); // another may be there in the next tick
             return Ok(Err(Told::Later));
         }
         if let Spare::Wait(wait) = self.slice.worker.ledger.spend_spare(&self.account, 1, &self.slice.worker.budget).await.step("recover.spent")? {
@@ -250,7 +248,7 @@ impl<'a> Turn<'a> {
                 if matches!(error, Error::NoToken { .. }) {
                     self.slice.refuse(&self.credential.name);
                 }
-                self.not_before = Some(self.slice.now + REFUSED_MS);
+                self.not_before = Some(self.slice.now); // another may be there in the next tick
                 Told::Later
             }
             BackOff::Credential => {
