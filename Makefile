@@ -14,8 +14,9 @@ demo: redis ## The whole system under the load of a busy morning (KEEP=1 leaves 
 	$(CARGO) build --release --workspace --bins --quiet
 	@exec $(if $(filter kubernetes,$(BACKEND)),$(WITH_CLUSTER)) $(BIN)/jit-simulator demo --backend $(BACKEND) $(if $(KEEP),--keep) $(if $(JOBS),--jobs $(JOBS)) $(if $(ORGS),--orgs $(ORGS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(SECONDS),--seconds $(SECONDS))
 
-bench: redis ## Latency, memory and start-up, with a pod of a real API server on the way
+bench: redis ## Latency, memory and start-up, with a pod of a real API server on the way; the longest call of Redis at the promised size
 	$(CARGO) build --release --workspace --bins --quiet
+	$(CARGO) bench --quiet -p jit-core --bench slow_log
 	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator bench
 
 brakes: redis ## Ten organizations, one of them refused for ever, in thirteen ways: what that costs, and whom (SICK=409,502 or all; 20 minutes)

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use jit_core::{
-    event::{JobEvent, JobId},
-    ledger::{Answer, AnswerStatus, BackOff, Claim, Due, Failure, Growth, Hold, Needs, Observation, Registration, Subject},
+    event::JobEvent,
+    ledger::{Answer, AnswerStatus, BackOff, Claim, Failure, Growth, Hold, Needs, Observation, Registration, Subject},
 };
 
 mod support;
-use support::{Store, failed, maker, queued};
+use support::{Store, failed, maker, queued, still_queued, why};
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -21,10 +21,6 @@ fn patient(chain: &'static [Subject], why: &str) -> Failure {
     failed(BackOff::Hold(Hold { chain, needs: Needs::Made, first: secs(5), most: secs(1800), growth: Growth::Patient }), why)
 }
 
-async fn why(store: &Store, job: u64) -> jit_core::ledger::Explanation {
-    store.ledger.explain(JobId::new(job).expect("an id")).await.expect("explained")
-}
-
 /// A job of a class of its own.
 fn job_of(job: u64, org: &str, label: &str) -> JobEvent {
     let mut event = queued(job, org);
@@ -32,13 +28,6 @@ fn job_of(job: u64, org: &str, label: &str) -> JobEvent {
         class.labels.push(label.to_owned());
     }
     event
-}
-
-async fn still_queued(store: &Store, due: &Due) {
-    for question in &due.questions {
-        let answer = Answer { status: AnswerStatus::Queued, runner: None, runner_id: None, conclusion: None };
-        store.ledger.answer(question, &answer).await.expect("answered");
-    }
 }
 
 /// Plays ten minutes, second by second: each runner that is admitted comes to `end`. How many there were.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use jit_core::{
     event::{Action, JobId},
-    ledger::{Answer, AnswerStatus, Claim, Deregistration, Maker, Observation, Subject},
+    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Maker, Observation, Subject},
 };
 
 mod support;
@@ -379,11 +379,11 @@ async fn a_limit_lowered_by_hand_holds_at_the_next_admission() {
 #[tokio::test]
 async fn one_admission_is_a_batch_and_says_that_there_is_more() {
     let store = Store::with_limits(|limits| (limits.max_total, limits.max_per_org) = (100, 100)).await;
-    for job in 1..=70 {
+    for job in 1..=u64::from(ADMIT_BATCH) + 6 {
         store.apply(&queued(job, "acme")).await;
     }
     let first = store.ledger.admit().await.expect("admitted");
-    assert_eq!((first.admitted, first.more), (jit_core::ledger::ADMIT_BATCH, true));
+    assert_eq!((first.admitted, first.more), (ADMIT_BATCH, true));
     let second = store.ledger.admit().await.expect("admitted");
     assert_eq!((second.admitted, second.more), (6, false));
     store.assert_sound().await;

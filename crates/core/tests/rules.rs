@@ -1,23 +1,18 @@
 //! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials, old images, rolled-back data.
 
 use jit_core::{
-    event::JobId,
-    ledger::{Answer, AnswerStatus, BackOff, Claim, Failure, Ledger, Observation, Subject},
+    ledger::{BackOff, Claim, Failure, Ledger, Observation, Subject},
     redis as connect,
 };
 
 mod support;
-use support::{Store, failed, in_progress, maker, queued, refused};
+use support::{Store, failed, in_progress, maker, queued, refused, still_queued, why};
 
 const MINUTE: i64 = 60_000;
 
 async fn fail(store: &Store, (name, fence): &(String, String), credential: &str, failure: &Failure) {
     assert!(matches!(store.ledger.claim(name, fence, &maker("w", credential)).await.expect("claim"), Claim::Ours(_)));
     store.ledger.fail(name, fence, failure).await.expect("failed");
-}
-
-async fn why(store: &Store, job: u64) -> jit_core::ledger::Explanation {
-    store.ledger.explain(JobId::new(job).expect("an id")).await.expect("explained")
 }
 
 /// Queues jobs 1 to `n` of an organization, and makes a runner for each that starts and waits for work.
@@ -30,14 +25,6 @@ async fn idle_runners(store: &Store, org: &str, jobs: std::ops::RangeInclusive<u
         store.make(name, fence, 100 + number as u64).await;
     }
     reserved.into_iter().map(|(name, _)| name).collect()
-}
-
-/// GitHub says of each question that its job is queued still.
-async fn still_queued(store: &Store, due: &jit_core::ledger::Due) {
-    for question in &due.questions {
-        let answer = Answer { status: AnswerStatus::Queued, runner: None, runner_id: None, conclusion: None };
-        store.ledger.answer(question, &answer).await.expect("answered");
-    }
 }
 
 /// What is to be removed is gone at once.

@@ -26,6 +26,7 @@ pub mod intake;
 pub mod maintenance;
 pub mod metrics;
 pub mod observe;
+mod permits;
 pub mod provision;
 pub mod rates;
 pub mod reconcile;

@@ -6,24 +6,34 @@
 //! Absence is not taken for proof. A 404 counts where GitHub shows what would stand beside the thing that is not there: the runners of its scope, the
 //! runs of its repository. Else nothing is removed, and no job is given up.
 
-use futures::{StreamExt, stream};
+use std::{sync::Arc, time::Duration};
+
 use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal, Silence};
 use jit_github::{Client, Deletion, JobStatus, Lookup, Scope};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Worker, backend::Stopped, metrics::Unanswered, retry::Pause, step::Step};
+use crate::{
+    Worker,
+    backend::Stopped,
+    metrics::Unanswered,
+    permits::{Permits, owner_of},
+    retry::Pause,
+    step::Step,
+};
 
 /// Pieces of each kind that are taken at once.
 const BATCH: u32 = 64;
 /// Pieces that are worked on at once.
 const AT_ONCE: usize = 8;
+/// So long what is in hand is waited for at the end; what is not done then is handed out again.
+const FINISH: Duration = Duration::from_secs(5);
 
 /// Works when rung for, until `stop`.
-pub async fn run(worker: &Worker, stop: &CancellationToken) {
-    let mut pause = Pause::new();
+pub async fn run(worker: &Arc<Worker>, stop: &CancellationToken) {
+    let (permits, tasks, mut pause) = (Arc::new(Permits::new(AT_ONCE)), TaskTracker::new(), Pause::new());
     loop {
-        tokio::select! { () = stop.cancelled() => return, () = worker.upkeep.notified() => {} }
-        match work(worker, stop).await {
+        tokio::select! { () = stop.cancelled() => break, () = worker.upkeep.notified() => {} }
+        match work(worker, &permits, &tasks, stop).await {
             Ok(()) => pause = Pause::new(),
             Err(error) => {
                 tracing::warn!(%error, "upkeep is interrupted; what is not done is taken up again");
@@ -31,9 +41,41 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
             }
         }
     }
+    tasks.close();
+    let _ = tokio::time::timeout(FINISH, tasks.wait()).await;
 }
 
-async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
+/// One piece of work that is due.
+enum Piece {
+    Removal(Removal),
+    Question(Question),
+    Doubt(Doubt),
+}
+
+impl Piece {
+    /// Whose it is.
+    fn owner(&self) -> String {
+        match self {
+            Self::Removal(removal) => owner_of(&removal.scope),
+            Self::Question(question) => question.repo.split('/').next().unwrap_or_default().to_lowercase(),
+            Self::Doubt(doubt) => owner_of(&doubt.scope),
+        }
+    }
+
+    async fn work(&self, worker: &Worker) {
+        let (result, what) = match self {
+            Self::Removal(removal) => (remove(worker, removal).await, &removal.name),
+            Self::Question(question) => (ask(worker, question).await, &question.repo),
+            Self::Doubt(doubt) => (look_up(worker, doubt).await, &doubt.name),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, what, "the ledger did not take a result; it is tried again");
+        }
+        worker.admit().await;
+    }
+}
+
+async fn work(worker: &Arc<Worker>, permits: &Arc<Permits>, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(), LedgerError> {
     loop {
         let due = worker.ledger.due(BATCH, worker.pace.lease).await.step_if("upkeep.leased", |due| due.as_ref().is_ok_and(|due| !due.is_empty()))?;
         match due.is_empty() {
@@ -42,16 +84,16 @@ async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerErr
             true => continue, // behind what GitHub holds back there may be work of others
             false => {}
         }
-        stream::iter(due.removals).for_each_concurrent(AT_ONCE, |removal| async move { log(remove(worker, &removal).await, &removal.name) }).await;
-        stream::iter(due.questions).for_each_concurrent(AT_ONCE, |question| async move { log(ask(worker, &question).await, &question.repo) }).await;
-        stream::iter(due.registrations).for_each_concurrent(AT_ONCE, |doubt| async move { log(look_up(worker, &doubt).await, &doubt.name) }).await;
-        worker.admit().await;
-    }
-}
-
-fn log(result: Result<(), LedgerError>, what: &str) {
-    if let Err(error) = result {
-        tracing::warn!(%error, what, "the ledger did not take a result; it is tried again");
+        let removals = due.removals.into_iter().map(Piece::Removal);
+        for piece in removals.chain(due.questions.into_iter().map(Piece::Question)).chain(due.registrations.into_iter().map(Piece::Doubt)) {
+            let owner = piece.owner();
+            if permits.exhausted(&owner).is_some() {
+                continue; // slow enough: it is handed out again when its lease is over
+            }
+            let Some(permit) = permits.permit().await else { return Ok(()) };
+            let (worker, permits) = (worker.clone(), permits.clone());
+            tasks.spawn(async move { permits.hold(permit, &owner, piece.work(&worker)).await });
+        }
     }
 }
 

@@ -15,10 +15,10 @@ use super::{
 use crate::{config::LimitsSettings, event::JobEvent};
 
 /// Runners reserved in one admission at most: a call stays below a few ms, and others get their turn.
-pub const ADMIT_BATCH: u32 = 64;
+pub const ADMIT_BATCH: u32 = 16;
 
 /// Runners or organizations that one call looks at, at most, where a transition takes any number: others get their turn between.
-pub(super) const SLICE: usize = 100;
+pub(super) const SLICE: usize = 64;
 
 /// Result of taking up a reservation or finishing a step.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -213,7 +213,7 @@ impl Model {
             return;
         }
         runner.fence = None;
-        if runner.stage == Stage::Reserved && !runner.claimed_at.is_some() {
+        if runner.stage == Stage::Reserved && runner.claimed_at.is_none() {
             return self.free(name, false); // nobody has made anything of it
         }
         if runner.stage == Stage::Reserved {

@@ -16,7 +16,7 @@ use jit_core::{
     class::Class,
     config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
     event::{Action, JobEvent, JobId},
-    ledger::{BackOff, Claim, Due, Failure, Growth, Hold, Ledger, Maker, Needs, Observation, Registration, Subject},
+    ledger::{Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Maker, Needs, Observation, Registration, Subject},
     redis as connect,
 };
 
@@ -176,5 +176,17 @@ pub fn completed(job: u64, org: &str, runner: Option<(&str, u64)>) -> JobEvent {
         runner_id: runner.map(|(_, id)| id),
         conclusion: Some(if runner.is_some() { "success" } else { "cancelled" }.into()),
         ..event(Action::Completed, job, org)
+    }
+}
+
+pub async fn why(store: &Store, job: u64) -> Explanation {
+    store.ledger.explain(JobId::new(job).expect("an id")).await.expect("explained")
+}
+
+/// GitHub says of each question that its job is queued still.
+pub async fn still_queued(store: &Store, due: &Due) {
+    for question in &due.questions {
+        let answer = Answer { status: AnswerStatus::Queued, runner: None, runner_id: None, conclusion: None };
+        store.ledger.answer(question, &answer).await.expect("answered");
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/orgs", post(add_owner))
         .route("/app", post(set_app))
         .route("/tokens", post(add_token))
+        .route("/rate-limit", post(set_rate_limit))
         .route("/rights", post(set_rights))
         .route("/groups", post(set_group))
         .route("/webhook", post(set_webhook))
@@ -179,6 +180,19 @@ async fn add_token(State(app): Shared, body: Posted<NewToken>) -> Result<Json<Va
     let new = posted(body)?;
     app.with(|server, _| server.add_token(&new.token, new.rate_limit));
     Ok(Json(json!({ "rate_limit": new.rate_limit })))
+}
+
+/// Calls an hour of a token that has no limit of its own; none: the server counts none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimit {
+    limit: Option<u64>,
+}
+
+async fn set_rate_limit(State(app): Shared, body: Posted<RateLimit>) -> Result<Json<Value>, ControlError> {
+    let new = posted(body)?;
+    app.with(|server, _| server.settings.rate_limit = new.limit);
+    Ok(Json(json!({ "rate_limit": new.limit })))
 }
 
 #[derive(Deserialize)]

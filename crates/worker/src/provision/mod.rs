@@ -31,18 +31,17 @@ use crate::{
     BLOCK, Worker,
     backend::RunnerSpec,
     metrics,
+    permits::{Permits, owner_of},
     retry::{Pause, persist},
     step::{self, Step},
 };
 
 mod failure;
 mod patience;
-mod permits;
 mod place;
 
 use failure::{delivery_failure, named, pod_failure, registration_failure, undeliverable};
 use patience::Patience;
-use permits::Permits;
 use place::Place;
 
 /// What a reservation is claimed with whose owner no credential serves.
@@ -153,11 +152,6 @@ async fn acknowledge(worker: &Worker, entry: &Entry) {
     if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::PROVISION, std::slice::from_ref(&entry.id)).await.step("provision.acknowledged") {
         tracing::warn!(%error, entry = entry.id, "a reservation's entry was not acknowledged; it is dropped later");
     }
-}
-
-/// The owner of a scope, in lower case.
-fn owner_of(scope: &str) -> String {
-    scope.parse::<Scope>().map_or_else(|_| String::new(), |scope| scope.owner().to_lowercase())
 }
 
 async fn process(worker: &Worker, making: &Making, owner: &str, entry: &Entry) {
@@ -360,8 +354,10 @@ async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(
         Err(error) => Err(error),
     };
     match deletion {
-        Ok(Deletion::Deleted | Deletion::NotFound) => {}
+        Ok(Deletion::Deleted) => {}
         Ok(Deletion::Busy) => return Ok(()),
+        // That may mean that it is hidden. Upkeep looks closer, and removes it.
+        Ok(Deletion::NotFound) => return Ok(()),
         Err(error) => {
             tracing::warn!(%error, runner.name = spec.name, runner.id = github_id, "GitHub does not say whether it is gone; upkeep removes it");
             return Ok(());

@@ -3,7 +3,7 @@
 -- args: n, seen (epoch as a number, sequence: the highest that the caller has seen), run_id (of the Redis that the caller believes in; tests only)
 
 local BASE36 = '0123456789abcdefghijklmnopqrstuvwxyz'
-local SURPLUS_SCAN = 64 -- surplus classes looked at in one call
+local SURPLUS_SCAN = 20 -- surplus classes looked at in one call
 
 local aside = 0 -- organizations and classes that this call has put aside
 
@@ -88,9 +88,9 @@ local admitted, full = 0, false
 if not backing_off('global') then
   local maximum, fits = setting('max_total'), ceiling()
   if fits and fits >= maximum then call('DEL', 'quota:ceiling') elseif fits then maximum = fits end
-  while admitted < args.n do
+  while admitted + aside < args.n do
     local org = call('ZRANGE', 'orgs:ready', 0, 0)[1]
-    if not org or aside >= args.n or backing_off('global') then break end
+    if not org or backing_off('global') then break end
     local subject = first_held(org_subjects(org))
     local class = not subject and open_class(org)
     if subject then
@@ -117,4 +117,4 @@ for i = 1, #surplus, 2 do
   if since + setting('surplus_grace') <= now or full or org_full then reaped = reaped + reap(class) end
 end
 local seen = { epoch = tonumber(epoch, 36), sequence = tonumber(call('HGET', 'ledger:meta', 'sequence')) or 0 }
-return cjson.encode({ admitted = admitted, more = more or admitted >= args.n or aside >= args.n, reaped = reaped, seen = seen })
+return cjson.encode({ admitted = admitted, more = more or admitted + aside >= args.n, reaped = reaped, seen = seen })

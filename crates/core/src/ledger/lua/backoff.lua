@@ -22,7 +22,8 @@ local FAILING_MS = 600000 -- a member's failure counts for so long
 local ROW_MS = 3600000 -- a row is forgotten so long after its last wait
 local PROBE_MS = { global = 5000, credential = 5000 } -- others are tried meanwhile where one probe does not answer for so long
 local PROBE_MOST_MS = 600000
-local SLICE = 64 -- what is put aside or brought back in one call
+local WAKE = 64 -- subjects that one call wakes
+local SLICE = 16 -- what one call brings back
 
 local function backing_off(subject)
   return call('ZSCORE', 'backoffs', subject) and true or false
@@ -72,7 +73,7 @@ end
 
 -- Ends the waits and pauses whose time has come.
 local function wake()
-  for _, subject in ipairs(call('ZRANGEBYSCORE', 'backoffs', '-inf', now, 'LIMIT', 0, SLICE)) do
+  for _, subject in ipairs(call('ZRANGEBYSCORE', 'backoffs', '-inf', now, 'LIMIT', 0, WAKE)) do
     call('ZREM', 'backoffs', subject)
     local org = string.match(subject, '^pause:(.*)$')
     if org then

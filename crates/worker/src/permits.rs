@@ -1,5 +1,5 @@
-//! How many runners are made at once. A runner that takes longer than usual gives its permit back and goes on without one, so that one slow owner, be it at
-//! GitHub or in Kubernetes, keeps nobody else waiting. Those are counted, too: for each owner, and in all.
+//! How many pieces of work are done at once: runners that are made, what upkeep does. A piece that takes longer than usual gives its permit back and goes on
+//! without one, so that one slow owner, be it at GitHub or in Kubernetes, keeps nobody else waiting. Those are counted, too: for each owner, and in all.
 
 use std::{
     collections::HashMap,
@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use jit_github::Scope;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Usual is some 10 ms; what takes so long is slow.
@@ -14,7 +15,7 @@ const QUICK: Duration = Duration::from_secs(1);
 /// Slow ones in all, for each permit.
 const SLOW_FOR_EACH: usize = 10;
 
-pub(super) struct Permits {
+pub(crate) struct Permits {
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     /// Slow ones of each owner, of whom there are at most `most`.
@@ -22,7 +23,12 @@ pub(super) struct Permits {
     most: usize,
 }
 
-/// One slow runner of an owner, until it is dropped.
+/// The owner of a scope, in lower case.
+pub(crate) fn owner_of(scope: &str) -> String {
+    scope.parse::<Scope>().map_or_else(|_| String::new(), |scope| scope.owner().to_lowercase())
+}
+
+/// One slow piece of an owner's, until it is dropped.
 struct Slow<'a> {
     permits: &'a Permits,
     owner: &'a str,
@@ -41,7 +47,7 @@ impl Drop for Slow<'_> {
 }
 
 impl Permits {
-    pub(super) fn new(concurrency: usize) -> Self {
+    pub(crate) fn new(concurrency: usize) -> Self {
         Self {
             quick: Arc::new(Semaphore::new(concurrency)),
             slow: Arc::new(Semaphore::new(concurrency * SLOW_FOR_EACH)),
@@ -54,23 +60,23 @@ impl Permits {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A permit to make a runner; none where there will be none any more.
-    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+    /// A permit for one piece; none where there will be none any more.
+    pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         self.quick.clone().acquire_owned().await.ok()
     }
 
     /// Permits that nobody has.
-    pub(super) fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.quick.available_permits()
     }
 
-    /// How many of an owner's runners are slow, where that is as many as there may be.
-    pub(super) fn exhausted(&self, owner: &str) -> Option<usize> {
+    /// How many of an owner's pieces are slow, where that is as many as there may be.
+    pub(crate) fn exhausted(&self, owner: &str) -> Option<usize> {
         self.owners().get(owner).copied().filter(|count| *count >= self.most)
     }
 
     /// Does the work with the permit, and gives that back where the work is slow.
-    pub(super) async fn hold(&self, permit: OwnedSemaphorePermit, owner: &str, work: impl Future<Output = ()>) {
+    pub(crate) async fn hold(&self, permit: OwnedSemaphorePermit, owner: &str, work: impl Future<Output = ()>) {
         let mut work = std::pin::pin!(work);
         tokio::select! { () = &mut work => return, () = tokio::time::sleep(QUICK) => {} }
         *self.owners().entry(owner.to_owned()).or_default() += 1;
