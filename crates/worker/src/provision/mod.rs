@@ -354,10 +354,9 @@ async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(
         Err(error) => Err(error),
     };
     match deletion {
-        Ok(Deletion::Deleted) => {}
+        // Not found may mean hidden. It got no configuration, so its program has not started, and no job is on it.
+        Ok(Deletion::Deleted | Deletion::NotFound) => {}
         Ok(Deletion::Busy) => return Ok(()),
-        // That may mean that it is hidden. Upkeep looks closer, and removes it.
-        Ok(Deletion::NotFound) => return Ok(()),
         Err(error) => {
             tracing::warn!(%error, runner.name = spec.name, runner.id = github_id, "GitHub does not say whether it is gone; upkeep removes it");
             return Ok(());
