@@ -369,9 +369,7 @@ async fn a_limit_lowered_by_hand_holds_at_the_next_admission() {
     store.ledger.set_limits(&[("other".into(), Some(70))], false).await.expect("set");
     let mut connection = store.ledger.pool().get().await.expect("a connection");
     let _: i64 = redis::cmd("HSET").arg("org_limits").arg("acme").arg(3).query_async(&mut connection).await.expect("written");
-    let first = store.ledger.admit().await.expect("admitted");
-    let second = store.ledger.admit().await.expect("admitted");
-    assert_eq!((first.admitted + second.admitted, second.more), (43, false));
+    assert_eq!(store.admit().await.len(), 43);
     assert_eq!(store.ledger.org_status("acme").await.expect("status").running, 3);
     store.assert_sound().await;
 }
