@@ -15,7 +15,7 @@ use super::{
 use crate::{config::LimitsSettings, event::JobEvent};
 
 /// Runners reserved in one admission at most: a call stays below a few ms, and others get their turn.
-pub const ADMIT_BATCH: u32 = 16;
+pub const ADMIT_BATCH: u32 = 14;
 
 /// Runners or organizations that one call looks at, at most, where a transition takes any number: others get their turn between.
 pub(super) const SLICE: usize = 64;

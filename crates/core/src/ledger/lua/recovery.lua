@@ -18,7 +18,7 @@ local FORGET_REPO_MS = 30 * 86400000 -- a repository that was not heard of for s
 local KEEP_DELIVERY_MS = 7 * 86400000 -- GitHub keeps deliveries for 3 days, GHES for 7
 local URGENT_MS = HOUR_MS -- what does not answer for so long after a loss of data is not urgent any more
 local BACKLOG = 1000 -- with more events on their way, what looks unknown may be among them
-local SOME = 500 -- members of a set that one call walks through at most
+local SOME = 400 -- members of a set that one call walks through at most
 
 local ops = {}
 
