@@ -31,11 +31,11 @@ pub trait Gate: Send + Sync {
 /// As whom a request is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Whether it is an App, itself or as an installation.
+    /// A GitHub App, itself or as an installation; else a token.
     pub app: bool,
     /// Of an App's installation, the owner that it is installed at, in lower case.
     pub owner: Option<String>,
-    /// Whether that owner is an enterprise.
+    /// The owner is an enterprise.
     pub enterprise: bool,
 }
 

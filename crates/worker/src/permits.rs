@@ -10,7 +10,7 @@ use std::{
 use jit_github::Scope;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Usual is some 10 ms; what takes so long is slow.
+/// A piece that takes longer than this is slow; some 10 ms are usual.
 const QUICK: Duration = Duration::from_secs(1);
 /// Slow ones in all, for each permit.
 const SLOW_FOR_EACH: usize = 10;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Ledger, LedgerError, scripts, transitions::SLICE};
+use super::{Ledger, LedgerError, millis, scripts, transitions::SLICE};
 
 /// GitHub's window for registrations.
 const REGISTRATION_WINDOW: Duration = Duration::from_secs(300);
@@ -112,10 +112,6 @@ enum Over {
     Spare,
     /// GitHub has told of a limit, or refuses the credential.
     Held,
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The windows of a registration, and what it is counted as in them.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Budget, Ledger, LedgerError, scripts};
+use super::{Budget, Ledger, LedgerError, millis, scripts};
 
 /// Requests that GitHub allows one credential at once.
 pub const AT_ONCE: u64 = 100;
@@ -29,11 +29,11 @@ const REGISTRATION: &str = "generate-jitconfig";
 pub struct CallOf<'a> {
     /// The credential, by its name.
     pub credential: &'a str,
-    /// Whether it is a GitHub App.
+    /// A GitHub App, not a token.
     pub app: bool,
     /// Of an App's installation, the owner that it is installed at, in lower case.
     pub owner: Option<&'a str>,
-    /// Whether that owner is an enterprise.
+    /// The owner is an enterprise.
     pub enterprise: bool,
 }
 
@@ -42,22 +42,22 @@ pub struct CallOf<'a> {
 pub struct Entering<'a> {
     /// Unique among the calls of all workers.
     pub call: &'a str,
-    /// Its name.
+    /// Name of its endpoint, as the client and the metrics have it.
     pub endpoint: &'a str,
-    /// Whether it is a POST, PATCH, PUT or DELETE.
+    /// The method is POST, PATCH, PUT or DELETE, which cost more points.
     pub writes: bool,
     /// The longest that it may be under way.
     pub timeout: Duration,
 }
 
-/// Whether a call may be made.
+/// The ledger's answer to a call that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Now. Its end is to be told.
+    /// The call may be made now. Its end is to be told.
     Now,
     /// A limit or a refusal holds it back for this time from now.
     Held(Duration, String),
-    /// It is not its turn; ask again after this time.
+    /// Others come first: ask again after this time.
     Soon(Duration, String),
 }
 
@@ -84,10 +84,6 @@ struct Answer {
     soon: bool,
     #[serde(default)]
     why: String,
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn of(who: &CallOf<'_>, what: &str) -> Value {

@@ -77,9 +77,12 @@
 //! 5. An organization is in `orgs:ready`, or put aside for what backs off, exactly when it has unmet demand, room, and no pause; a class with unmet demand
 //!    is in its organization's `classes`, or put aside likewise.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -105,6 +108,11 @@ pub use transitions::{ADMIT_BATCH, Claim};
 pub use types::*;
 
 use crate::redis::{Pool, PoolError, error};
+
+/// A time as the scripts take it, ms.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Why the ledger could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]

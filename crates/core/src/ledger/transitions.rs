@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question,
-    Reconciliation, Registration, Reservation, Silence, scripts,
+    Reconciliation, Registration, Reservation, Silence, millis, scripts,
 };
 use crate::{config::LimitsSettings, event::JobEvent};
 
@@ -65,10 +65,6 @@ struct State {
 struct Previous {
     #[serde(default)]
     previous: Vec<u64>,
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Ledger {

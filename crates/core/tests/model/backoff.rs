@@ -21,7 +21,7 @@ pub struct Row {
 
 /// One failure, and how it is waited for.
 #[derive(Clone, Debug)]
-pub struct Blow {
+pub struct FailedStep {
     pub needs: Needs,
     pub first: i64,
     pub most: i64,
@@ -120,20 +120,20 @@ impl Model {
     }
 
     /// A step did not work.
-    pub fn blow(&mut self, name: &str, back_off: BackOff) {
+    pub fn failed_step(&mut self, name: &str, back_off: BackOff) {
         let BackOff::Hold(Hold { chain, needs, first, most, growth }) = back_off else { return };
         let chain: Vec<Held> = chain.iter().map(|subject| self.subject(name, *subject)).collect();
         let begun = self.runners[name].claimed_at;
-        self.fails(&chain, Blow { needs, first: millis(first), most: millis(most), growth, runner: name.to_owned(), begun });
+        self.fails(&chain, FailedStep { needs, first: millis(first), most: millis(most), growth, runner: name.to_owned(), begun });
     }
 
-    pub fn fails(&mut self, chain: &[Held], mut blow: Blow) {
+    pub fn fails(&mut self, chain: &[Held], mut failed: FailedStep) {
         let at = (1..chain.len()).rev().find(|at| self.rows.contains_key(&chain[*at])).unwrap_or(0);
-        if !self.strike(&chain[at], &blow) {
+        if !self.count_failure(&chain[at], &failed) {
             return;
         }
         for at in at + 1..chain.len() {
-            let key = (chain[at].clone(), blow.needs);
+            let key = (chain[at].clone(), failed.needs);
             let now = self.now;
             let members = self.failing.entry(key.clone()).or_default();
             members.insert(chain[at - 1].clone(), now);
@@ -142,49 +142,49 @@ impl Model {
                 for member in self.failing.remove(&key).unwrap().into_keys() {
                     self.lift(&member);
                 }
-                if blow.needs == Needs::Made {
-                    blow.most = blow.most.min(25_000);
+                if failed.needs == Needs::Made {
+                    failed.most = failed.most.min(25_000);
                 }
-                if blow.growth == Growth::Again {
-                    blow.growth = Growth::Patient;
+                if failed.growth == Growth::Again {
+                    failed.growth = Growth::Patient;
                 }
-                self.strike(&chain[at], &blow);
+                self.count_failure(&chain[at], &failed);
             }
         }
     }
 
     /// Whether it counts as a further failure.
-    fn strike(&mut self, held: &Held, blow: &Blow) -> bool {
+    fn count_failure(&mut self, held: &Held, failed: &FailedStep) -> bool {
         if matches!(held, Held::Runner(_)) {
             return true;
         }
         let (now, until) = (self.now, self.backoffs.get(held).copied());
         let before = self.rows.get(held).cloned();
-        if let Some(until) = until.filter(|_| before.as_ref().and_then(|row| row.probe.as_ref()) != Some(&blow.runner)) {
-            if blow.growth == Growth::Named && now + blow.first > until {
-                self.backoffs.insert(held.clone(), now + blow.first);
+        if let Some(until) = until.filter(|_| before.as_ref().and_then(|row| row.probe.as_ref()) != Some(&failed.runner)) {
+            if failed.growth == Growth::Named && now + failed.first > until {
+                self.backoffs.insert(held.clone(), now + failed.first);
                 self.rows.get_mut(held).unwrap().timed = true;
             }
             return false;
         }
-        if until.is_none() && before.as_ref().is_some_and(|row| blow.begun.is_some_and(|begun| begun <= row.since)) {
+        if until.is_none() && before.as_ref().is_some_and(|row| failed.begun.is_some_and(|begun| begun <= row.since)) {
             return false;
         }
         let failures = before.as_ref().map_or(0, |row| row.failures) + 1;
         let first = before.as_ref().map_or(now, |row| row.first);
-        let mut wait = blow.first;
-        if blow.growth != Growth::Named {
-            let doublings = i64::from(failures) - if blow.growth == Growth::Again { 2 } else { 1 };
-            wait = if doublings < 0 { 0 } else { (0..doublings.min(20)).fold(blow.first, |wait, _| wait * 2).min(blow.most).max(blow.first) };
-            if blow.growth != Growth::Doubles && now - first < 900_000 {
+        let mut wait = failed.first;
+        if failed.growth != Growth::Named {
+            let doublings = i64::from(failures) - if failed.growth == Growth::Again { 2 } else { 1 };
+            wait = if doublings < 0 { 0 } else { (0..doublings.min(20)).fold(failed.first, |wait, _| wait * 2).min(failed.most).max(failed.first) };
+            if failed.growth != Growth::Doubles && now - first < 900_000 {
                 wait = wait.min(25_000);
             }
             if *held == Held::Global {
                 wait = wait.min(4000);
             }
         }
-        let needs = before.map_or(blow.needs, |row| row.needs.max(blow.needs));
-        self.rows.insert(held.clone(), Row { failures, since: now, first, needs, timed: blow.growth == Growth::Named, probe: None });
+        let needs = before.map_or(failed.needs, |row| row.needs.max(failed.needs));
+        self.rows.insert(held.clone(), Row { failures, since: now, first, needs, timed: failed.growth == Growth::Named, probe: None });
         if wait > 0 {
             self.backoffs.insert(held.clone(), now + wait);
         } else {
@@ -203,7 +203,7 @@ impl Model {
             let chain = self.ends_of(&suspect);
             let begun = self.runners[&suspect].claimed_at;
             let chain: Vec<Held> = [Held::Runner(suspect.clone())].into_iter().chain(chain).collect();
-            self.fails(&chain, Blow { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: suspect.clone(), begun });
+            self.fails(&chain, FailedStep { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: suspect.clone(), begun });
         }
         self.drop_probes(&suspect);
     }

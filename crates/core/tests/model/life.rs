@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jit_core::ledger::{BackOff, Deregistration, Failure, Growth, Needs, Observation, Registration};
 
-use super::{Held, JobNumber, JobState, Model, Name, Stage, backoff::Blow};
+use super::{Held, JobNumber, JobState, Model, Name, Stage, backoff::FailedStep};
 
 /// What the worker was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Model {
         runner.uncertain |= failure.registration == Registration::Uncertain;
         runner.deregistered |= failure.registration == Registration::None;
         if let Some(back_off) = failure.back_off {
-            self.blow(name, back_off);
+            self.failed_step(name, back_off);
         }
         // A slot is free at once only where there is certainly nothing.
         if failure.made || self.runners[name].stage != Stage::Reserved {
@@ -125,7 +125,7 @@ impl Model {
             Observation::Outdated => {
                 let [.., profile] = self.ends_of(name);
                 let (first, begun) = (self.time("start_backoff"), self.runners[name].claimed_at);
-                self.fails(&[profile], Blow { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: name.to_owned(), begun });
+                self.fails(&[profile], FailedStep { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: name.to_owned(), begun });
                 self.free(name, false);
             }
             Observation::Busy => {
@@ -231,8 +231,8 @@ impl Model {
         if waits && rejected && runner.started_at.is_none() {
             self.runner(name).unused = true;
             let most = 16 * self.time("start_backoff");
-            let blow = Blow { needs: Needs::Started, first: 2000, most, growth: Growth::Patient, runner: name.to_owned(), begun: runner.claimed_at };
-            self.fails(&self.ends_of(name), blow);
+            let failed = FailedStep { needs: Needs::Started, first: 2000, most, growth: Growth::Patient, runner: name.to_owned(), begun: runner.claimed_at };
+            self.fails(&self.ends_of(name), failed);
         }
         let early = runner.started_at.or(runner.created_at).is_none_or(|since| self.now - since < 120_000);
         self.free(name, waits && early);
@@ -351,8 +351,8 @@ impl Model {
                 let chain = self.ends_of(name);
                 let chain = if runner.without_image { &chain[2..] } else { &chain[..] };
                 let (needs, growth) = (Needs::Started, Growth::Doubles);
-                let blow = Blow { needs, first: start_backoff, most: 16 * start_backoff, growth, runner: name.to_owned(), begun: runner.claimed_at };
-                self.fails(chain, blow);
+                let failed = FailedStep { needs, first: start_backoff, most: 16 * start_backoff, growth, runner: name.to_owned(), begun: runner.claimed_at };
+                self.fails(chain, failed);
                 self.begin_removal(name);
             }
             // Only GitHub's word ends its work: not that the job was given up, or is not known any more.

@@ -12,8 +12,8 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     BLOCK, Worker,
-    backend::RunnerSpec,
+    backend::{BackendError, RunnerSpec},
     metrics,
     permits::{Permits, owner_of},
     retry::{Pause, persist},
@@ -60,15 +60,21 @@ static CLAIMS: AtomicU64 = AtomicU64::new(1);
 struct Making {
     permits: Permits,
     patience: Patience,
-    /// A Secret was refused since one was taken: whether the next would be is asked before GitHub is.
-    undeliverable: AtomicBool,
+    /// Organizations whose last Secret was refused: whether the next would be is asked of Kubernetes before GitHub is asked.
+    undeliverable: Mutex<HashSet<String>>,
+}
+
+impl Making {
+    fn undeliverable(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.undeliverable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Makes runners until `stop`, then finishes those in hand.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::PROVISION, &worker.id, BLOCK);
     let making =
-        Arc::new(Making { permits: Permits::new(worker.concurrency), patience: Patience::new(worker.github_timeout), undeliverable: AtomicBool::new(false) });
+        Arc::new(Making { permits: Permits::new(worker.concurrency), patience: Patience::new(worker.github_timeout), undeliverable: Mutex::default() });
     let (tasks, mut pause) = (TaskTracker::new(), Pause::new());
     loop {
         // One permit at least, and then as many entries as there are permits.
@@ -263,9 +269,8 @@ async fn make(
         let back_off = Some(named(&[Subject::Org], SLOW_WAIT));
         return fail("slow", Failure { made: false, registration: Registration::None, back_off, why }).await;
     }
-    if making.undeliverable.load(Ordering::Relaxed)
-        && let Err(error) = worker.backend.may_deliver(&spec).await
-    {
+    let doubtful = making.undeliverable().contains(&spec.org);
+    if doubtful && let Err(error) = worker.backend.may_deliver(&spec).await {
         return fail("delivery", undeliverable(&error)).await;
     }
     // Before anything is made: what GitHub would refuse costs neither a pod nor a call. Where the App is not installed, the
@@ -312,10 +317,12 @@ async fn make(
     }
 
     if let Err(error) = worker.backend.deliver(&spec, &runner.encoded_jit_config).await.step("provision.configuration_delivered") {
-        making.undeliverable.store(true, Ordering::Relaxed);
+        if matches!(error, BackendError::Refused(_) | BackendError::Quota(_)) {
+            making.undeliverable().insert(spec.org.clone());
+        }
         return fail("delivery", delivery_failure(&error)).await;
     }
-    making.undeliverable.store(false, Ordering::Relaxed);
+    making.undeliverable().remove(&spec.org);
     match persist(PERSIST, || worker.ledger.created(name, fence)).await.step("provision.created")? {
         Claim::Ours(woken) => {
             if woken {

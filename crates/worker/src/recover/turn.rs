@@ -46,12 +46,12 @@ pub(super) struct Share {
 
 /// What is left of a kind of calls, and how much of it is kept for the rounds that follow.
 #[derive(Clone, Copy)]
-struct Purse {
+struct Allowance {
     left: u64,
     kept: u64,
 }
 
-impl Purse {
+impl Allowance {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a few thousand calls")]
     fn share(&mut self, share: f64) {
         self.kept = (self.left as f64 * (1.0 - share)) as u64;
@@ -69,9 +69,9 @@ pub(super) struct Turn<'a> {
     pub(super) credential: Credential,
     pub(super) urgent: bool,
     /// Calls that GitHub counts.
-    counted: Purse,
+    counted: Allowance,
     /// All calls.
-    all: Purse,
+    all: Allowance,
     until: Option<Instant>,
     /// The round has begun no item yet.
     fresh: bool,
@@ -93,7 +93,7 @@ impl<'a> Turn<'a> {
         let name = account.split('/').next().unwrap_or_default();
         let Some(credential) = slice.worker.github.all().iter().find(|credential| &*credential.name == name).cloned() else { return Ok(None) };
         let (budget, seconds) = (slice.worker.budget, slice.worker.recovery.interval.as_secs().max(1));
-        let least = |calls: u64| Purse { left: calls.max(LEAST), kept: 0 };
+        let least = |calls: u64| Allowance { left: calls.max(LEAST), kept: 0 };
         let mut turn = Self {
             slice,
             account,

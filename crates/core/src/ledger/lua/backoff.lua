@@ -1,29 +1,31 @@
--- Back-offs: a failure is a fact about its subject, which is looked up when a class is picked. It is never copied into what it concerns, so it costs the
--- same however much that is. Prelude of every transition, second part.
+-- Back-offs: a failure is a fact about its subject, which is looked up when a class is picked. It is never copied
+-- into what it concerns, so it costs the same however much that is. Prelude of every transition, second part.
 --
 -- Subjects: `class:ID`, `scope:SCOPE` (where a repository registers its own), `org:ORG`, `profile:NAME`, `credential:NAME`, `global`.
 --
 -- `backoffs`                  ZSET  subject → until when it is held
--- `{subject}:backoff`         HASH  reason, since, until, failures in a row, first (of the row), needs (what ends the row), timed (GitHub named the time),
---                                   probe: the runner that tries it now
+-- `{subject}:backoff`         HASH  reason, since, until, failures in a row, first (of the row), needs (what ends the
+--                                   row), timed (GitHub named the time), probe (the runner that tries it now)
 -- `{subject}:failing:{needs}` ZSET  its members that failed since something of it succeeded → when
--- `{subject}:parked`          ZSET  organizations (of a credential or an organization) or classes that admission met while it was held
+-- `{subject}:parked`          ZSET  organizations (of a credential or an organization) or classes that admission met
+--                                   while it was held
 -- `backoffs:waking`           ZSET  subjects that are open again, and have something put aside
 --
--- When a subject's time is over its row stays until something succeeds, and so long one runner at a time tries it. That probe holds it again until it has
--- succeeded or failed, or is gone without either.
+-- When a subject's time is over its row stays until something succeeds. Until then one runner at a time tries it: its
+-- probe, which holds the subject again until it has succeeded or failed, or is gone without either.
 
 local LEVELS = { made = 1, started = 2, work = 3 } -- how far a runner has to come for a row of failures to end
-local PATIENCE_MS = 900000 -- so long what is put right is noticed within PATIENT_MOST_MS; after that the wait grows to its own cap
+local POD = { 'class', 'org', 'profile' } -- subjects of what goes wrong with a pod, narrowest first
+local PATIENCE_MS = 900000 -- from the first failure of a row on, waits stay below PATIENT_MOST_MS for this time
 local PATIENT_MOST_MS = 25000
-local GLOBAL_MOST_MS = 4000 -- while nothing works at all, something is tried every few seconds
-local SEVERAL = 3 -- so many members that fail, with no success between, speak for the whole
-local FAILING_MS = 600000 -- a member's failure counts for so long
-local ROW_MS = 3600000 -- a row is forgotten so long after its last wait
-local PROBE_MS = { global = 5000, credential = 5000 } -- others are tried meanwhile where one probe does not answer for so long
-local PROBE_MOST_MS = 600000
+local GLOBAL_MOST_MS = 4000 -- longest wait of `global`: while nothing works, something is tried every few seconds
+local SEVERAL = 3 -- members that have to fail, with no success between, for the whole to fail
+local FAILING_MS = 600000 -- how long a member's failure counts
+local ROW_MS = 3600000 -- how long a row is kept after its last wait
+local PROBE_MS = { global = 5000, credential = 5000 } -- how long a probe keeps others from trying
+local PROBE_MOST_MS = 600000 -- the same, of every other kind
 local WAKE = 64 -- subjects that one call wakes
-local SLICE = 16 -- what one call brings back
+local SLICE = 16 -- organizations and classes that one call brings back
 
 local function backing_off(subject)
   return call('ZSCORE', 'backoffs', subject) and true or false
@@ -169,9 +171,10 @@ local function succeeded(name, level)
   call('DEL', unpack(failing))
 end
 
--- Holds one subject back for `how.delay`, doubled with each failure in a row, up to `how.most` (both ms). How long; nothing where this is no further failure:
--- it was under way when the subject was held, or before.
-local function strike(subject, how)
+-- Counts a failure, and holds its subject back for `how.delay`, doubled with each failure in a row, up to `how.most`
+-- (both ms). How long; nothing where the failure was under way when the subject was held, or before: that is no
+-- further one.
+local function count_failure(subject, how)
   local kind, key = kind_of(subject), subject .. ':backoff'
   if kind == 'runner' then return 0 end
   local failures, since, probe, first, needs = fields(key, 'failures', 'since', 'probe', 'first', 'needs')
@@ -219,7 +222,7 @@ local function fails(chain, how)
       break
     end
   end
-  local wait = strike(chain[at], how)
+  local wait = count_failure(chain[at], how)
   if not wait then return 0 end
   for i = at + 1, #chain do
     local members = chain[i] .. ':failing:' .. how.needs
@@ -231,13 +234,24 @@ local function fails(chain, how)
       call('DEL', members)
       if how.needs == 'made' then how.most = math.min(how.most, PATIENT_MOST_MS) end -- a whole that is held may be right but for a few
       how.again = nil
-      wait = strike(chain[i], how) or wait
+      wait = count_failure(chain[i], how) or wait
     end
   end
   return wait
 end
 
--- Holds a subject back until a time that somebody else named, or for longer and longer where `cap` is beyond `delay`.
-local function back_off(subject, delay, cap, reason)
-  return strike(subject, { needs = 'made', delay = delay, most = cap, why = reason, timed = delay >= cap }) or 0
+-- A failure of a runner's, at the narrowest of `kinds` of its subjects.
+local function runner_failed(name, kinds, how)
+  local of, chain = subjects_of(name), {}
+  of.runner = 'runner:' .. name
+  for _, kind in ipairs(kinds) do
+    chain[#chain + 1] = of[kind] or 'global' -- a release without credentials claimed it
+  end
+  how.runner, how.begun = name, tonumber(call('HGET', 'runner:' .. name .. ':info', 'claimed_at'))
+  return fails(chain, how)
+end
+
+-- Holds a subject back for a time that GitHub named.
+local function back_off(subject, wait, why)
+  count_failure(subject, { needs = 'made', delay = wait, why = why, timed = true })
 end

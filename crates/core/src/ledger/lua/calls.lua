@@ -31,10 +31,10 @@ local function hold(of, wait, why, whole)
   call('SADD', 'credential:' .. name .. ':held', of)
   call('PEXPIRE', 'credential:' .. name .. ':held', 3 * HOUR_MS)
   if whole or args.enterprise then
-    back_off('credential:' .. name, till - now, till - now, why)
+    back_off('credential:' .. name, till - now, why)
   elseif args.owner then
     local org = call('HGET', 'orgs:known', args.owner)
-    if org and call('HGET', 'orgs:credential', org) == name then back_off('org:' .. org, till - now, till - now, why) end
+    if org and call('HGET', 'orgs:credential', org) == name then back_off('org:' .. org, till - now, why) end
   end
 end
 

@@ -42,13 +42,11 @@ end
 
 local function overdue(name, state)
   local key = 'runner:' .. name .. ':info'
-  local started_at, class, detail, job, profile, org, claimed_at =
-    fields(key, 'started_at', 'class', 'detail', 'running_job', 'profile', 'org', 'claimed_at')
+  local started_at, class, detail, job = fields(key, 'started_at', 'class', 'detail', 'running_job')
   if state == 'reserved' then return 'making it did not finish in time' end
   if state == 'created' and not started_at then
     local no_image = detail and NO_IMAGE[string.match(detail, '^%a+')]
-    fails(no_image and { 'profile:' .. profile } or { 'class:' .. class, 'org:' .. org, 'profile:' .. profile }, { needs = 'started',
-      delay = setting('start_backoff'), most = setting('start_backoff') * 16, runner = name, begun = tonumber(claimed_at),
+    runner_failed(name, no_image and { 'profile' } or POD, { needs = 'started', delay = setting('start_backoff'), most = setting('start_backoff') * 16,
       why = 'its last runner did not start' .. (detail and ': ' .. detail or ' in time') })
     return 'it did not start in time' .. (detail and ': ' .. detail or '')
   end

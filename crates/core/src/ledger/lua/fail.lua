@@ -6,17 +6,13 @@
 --       needs (made | started), timed (GitHub named the time), patient, again (the first is tried again at once), or none of these
 
 local key = 'runner:' .. args.runner .. ':info'
-local state, fence, claimed_at = fields(key, 'state', 'fence', 'claimed_at')
+local state, fence = fields(key, 'state', 'fence')
 if fence ~= args.fence or state == 'gone' then return cjson.encode({ stale = true }) end
 if args.uncertain then call('HSET', key, 'uncertain', 1) end
 if args.unregistered then call('HSET', key, 'deregistered', 1) end
 local wait = 0
 if args.chain then
-  local of, chain = subjects_of(args.runner), {}
-  for _, kind in ipairs(args.chain) do
-    chain[#chain + 1] = of[kind] or 'global' -- a release without credentials claimed it
-  end
-  wait = fails(chain, { needs = args.needs, delay = args.first, most = args.most, why = args.why, runner = args.runner, begun = tonumber(claimed_at),
+  wait = runner_failed(args.runner, args.chain, { needs = args.needs, delay = args.first, most = args.most, why = args.why,
     timed = args.timed, patient = args.patient, again = args.again })
 end
 if args.made or state ~= 'reserved' then -- what was seen to exist is removed in the one way

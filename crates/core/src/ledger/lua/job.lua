@@ -15,15 +15,13 @@ local function judge(job, runner, queued)
   local suspect = call('HGET', key, 'suspect')
   if not suspect then return end
   call('HDEL', key, 'suspect')
-  local its = 'runner:' .. suspect .. ':info'
-  local class, org, profile, claimed_at, why = fields(its, 'class', 'org', 'profile', 'claimed_at', 'why')
-  if not class then return end
+  local state, why = fields('runner:' .. suspect .. ':info', 'state', 'why')
+  if not state then return end -- forgotten: that is a day ago
   if runner == suspect then
     succeeded(suspect, 'work')
   elseif queued then
     local first = setting('start_backoff')
-    fails({ 'runner:' .. suspect, 'class:' .. class, 'org:' .. org, 'profile:' .. profile }, { needs = 'work', delay = first, most = first * 16,
-      runner = suspect, begun = tonumber(claimed_at), why = "the runner's program ends before it has work (" .. (why or 'ended') .. ')' })
+    runner_failed(suspect, { 'runner', unpack(POD) }, { needs = 'work', delay = first, most = first * 16, why = "the runner's program ends before it has work (" .. (why or 'ended') .. ')' })
   end
   drop_probes(suspect)
 end

@@ -21,9 +21,7 @@ elseif args.what == 'rejected' then -- its program never ran: its node did not t
   ended(args.runner, args.why, true)
 elseif args.what == 'outdated' then -- it has ended, since GitHub refuses its version: every runner of its profile would
   local why = 'its runner is too old for GitHub (code 7): update the image'
-  local profile, claimed_at = fields(key, 'profile', 'claimed_at')
-  fails({ 'profile:' .. profile }, { needs = 'work', delay = setting('start_backoff'), most = setting('start_backoff') * 16, runner = args.runner,
-    begun = tonumber(claimed_at), why = why })
+  runner_failed(args.runner, { 'profile' }, { needs = 'work', delay = setting('start_backoff'), most = setting('start_backoff') * 16, why = why })
   free(args.runner, why)
 elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and lives
   call('HDEL', key, 'why')

@@ -155,13 +155,12 @@ end
 -- not take its pod), else once GitHub has said of the job in question that it had none. Not one that had waited for minutes: GitHub removes those.
 local function ended(name, why, rejected)
   local key = 'runner:' .. name .. ':info'
-  local state, started_at, created_at, claimed_at, class, org, profile =
-    fields(key, 'state', 'started_at', 'created_at', 'claimed_at', 'class', 'org', 'profile')
+  local state, started_at, created_at = fields(key, 'state', 'started_at', 'created_at')
   local waits = state == 'reserved' or state == 'created'
   if waits and rejected and not started_at then
     call('HSET', key, 'unused', 1)
-    fails({ 'class:' .. class, 'org:' .. org, 'profile:' .. profile }, { needs = 'started', delay = REJECTED_MS, most = setting('start_backoff') * 16,
-      patient = true, runner = name, begun = tonumber(claimed_at), why = 'its pod was rejected: ' .. why })
+    runner_failed(name, POD, { needs = 'started', delay = REJECTED_MS, most = setting('start_backoff') * 16, patient = true,
+      why = 'its pod was rejected: ' .. why })
   end
   free(name, why, waits and now - (tonumber(started_at or created_at) or now) < WAITED_MS)
 end

@@ -12,7 +12,7 @@ use redis::AsyncCommands;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Ledger, LedgerError, scripts};
+use super::{Ledger, LedgerError, millis, scripts};
 use crate::{
     event::{Action, JobEvent},
     stream,
@@ -36,10 +36,6 @@ struct Lists {
 
 /// What one call hands over or walks through at most.
 const PAGE: usize = 500;
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 impl Ledger {
     async fn recover<T: DeserializeOwned>(&self, args: Value) -> Result<T, LedgerError> {
