@@ -277,6 +277,24 @@ async fn a_used_up_quota_is_told_from_a_refusal() {
 }
 
 #[tokio::test]
+async fn whether_a_secret_would_be_refused_is_told_beforehand_and_leaves_none() {
+    let cluster = Cluster::new(json!({})).await;
+    let lost = Profile { name: "lost".into(), namespace: Some(format!("{}-x", cluster.namespace)), ..Profile::default() };
+    let backend = cluster.backend(vec![Profile::default(), lost]).await;
+    backend.may_deliver(&spec("r-1")).await.unwrap();
+    let right = backend.may_deliver(&RunnerSpec { profile: "lost".into(), ..spec("r-1") }).await;
+    assert!(matches!(&right, Err(BackendError::Refused(why)) if why.contains("cannot create resource \"secrets\"")), "{right:?}");
+    let quotas: Api<ResourceQuota> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
+    quotas.create(&PostParams::default(), &object(json!({"metadata": {"name": "none"}, "spec": {"hard": {"count/secrets": "0"}}}))).await.unwrap();
+    eventually(async || quotas.get("none").await.unwrap().status?.used).await;
+    let quota = backend.may_deliver(&spec("r-1")).await;
+    assert!(matches!(&quota, Err(BackendError::Quota(why)) if why.contains("exceeded quota: none")), "{quota:?}");
+    let secrets: Api<Secret> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
+    assert!(secrets.get_opt("r-1").await.unwrap().is_none(), "a dry run makes none");
+    cluster.done().await;
+}
+
+#[tokio::test]
 async fn a_pod_that_was_tampered_with_is_seen_without_specification() {
     let cluster = Cluster::new(json!({})).await;
     let backend = cluster.backend(vec![Profile::default()]).await;
