@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::Method;
-use jit_core::config::RedisSettings;
+use jit_core::{config::RedisSettings, redis::RESPONSE_TIMEOUT};
 use serde_json::json;
 use tokio::{
     io::copy_bidirectional,
@@ -17,7 +17,8 @@ use support::{Receiver, RedisServer, eventually, fixture, request, signed};
 /// A connection that is nobody's business but the test's.
 async fn operator(redis: &RedisServer) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(redis.settings(0).url).expect("a URL");
-    client.get_multiplexed_async_connection().await.expect("connected")
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
+    client.get_multiplexed_async_connection_with_config(&patient).await.expect("connected")
 }
 
 async fn run(connection: &mut redis::aio::MultiplexedConnection, command: &str) {

@@ -61,9 +61,8 @@ async fn a_worker_may_die_at_every_step() {
 
 /// Nothing is left in the ledger that somebody would have to come back to.
 async fn assert_nothing_pending(stack: &Stack) {
-    let redis = redis::Client::open(stack.redis_url.as_str()).unwrap();
     common::until("streams, questions and doubts are empty", async || {
-        let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+        let mut redis = stack.redis().await.unwrap();
         let mut left = 0;
         for (command, key) in [
             ("XLEN", "jit:events"),

@@ -223,7 +223,7 @@ impl<'a> Run<'a> {
     }
 
     async fn redis(&self) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(self.stack.redis_url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        self.stack.redis().await.unwrap()
     }
 
     /// The organization's runner in the ledger, once it is there and fits.

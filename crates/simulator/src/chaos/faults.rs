@@ -81,7 +81,7 @@ impl Faults {
 
 async fn empty(stack: &Stack) {
     let emptied = async {
-        let mut redis = redis::Client::open(stack.redis_url.as_str())?.get_multiplexed_async_connection().await?;
+        let mut redis = stack.redis().await?;
         redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await
     };
     // One that is paused or away holds on to what it has.

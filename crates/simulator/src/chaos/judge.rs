@@ -89,7 +89,7 @@ pub async fn judge(stack: &Stack, pods: &PodCount, jobs: u64) -> anyhow::Result<
 }
 
 async fn work(stack: &Stack) -> anyhow::Result<Vec<(&'static str, u64)>> {
-    let mut redis = redis::Client::open(stack.redis_url.as_str())?.get_multiplexed_async_connection().await?;
+    let mut redis = stack.redis().await?;
     let mut pipe = redis::pipe();
     for (command, key) in WORK {
         pipe.cmd(command).arg(key);

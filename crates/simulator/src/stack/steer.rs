@@ -18,6 +18,16 @@ impl Stack {
         serde_json::from_slice(&output.stdout).with_context(|| format!("jitctl {args:?}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
+    /// A connection to Redis, beside those of our processes. It waits as long as theirs do: two cores run everything.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn redis(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        let long = Some(Duration::from_secs(5));
+        let patient = redis::AsyncConnectionConfig::new().set_connection_timeout(long).set_response_timeout(long);
+        redis::Client::open(self.redis_url.as_str())?.get_multiplexed_async_connection_with_config(&patient).await
+    }
+
     /// GET, JSON.
     ///
     /// # Errors
