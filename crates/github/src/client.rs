@@ -144,7 +144,11 @@ impl Client {
         match answer.status {
             404 => Ok(Deletion::NotFound),
             422 => Ok(Deletion::Busy),
-            _ => answer.success().map(|_| Deletion::Deleted),
+            204 => Ok(Deletion::Deleted),
+            status => {
+                let what = answer.success()?.what;
+                Err(Error::Unreadable { what, status, why: "GitHub confirms a deletion with 204".into() })
+            }
         }
     }
 

@@ -100,7 +100,8 @@ impl Client {
         let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
         let mut call = self.call("runs", Method::GET, &scope, &["actions", "runs"], format!("runs of {scope}"))?;
         call.url.query_pairs_mut().append_pair("per_page", "1");
-        match self.send(call).await?.success() {
+        // A proxy's page is no list: absence is no proof, and neither is a presence that nobody can read.
+        match self.send(call).await?.json::<Runs>() {
             Ok(_) => Ok(true),
             Err(Error::Forbidden { .. } | Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),

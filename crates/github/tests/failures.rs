@@ -182,6 +182,14 @@ async fn an_answer_that_repeats_the_token_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_deletion_is_confirmed_by_204_alone() {
+    for reply in [Reply::text(200, "<html>Sign in</html>"), Reply::empty(202)] {
+        let error = Mock::always(reply).await.client().delete_runner(&acme(), 1).await.unwrap_err();
+        assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_token_is_asked_for_each_call_and_an_unusable_one_is_not_sent() {
     let mock = Mock::always(Reply::empty(204)).await;
     let turn = Arc::new(AtomicUsize::new(0));

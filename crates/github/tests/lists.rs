@@ -142,6 +142,8 @@ async fn whether_a_repositorys_jobs_may_be_read_is_told_apart_from_a_failure() {
         assert_eq!(mock.client().may_read_runs("acme", "app").await.ok(), told, "{status}");
         assert_eq!((mock.seen()[0].path.as_str(), mock.seen()[0].query("per_page").as_deref()), ("/repos/acme/app/actions/runs", Some("1")));
     }
+    let page = Mock::always(Reply::text(200, "<html>Sign in</html>")).await;
+    assert_eq!(page.client().may_read_runs("acme", "app").await.ok(), None, "a proxy's page is no list");
     let limited = Reply::json(403, &json!({"message": "API rate limit exceeded"})).with("x-ratelimit-remaining", "0");
     assert_eq!(Mock::always(limited).await.client().may_read_runs("acme", "app").await.ok(), None, "a limit says nothing of rights");
 }
