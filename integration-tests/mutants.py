@@ -85,7 +85,7 @@ MUTANTS = [
     ("nor one that had work", "job.lua", "  if runner == suspect then\n", "  if false then\n"),
     ("a rejected pod is a failure", "runner.lua", "if waits and rejected and not started_at then", "if false then"),
     ("what began to back off is not made", "provision.lua", "if at and call('HGET'", "if false and call('HGET'"),
-    ("an old image holds back its profile", "observed.lua", "  runner_failed(args.runner, { 'profile' },", "  local _ = (function() end)(args.runner,"),
+    ("an old image holds back its class", "observed.lua", "  runner_failed(args.runner, POD,", "  local _ = (function() end)(args.runner,"),
     ("an image that cannot be pulled holds back its profile", "due.lua", "detail and NO_IMAGE", "nil and NO_IMAGE"),
     ("a back-off doubles", "backoff.lua", "how.delay * 2 ^ doublings", "how.delay"),
     ("a limit of GitHub's holds all calls of its account", "held.lua", "if at and at > now and", "if at and at > now + 1e15 and"),

@@ -234,13 +234,19 @@ async fn what_began_to_back_off_is_not_made() {
 }
 
 #[tokio::test]
-async fn an_image_that_github_refuses_as_too_old_holds_back_its_profile() {
+async fn an_image_that_github_refuses_as_too_old_holds_back_its_class_and_after_three_organizations_its_profile() {
     let store = Store::open().await;
-    let runners = idle_runners(&store, "acme", 1..=1).await;
-    store.ledger.observe(Observation::Outdated, &runners[0], "exit code 7").await.expect("observed");
-    store.apply(&queued(2, "other")).await;
+    for (job, org) in [(1, "acme"), (2, "globex"), (3, "initech")] {
+        assert_eq!(why(&store, job).await.state, "unknown", "{org} is free so far");
+        let runners = idle_runners(&store, org, job..=job).await;
+        store.ledger.observe(Observation::Outdated, &runners[0], "exit code 7").await.expect("observed");
+        store.apply(&queued(job + 10, org)).await;
+        assert_eq!(store.admit().await.len(), 0, "{org} waits");
+        assert!(why(&store, job + 10).await.why.contains("update the image"));
+    }
+    store.apply(&queued(20, "other")).await;
     assert_eq!(store.admit().await.len(), 0);
-    let waits = why(&store, 2).await;
+    let waits = why(&store, 20).await;
     assert!(waits.why.contains("profile default") && waits.why.contains("update the image"), "{}", waits.why);
     store.pass(MINUTE);
     assert_eq!(store.admit().await.len(), 1);

@@ -176,7 +176,7 @@ pub enum Observation {
     Release,
     /// It has ended, and its program never ran: its node did not take its pod. Its slot is free.
     Rejected,
-    /// It has ended because GitHub refuses its version: its slot is free, and its profile backs off.
+    /// It has ended because GitHub refuses its version: its slot is free, and its class backs off at once.
     Outdated,
     /// GitHub refuses to delete it since it is at work.
     Busy,

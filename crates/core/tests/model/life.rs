@@ -123,9 +123,9 @@ impl Model {
             Observation::Release => self.ended(name, false),
             Observation::Rejected => self.ended(name, true),
             Observation::Outdated => {
-                let [.., profile] = self.ends_of(name);
+                let chain = self.ends_of(name);
                 let (first, begun) = (self.time("start_backoff"), self.runners[name].claimed_at);
-                self.fails(&[profile], FailedStep { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: name.to_owned(), begun });
+                self.fails(&chain, FailedStep { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: name.to_owned(), begun });
                 self.free(name, false);
             }
             Observation::Busy => {

@@ -28,26 +28,32 @@ pub(super) fn named(chain: &'static [Subject], wait: Duration) -> BackOff {
 }
 
 /// What Kubernetes refuses, of a pod or of its Secret.
-fn cluster(error: &BackendError) -> Option<BackOff> {
-    Some(match error {
+fn cluster(error: &BackendError) -> BackOff {
+    match error {
         BackendError::Quota(_) => BackOff::Quota,
         BackendError::Refused(_) => held(POD, secs(5), secs(600), Growth::Patient),
         BackendError::Unreachable(_) => held(EVERYTHING, secs(1), secs(60), Growth::Patient),
         BackendError::Unavailable(_) => held(CLUSTER, secs(1), secs(60), Growth::Patient),
         BackendError::Gone(_) => BackOff::Hold(Hold { chain: POD, needs: Needs::Started, first: secs(2), most: secs(600), growth: Growth::Patient }),
-        BackendError::Exists => return None,
-    })
+        // Another name will do, as at GitHub; where it does not, it is no name that is meant.
+        BackendError::Exists => held(POD, secs(5), secs(600), Growth::Again),
+    }
 }
 
 pub(super) fn pod_failure(error: &BackendError) -> Failure {
     let made = matches!(error, BackendError::Unavailable(_) | BackendError::Exists);
-    Failure { made, registration: Registration::None, back_off: cluster(error), why: format!("its pod could not be created: {error}") }
+    Failure { made, registration: Registration::None, back_off: Some(cluster(error)), why: format!("its pod could not be created: {error}") }
 }
 
 /// Its Secret was refused, after the registration.
 pub(super) fn delivery_failure(error: &BackendError) -> Failure {
     let why = format!("its JIT configuration could not be delivered: {error}");
-    Failure { made: true, registration: Registration::Known, back_off: cluster(error), why }
+    let back_off = match error {
+        // Its pod was created a moment ago, so it is not the whole that is away; each try costs a registration.
+        BackendError::Unreachable(words) => cluster(&BackendError::Unavailable(words.clone())),
+        error => cluster(error),
+    };
+    Failure { made: true, registration: Registration::Known, back_off: Some(back_off), why }
 }
 
 /// Its Secret would be refused: nothing was made.

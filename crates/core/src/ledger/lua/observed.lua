@@ -19,9 +19,9 @@ elseif args.what == 'release' then
   ended(args.runner, args.why)
 elseif args.what == 'rejected' then -- its program never ran: its node did not take its pod
   ended(args.runner, args.why, true)
-elseif args.what == 'outdated' then -- it has ended, since GitHub refuses its version: every runner of its profile would
+elseif args.what == 'outdated' then -- it has ended, since GitHub refuses its version: no further end is needed to know it
   local why = 'its runner is too old for GitHub (code 7): update the image'
-  runner_failed(args.runner, { 'profile' }, { needs = 'work', delay = setting('start_backoff'), most = setting('start_backoff') * 16, why = why })
+  runner_failed(args.runner, POD, { needs = 'work', delay = setting('start_backoff'), most = setting('start_backoff') * 16, why = why })
   free(args.runner, why)
 elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and lives
   call('HDEL', key, 'why')
