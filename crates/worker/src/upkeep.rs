@@ -45,6 +45,18 @@ pub async fn run(worker: &Arc<Worker>, stop: &CancellationToken) {
     let _ = tokio::time::timeout(FINISH, tasks.wait()).await;
 }
 
+/// Works off what is due now, and what that makes due: a tick of a clock that a test drives.
+///
+/// # Errors
+/// When Redis is unavailable.
+pub async fn once(worker: &Arc<Worker>) -> Result<(), LedgerError> {
+    let (permits, tasks) = (Arc::new(Permits::new(AT_ONCE)), TaskTracker::new());
+    let result = work(worker, &permits, &tasks, &CancellationToken::new()).await;
+    tasks.close();
+    tasks.wait().await;
+    result
+}
+
 /// One piece of work that is due.
 enum Piece {
     Removal(Removal),

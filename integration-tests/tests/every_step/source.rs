@@ -61,9 +61,19 @@ pub fn steps() -> BTreeMap<String, String> {
     steps
 }
 
-/// Effects that no step follows, as `file:line: call`.
-pub fn without_a_step() -> Vec<String> {
-    let mut missing = Vec::new();
+/// A call of the worker that changes something somewhere, or asks somebody.
+pub struct Effect {
+    /// As `client.delete_runner`.
+    pub call: String,
+    /// The step that follows it, if one does.
+    pub step: Option<String>,
+    /// Where it stands.
+    place: String,
+}
+
+/// All of them.
+pub fn effects() -> Vec<Effect> {
+    let mut effects = Vec::new();
     for (file, text) in sources() {
         for (receiver, harmless) in EFFECTS {
             for (at, _) in text.match_indices(receiver) {
@@ -78,14 +88,18 @@ pub fn without_a_step() -> Vec<String> {
                 let after = after_call(&rest[name.len()..]);
                 // A closure of `persist` ends between the call and its await.
                 let after: String = after.trim_start().trim_start_matches(')').split_whitespace().collect();
-                if !after.starts_with(".await.step(\"") && !after.starts_with(".await.step_if(\"") {
-                    let line = text[..at].matches('\n').count();
-                    missing.push(format!("{file}: {receiver}{name}(…), {line} lines of code into it"));
-                }
+                let step = after.strip_prefix(".await.step(\"").or_else(|| after.strip_prefix(".await.step_if(\"")).and_then(|text| text.split('"').next());
+                let place = format!("{file}, {} lines of code into it", text[..at].matches('\n').count());
+                effects.push(Effect { call: format!("{receiver}{name}"), step: step.map(str::to_owned), place });
             }
         }
     }
-    missing
+    effects
+}
+
+/// Effects that no step follows.
+pub fn without_a_step() -> Vec<String> {
+    effects().into_iter().filter(|effect| effect.step.is_none()).map(|effect| format!("{}: {}(…)", effect.place, effect.call)).collect()
 }
 
 /// What follows the call whose opening parenthesis `text` begins with.
