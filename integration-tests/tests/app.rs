@@ -109,6 +109,38 @@ async fn a_credential_that_is_used_up_costs_the_owners_of_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_of_several_credentials_goes_on_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("credentials.yaml");
+    let write = |names: &[&str]| {
+        let entries: String = names.iter().map(|name| format!("- {{name: {name}, owners: [org-0001], token: {name}}}\n")).collect();
+        std::fs::write(&file, format!("credentials:\n{entries}- {{name: rest, owners: ['*'], token: large}}\n")).unwrap();
+    };
+    write(&["small", "large"]);
+    let path = file.display().to_string();
+    let stack = Stack::start(&options(2, 2, &[("GITHUB_CREDENTIALS_FILE", path.as_str()), ("ORGANIZATION_BACKOFF", "10m")], &[])).await.unwrap();
+    for (token, rate_limit) in [("small", 30), ("large", 5000), ("third", 5000)] {
+        control(&stack, "tokens", &json!({ "token": token, "rate_limit": rate_limit })).await;
+    }
+    // More than the first may do in an hour.
+    let mut sent = jobs(&stack, "org-0001", 40).await.len() as u64;
+    until("the second one goes on", async || succeeded(&stack).await == sent).await;
+
+    // The second one loses the owner, which says nothing of others that it serves.
+    control(&stack, "rights", &json!({ "token": "large", "owner": "org-0001", "without": ["owner"] })).await;
+    let left = jobs(&stack, "org-0001", 40).await;
+    sent += jobs(&stack, "org-0002", 3).await.len() as u64;
+    waits_because(&stack, *left.last().unwrap(), "organization org-0001").await;
+    until("its other owner's jobs run", async || succeeded(&stack).await >= sent).await;
+
+    write(&["small", "large", "third"]);
+    sent += left.len() as u64;
+    until("the third one goes on", async || succeeded(&stack).await == sent).await;
+    assert_sound(&stack).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registrations_keep_within_their_window_before_github_has_to_say_so() {
     let env = [("GITHUB_REGISTRATION_LIMIT", "20"), ("MAX_RUNNERS_PER_ORG", "50")];
     let stack = Stack::start(&options(2, 2, &env, &["--registration-limit", "20", "--rate-limit", "100000"])).await.unwrap();

@@ -28,7 +28,8 @@ use jit_simulator::{
     github::{self, Hook, Options, Running, faults::Fault, hooks::HookKind, jobs::JobSpec},
 };
 use jit_worker::{
-    Worker, admission::Admitter, backend::process::Process, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates, recover,
+    Worker, admission::Admitter, backend::process::Process, calls::Calls, choice::Choice, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates,
+    recover,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -135,6 +136,7 @@ impl Town {
             backend: Arc::new(Process::new("true", directory.path()).unwrap()),
             concurrency: settings.concurrency,
             pace: settings.pace,
+            choice: Choice::default(),
             admitter: Admitter::default(),
             upkeep: Notify::new(),
             reconcile: Notify::new(),

@@ -139,6 +139,7 @@ async fn jobs_and_runners_are_listed_and_a_runner_is_removed() {
                 worker: "w",
                 claim: 1,
                 credential: "default",
+                alone: true,
                 timeout: std::time::Duration::from_secs(20),
                 create_timeout: std::time::Duration::from_secs(10),
             },

@@ -1,8 +1,8 @@
 //! Several credentials, each with the owners that it serves.
 //!
-//! Invariants: at most one credential serves an owner at a time, and which one does not depend on the order of calls: the first that names
-//! the owner, else the first that serves `*`. Owners are compared without regard to case, as GitHub compares logins. A set that is replaced is
-//! replaced whole; whoever holds a credential of the old one finishes with it.
+//! Invariants: those that name an owner serve it, else those that serve `*`; the first of them stands for the owner where one is enough. Owners are
+//! compared without regard to case, as GitHub compares logins. A set that is replaced is replaced whole; whoever holds a credential of the old one
+//! finishes with it.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -85,22 +85,28 @@ impl Credentials {
         Self(Arc::new(Set { source: source.into(), list: RwLock::new(list.into()) }))
     }
 
-    /// The one that serves this owner: login of an organization or user, or slug of an enterprise.
+    /// Those that serve this owner: login of an organization or user, or slug of an enterprise.
     #[must_use]
-    pub fn serving(&self, owner: &str) -> Option<Credential> {
+    pub fn serving(&self, owner: &str) -> Vec<Credential> {
         let owner = fold(owner);
         let all = self.all();
-        let first = |by_name: bool| all.iter().find(|credential| credential.serves(&owner) == Some(by_name)).cloned();
-        first(true).or_else(|| first(false))
+        let those = |by_name: bool| all.iter().filter(|credential| credential.serves(&owner) == Some(by_name)).cloned().collect::<Vec<_>>();
+        let by_name = those(true);
+        if by_name.is_empty() { those(false) } else { by_name }
     }
 
-    /// The one that serves a scope's owner.
+    /// The first that serves a scope's owner.
     ///
     /// # Errors
     /// [`Error::NotServed`], which says what to mend.
     pub fn of(&self, scope: &Scope) -> Result<Credential, Error> {
-        let owner = scope.owner();
-        self.serving(owner).ok_or_else(|| Error::NotServed { owner: tidy(owner), source_of_credentials: self.0.source.clone() })
+        self.serving(scope.owner()).into_iter().next().ok_or_else(|| self.not_served(scope))
+    }
+
+    /// That none serves a scope's owner.
+    #[must_use]
+    pub fn not_served(&self, scope: &Scope) -> Error {
+        Error::NotServed { owner: tidy(scope.owner()), source_of_credentials: self.0.source.clone() }
     }
 
     /// All of them, as they are now.
@@ -135,25 +141,30 @@ mod tests {
     #[test]
     fn a_name_wins_over_everybody() {
         let set = Credentials::new("FILE", vec![credential("rest", &["*"]), credential("acme", &["Acme", "acme-labs"])]);
-        let serving = |owner: &str| set.serving(owner).map(|credential| credential.name.to_string());
-        assert_eq!(serving("aCME").as_deref(), Some("acme"));
-        assert_eq!(serving("octocat").as_deref(), Some("rest"));
-        set.replace(vec![credential("acme", &["Acme"])]);
-        assert_eq!(serving("octocat"), None);
+        let serving = |owner: &str| set.serving(owner).iter().map(|credential| credential.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(serving("aCME"), ["acme"]);
+        assert_eq!(serving("octocat"), ["rest"]);
+        set.replace(vec![credential("acme", &["Acme"]), credential("acme-2", &["acme"])]);
+        assert_eq!(serving("ACME"), ["acme", "acme-2"]);
+        assert!(serving("octocat").is_empty());
         let error = set.of(&"repos/octocat/app".parse().unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "no credential serves octocat: name it among the owners of one in FILE");
         assert_eq!(error.backs_off(), crate::BackOff::Organization);
     }
 
     proptest! {
-        /// One owner has one credential: the first that names it, whatever its case, else the first for everybody.
+        /// Those that name an owner, whatever its case, else those for everybody; in the order of the list.
         #[test]
-        fn one_owner_has_one_credential(sets in prop::collection::vec(prop::collection::vec("[a-c*]", 1..3), 0..4), owner in "[a-dA-D]") {
+        fn who_names_an_owner_serves_it(sets in prop::collection::vec(prop::collection::vec("[a-c*]", 1..3), 0..4), owner in "[a-dA-D]") {
             let list = sets.iter().enumerate().map(|(i, owners)| credential(&i.to_string(), &owners.iter().map(String::as_str).collect::<Vec<_>>())).collect();
             let folded = owner.to_lowercase();
-            let expected = sets.iter().position(|owners| owners.contains(&folded)).or_else(|| sets.iter().position(|owners| owners.iter().any(|o| o == "*")));
-            let found = Credentials::new("FILE", list).serving(&owner).map(|credential| credential.name.to_string());
-            prop_assert_eq!(found, expected.map(|i| i.to_string()));
+            let of = |wanted: &str| -> Vec<String> {
+                let those = sets.iter().enumerate().filter(|(_, owners)| owners.iter().any(|owner| owner == wanted));
+                those.map(|(i, _)| i.to_string()).collect()
+            };
+            let expected = if of(&folded).is_empty() { of("*") } else { of(&folded) };
+            let found: Vec<_> = Credentials::new("FILE", list).serving(&owner).iter().map(|credential| credential.name.to_string()).collect();
+            prop_assert_eq!(found, expected);
         }
     }
 }

@@ -313,6 +313,7 @@ async fn runners_are_listed_and_removed_the_one_way() {
                 worker: "w",
                 claim: 1,
                 credential: "default",
+                alone: true,
                 timeout: std::time::Duration::from_secs(20),
                 create_timeout: std::time::Duration::from_secs(10),
             },

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 pub mod admission;
 pub mod backend;
 pub mod calls;
+pub mod choice;
 pub mod config;
 pub mod credentials;
 pub mod intake;
@@ -38,6 +39,7 @@ pub mod upkeep;
 
 use admission::Admitter;
 use backend::Backend;
+use choice::Choice;
 use config::Pace;
 use metrics::Metrics;
 use rates::Rates;
@@ -57,6 +59,8 @@ pub struct Worker {
     pub redis: RedisSettings,
     /// GitHub, as whoever serves an owner.
     pub github: jit_github::Credentials,
+    /// Which of an owner's credentials is used.
+    pub choice: Choice,
     /// How much of GitHub's limits is used.
     pub budget: Budget,
     /// What GitHub says of its limits.

@@ -72,6 +72,11 @@ impl Rates {
             .collect()
     }
 
+    /// Calls that a credential has left this hour, of an App's at an owner; nothing where GitHub has not said.
+    pub(crate) fn left(&self, credential: &str, owner: Option<&str>) -> Option<u64> {
+        Some(self.words().get(&(credential.to_owned(), owner.map(str::to_lowercase)))?.now()?.remaining)
+    }
+
     /// The fewest calls that a credential has left, at any owner.
     fn fewest(&self) -> BTreeMap<String, u64> {
         let mut fewest = BTreeMap::new();
@@ -119,6 +124,7 @@ mod tests {
         pat(&rate(None, 50, 100));
         pat(&rate(None, 7, 0));
         let told: Vec<_> = rates.untold().into_iter().map(|(account, word)| (account, word.remaining)).collect();
+        assert_eq!((rates.left("app", Some("Acme")), rates.left("pat", None), rates.left("app", None)), (Some(9), None, None));
         assert_eq!(told, [(("app".into(), Some("acme".into())), 9), (("app".into(), Some("other".into())), 4000)], "the token's hour is over");
         assert!(rates.untold().is_empty());
         app(&rate(Some("acme"), 8, 100));

@@ -136,9 +136,17 @@ async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>, l
 /// Absence is no proof: GitHub answers 404 too where the credential may not see the scope any more. That it does not know the id counts where it
 /// lists the runners of the scope, and that no list holds the name, where the list was complete.
 async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
-    let client = worker.github.of(scope)?.client;
+    let credential = worker.credential(scope)?;
+    let result = delete_with(&credential.client, name, scope, id, looks).await;
+    if let Err(error) = &result {
+        worker.may_another(&credential, scope, error); // at its next turn
+    }
+    result
+}
+
+async fn delete_with(client: &Client, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
     if let Some(id) = id {
-        match delete_by_id(&client, scope, id).await? {
+        match delete_by_id(client, scope, id).await? {
             Deletion::Deleted => return Ok(Registration::Gone(Deregistration::Deleted)),
             Deletion::Busy => return Ok(Registration::Busy(None)),
             Deletion::NotFound => {}
@@ -149,7 +157,7 @@ async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>, loo
         match client.find_runner(scope, name).await.step("upkeep.registration_found")? {
             Lookup::Found(runner) if Some(runner.id) == id => return Ok(Registration::Unknown), // two answers that contradict each other
             Lookup::Found(runner) => {
-                return Ok(match delete_by_id(&client, scope, runner.id).await? {
+                return Ok(match delete_by_id(client, scope, runner.id).await? {
                     Deletion::Deleted => Registration::Gone(Deregistration::Deleted),
                     Deletion::NotFound => Registration::Gone(Deregistration::Absent),
                     Deletion::Busy => Registration::Busy(Some(runner.id)),
@@ -227,10 +235,14 @@ struct Unsaid(Silence, String);
 
 async fn what_became_of(worker: &Worker, question: &Question) -> Result<Answer, Unsaid> {
     let repo = question.repo.as_str();
-    let refused = |error: jit_github::Error| unsaid(repo, &error);
     let Some((owner, name)) = repo.split_once('/') else { return Err(Unsaid(Silence::Unanswered, format!("{repo:?} is no repository"))) };
     let scope = Scope::Repository { owner: owner.to_owned(), name: name.to_owned() };
-    let client = worker.github.of(&scope).map_err(refused)?.client;
+    let credential = worker.credential(&scope).map_err(|error| unsaid(repo, &error))?;
+    let refused = |error: jit_github::Error| {
+        worker.may_another(&credential, &scope, &error); // at its next turn
+        unsaid(repo, &error)
+    };
+    let client = &credential.client;
     let Some(job) = client.job(owner, name, question.job.get()).await.step("upkeep.job_asked").map_err(refused)? else {
         // Not there, or not to be seen: the repository's runs tell, which take the same right.
         if client.may_read_runs(owner, name).await.step("upkeep.repository_asked").map_err(refused)? {

@@ -21,8 +21,8 @@ use jit_simulator::github::{
     hooks::HookKind,
 };
 use jit_worker::{
-    Worker, admission::Admitter, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates, reconcile, recover,
-    upkeep,
+    Worker, admission::Admitter, calls::Calls, choice::Choice, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates,
+    reconcile, recover, upkeep,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -102,6 +102,7 @@ impl Rig {
             backend: Arc::new(yard.clone()),
             concurrency: settings.concurrency,
             pace: settings.pace,
+            choice: Choice::default(),
             admitter: Admitter::default(),
             upkeep: Notify::new(),
             reconcile: Notify::new(),

@@ -116,7 +116,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn claim(&self, runner: &str, fence: &str, maker: &Maker<'_>) -> Result<Claim<Reservation>, LedgerError> {
         let args = json!({
-            "step": "claim", "runner": runner, "fence": fence, "worker": maker.worker, "credential": maker.credential,
+            "step": "claim", "runner": runner, "fence": fence, "worker": maker.worker, "credential": maker.credential, "alone": maker.alone,
             "claim": maker.claim.to_string(), "timeout": millis(maker.timeout), "create_timeout": millis(maker.create_timeout),
         });
         Ok(match self.run(&scripts::PROVISION, &args).await? {

@@ -66,6 +66,8 @@ pub struct Maker<'a> {
     pub claim: u64,
     /// What serves the organization at GitHub, by its name.
     pub credential: &'a str,
+    /// Whether nothing else serves it: then what this credential may not do, holds back the organization.
+    pub alone: bool,
     /// Time-out of all that happens until the runner is registered: a reservation that takes a minute more is removed.
     pub timeout: Duration,
     /// Time-out of creating its pod: what a dead worker had asked for may come about until twice that has passed, and its slot is kept for so long.

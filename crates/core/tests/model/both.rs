@@ -70,8 +70,8 @@ impl World<'_> {
         self.log.push(format!("{step:?} {name} with fence {fence}"));
         let ledger = self.ledger();
         let told = match step {
-            life::Step::Claim(credential, claim) => {
-                let maker = Maker { worker: "worker", claim, credential, timeout: TIMEOUT, create_timeout: TIMEOUT / 2 };
+            life::Step::Claim { credential, alone, claim } => {
+                let maker = Maker { worker: "worker", claim, credential, alone, timeout: TIMEOUT, create_timeout: TIMEOUT / 2 };
                 match ledger.claim(name, fence, &maker).await.map_err(text)? {
                     Claim::Ours(reservation) => {
                         agree("the reservation's job", &Some(reservation.job.get()), &self.model.runners.get(name).map(|runner| runner.asked_by))?;
@@ -97,7 +97,7 @@ impl World<'_> {
     pub(super) fn claim_of(&mut self, name: &str, again: bool) -> life::Step {
         let claim = self.claims.entry(name.to_owned()).or_default();
         *claim += u64::from(!again);
-        life::Step::Claim(credential(name), *claim)
+        life::Step::Claim { credential: credential(name), alone: is_alone(name), claim: *claim }
     }
 
     pub(super) async fn claimed(&mut self, told: Claim<()>, expected: life::Told) -> Checked {
@@ -248,9 +248,18 @@ impl World<'_> {
     }
 }
 
+fn sum(runner: &str) -> u64 {
+    runner.bytes().map(u64::from).sum()
+}
+
 /// Two credentials serve the world, and an organization changes between them.
 pub(super) fn credential(runner: &str) -> &'static str {
-    if runner.bytes().map(u64::from).sum::<u64>().is_multiple_of(2) { "even" } else { "odd" }
+    if sum(runner).is_multiple_of(2) { "even" } else { "odd" }
+}
+
+/// And sometimes both serve it.
+fn is_alone(runner: &str) -> bool {
+    !sum(runner).is_multiple_of(3)
 }
 
 async fn copy(from: &mut MultiplexedConnection, to: u32) -> Checked {

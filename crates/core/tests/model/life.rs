@@ -9,9 +9,12 @@ use super::{Held, JobNumber, JobState, Model, Name, Stage, backoff::FailedStep};
 /// What the worker was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// With this credential.
-    /// With which credential, and its number.
-    Claim(&'static str, u64),
+    /// With which credential, whether no other serves, and its number.
+    Claim {
+        credential: &'static str,
+        alone: bool,
+        claim: u64,
+    },
     Registered(u64),
     Created,
 }
@@ -43,7 +46,7 @@ impl Model {
         let (start_timeout, idle_check) = (self.after("start_timeout"), self.after("idle_check"));
         let runner = self.runner(name);
         match step {
-            Step::Claim(credential, claim) => {
+            Step::Claim { credential, alone, claim } => {
                 let again = runner.claim == Some(claim);
                 if runner.stage != Stage::Reserved || (runner.claimed_at.is_some() && !again) {
                     return Told::Stale;
@@ -54,9 +57,13 @@ impl Model {
                 }
                 let class = self.classes[&self.runners[name].class].clone();
                 let org = super::fold(&class.org);
-                self.credentials.insert(org.clone(), credential.into());
+                if alone {
+                    self.credentials.insert(org.clone(), credential.into());
+                } else {
+                    self.credentials.remove(&org);
+                }
                 let narrow = [Held::Org(org), Held::Profile(class.profile.clone()), Held::Scope(super::fold(&class.scope)), Held::Class(class.id())];
-                let needs = [Held::Global, Held::Credential(credential.into())].into_iter().chain(narrow);
+                let needs = [Held::Global].into_iter().chain(alone.then(|| Held::Credential(credential.into()))).chain(narrow);
                 let is_probe = |held: &Held| self.rows.get(held).is_some_and(|row| row.probe.as_deref() == Some(name));
                 if needs.into_iter().any(|held| self.backoffs.contains_key(&held) && !is_probe(&held)) {
                     self.free(name, false);

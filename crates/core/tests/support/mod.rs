@@ -129,7 +129,7 @@ impl Store {
 
 /// A worker that has 20 s to make a runner, half of it for the pod.
 pub fn maker<'a>(worker: &'a str, credential: &'a str) -> Maker<'a> {
-    Maker { worker, claim: 1, credential, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
+    Maker { worker, claim: 1, credential, alone: true, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
 }
 
 /// A step that did not work and left nothing; the first of these backs off for a minute at first, ten at most.

@@ -187,7 +187,8 @@ async fn process(worker: &Worker, making: &Making, owner: &str, entry: &Entry) {
     let place = Place::of(worker, &scope);
     let credential = place.as_ref().map_or(NO_CREDENTIAL, |place| &*place.credential.name);
     let claim = CLAIMS.fetch_add(1, Ordering::Relaxed);
-    let maker = Maker { worker: &worker.id, claim, credential, timeout, create_timeout: worker.backend.timeout() };
+    let alone = place.as_ref().map_or(true, |place| place.alone);
+    let maker = Maker { worker: &worker.id, claim, credential, alone, timeout, create_timeout: worker.backend.timeout() };
     let claim = async || {
         let began = Instant::now(); // of the try that worked: until then there was nothing to come too late for
         let claim = worker.ledger.claim(runner, fence, &maker).await.step("provision.claimed")?;
@@ -276,13 +277,13 @@ async fn make(
     // Before anything is made: what GitHub would refuse costs neither a pod nor a call. Where the App is not installed, the
     // token tells; one at hand costs nothing.
     if let Err(error) = place.credential.client.ready(&place.scope).await.step("provision.token_ready") {
-        return fail("registration", Failure { made: false, ..place.failure(&error, &spec, false, worker.organization_backoff) }).await;
+        return fail("registration", Failure { made: false, ..place.failure(worker, &error, &spec, false) }).await;
     }
     let account = place.credential.account(&place.scope);
     match persist(PERSIST, || worker.ledger.spend_registration(&account, &spec.scope, name, &worker.budget)).await.step("provision.budget_spent")? {
         Spending::Allowed => {}
         Spending::Wait { whose, wait, why } => {
-            let back_off = Some(named(place.holds(whose, &spec), wait));
+            let back_off = place.limited(worker, &spec, whose, wait);
             return fail("budget", Failure { made: false, registration: Registration::None, back_off, why }).await;
         }
     }
@@ -309,7 +310,7 @@ async fn make(
     settle(registered.as_ref().err().is_none_or(|(error, asked)| *asked && error.sent())).await;
     let runner = match registered {
         Ok(runner) => runner,
-        Err((error, asked)) => return fail("registration", place.failure(&error, &spec, asked, worker.organization_backoff)).await,
+        Err((error, asked)) => return fail("registration", place.failure(worker, &error, &spec, asked)).await,
     };
     match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await.step("provision.registration_recorded")? {
         Claim::Ours(()) => {}
@@ -356,7 +357,7 @@ async fn register(
 async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) -> Result<(), LedgerError> {
     tracing::info!(runner.name = spec.name, "this runner was given up meanwhile; removing what was made");
     let Ok(scope) = spec.scope.parse::<Scope>() else { return Ok(()) };
-    let deletion = match worker.github.of(&scope) {
+    let deletion = match worker.credential(&scope) {
         Ok(credential) => credential.client.delete_runner(&scope, github_id).await.step("provision.late_runner_deleted"),
         Err(error) => Err(error),
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jit_core::ledger::{Failure, Subject, Whose};
+use jit_core::ledger::{BackOff, Failure, Hold, Subject, Whose};
 use jit_github::{Credential, Scope};
 
 use super::failure::{named, registration_failure};
@@ -11,14 +11,19 @@ use crate::{Worker, backend::RunnerSpec};
 /// Where a runner is to be registered, and as whom.
 pub(super) struct Place {
     pub(super) credential: Credential,
+    /// Whether no other credential serves its owner.
+    pub(super) alone: bool,
     pub(super) scope: Scope,
 }
+
+/// What holds back an owner that several credentials serve, when none of them may do anything: a new one may come at any time.
+const OF_SEVERAL: Duration = Duration::from_secs(30);
 
 impl Place {
     pub(super) fn of(worker: &Worker, scope: &str) -> Result<Self, jit_github::Error> {
         let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {scope:?}"), said: error.to_string() };
         let scope: Scope = scope.parse().map_err(invalid)?;
-        Ok(Self { credential: worker.github.of(&scope)?, scope })
+        Ok(Self { credential: worker.credential(&scope)?, alone: worker.github.serving(scope.owner()).len() == 1, scope })
     }
 
     /// What is held back by a limit of GitHub's.
@@ -38,19 +43,45 @@ impl Place {
         self.credential.client.is_app() && !matches!(scope, Scope::Enterprise(_))
     }
 
-    pub(super) fn failure(&self, error: &jit_github::Error, spec: &RunnerSpec, asked: bool, organization: Duration) -> Failure {
-        let failure = registration_failure(error, &self.scope, &spec.org, asked, organization);
+    /// What a limit of the credential's that is kept ahead of time holds back: its owner goes on with the next, where there is one.
+    pub(super) fn limited(&self, worker: &Worker, spec: &RunnerSpec, whose: Whose, wait: Duration) -> Option<BackOff> {
+        let back_off = named(self.holds(whose, spec), wait);
+        match whose {
+            Whose::Credential if !self.alone => (!worker.may_try_another(&self.credential, &self.scope, wait)).then(|| of_owner(back_off)),
+            _ => Some(back_off),
+        }
+    }
+
+    pub(super) fn failure(&self, worker: &Worker, error: &jit_github::Error, spec: &RunnerSpec, asked: bool) -> Failure {
+        let failure = registration_failure(error, &self.scope, &spec.org, asked, worker.organization_backoff);
         let whose = match error {
             jit_github::Error::PrimaryLimit { .. } | jit_github::Error::Held { .. } => Some(Whose::Credential),
             jit_github::Error::RegistrationLimit { .. } => Some(Whose::Scope),
             _ => None,
         };
         let limit = whose.and_then(|whose| Some(named(self.holds(whose, spec), error.retry_after()?.max(Duration::from_secs(1)))));
-        Failure { back_off: limit.or(failure.back_off), ..failure }
+        let back_off = limit.or(failure.back_off);
+        let back_off = match back_off {
+            Some(_) if !self.alone && worker.may_another(&self.credential, &self.scope, error) => None,
+            Some(back_off) if !self.alone => Some(of_owner(back_off)),
+            back_off => back_off,
+        };
+        Failure { back_off, ..failure }
     }
 
     /// Whether this credential still serves here. What is refused to one that was replaced meanwhile holds back nobody.
     pub(super) fn is_served(&self, worker: &Worker) -> bool {
-        worker.github.of(&self.scope).is_ok_and(|now| now.name == self.credential.name && now.client.is_same(&self.credential.client))
+        let is_this = |now: &Credential| now.name == self.credential.name && now.client.is_same(&self.credential.client);
+        worker.github.serving(self.scope.owner()).iter().any(is_this)
+    }
+}
+
+/// Of what would hold back a credential, and so all that others of its owners have of it, only the owner is held back, and not for long.
+fn of_owner(back_off: BackOff) -> BackOff {
+    match back_off {
+        BackOff::Hold(hold) if hold.chain.first() == Some(&Subject::Credential) => {
+            BackOff::Hold(Hold { chain: &[Subject::Org], first: hold.first.min(OF_SEVERAL), most: hold.most.min(OF_SEVERAL), ..hold })
+        }
+        back_off => back_off,
     }
 }

@@ -7,17 +7,21 @@
 -- A claim whose answer was lost comes again with its number, and is answered again.
 --
 -- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
---       serves the organization), create_timeout (ms, of the create alone), claim (the number of this claim among its worker's)
+--       serves the organization), alone (no other does), create_timeout (ms, of the create alone), claim (the number of this claim among its worker's)
 
 local GRACE_MS = 60000
 
--- Notes which credential serves an organization, so that one that backs off holds back all that it serves.
+-- Notes which credential serves an organization, so that one that backs off holds back all that it serves. None where several do.
 local function serve(org, credential)
-  local before = call('HGET', 'orgs:credential', org)
+  local before = call('HGET', 'orgs:credential', org) or nil
   if before == credential then return end
   if before then call('SREM', 'credential:' .. before .. ':orgs', org) end
-  call('HSET', 'orgs:credential', org, credential)
-  call('SADD', 'credential:' .. credential .. ':orgs', org)
+  if credential then
+    call('HSET', 'orgs:credential', org, credential)
+    call('SADD', 'credential:' .. credential .. ':orgs', org)
+  else
+    call('HDEL', 'orgs:credential', org)
+  end
   local aside = call('HGET', 'orgs:parked', org)
   if aside then unpark(aside, org) end -- what it was put aside for may not concern it any more
   refresh_org(org)
@@ -32,8 +36,9 @@ if args.step == 'claim' then
   if state ~= 'reserved' or (claimed_at and not again) then return cjson.encode({ stale = true }) end
   local org, class, scope, group, profile, labels, job = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
   if not again then
-    serve(org, args.credential)
-    local needs = { 'global', 'credential:' .. args.credential, 'org:' .. org, unpack(class_subjects(class)) }
+    serve(org, args.alone and args.credential or nil)
+    local needs = { 'global', 'org:' .. org, unpack(class_subjects(class)) }
+    if args.alone then needs[#needs + 1] = 'credential:' .. args.credential end
     for i, at in ipairs(call('ZMSCORE', 'backoffs', unpack(needs))) do
       if at and call('HGET', needs[i] .. ':backoff', 'probe') ~= args.runner then
         free(args.runner, needs[i] .. ' began to back off before it was made')
