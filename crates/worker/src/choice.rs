@@ -18,6 +18,8 @@ use crate::Worker;
 
 /// A credential that is refused without a word of when it is not, stands behind the others for so long.
 const REFUSED: Duration = Duration::from_secs(25);
+/// And for so long at least: longer than it takes to try all others.
+const AT_LEAST: Duration = Duration::from_secs(5);
 
 /// What this worker knows of credentials that were refused. Clones are the same.
 #[derive(Clone, Default)]
@@ -35,11 +37,16 @@ impl Choice {
         serving.into_iter().min_by_key(|credential| (until(credential), Reverse(left(credential))))
     }
 
+    /// It became another: whatever refused it, did not refuse this one.
+    pub(crate) fn renewed(&self, name: &str) {
+        self.refused().retain(|(refused, _), _| &**refused != name);
+    }
+
     /// It is refused at this owner. Whether one of the others is not.
     fn refuse(&self, credential: &Credential, serving: &[Credential], owner: &str, wait: Duration) -> bool {
         let (mut refused, now) = (self.refused(), Instant::now());
         refused.retain(|_, until| *until > now);
-        refused.insert((credential.name.clone(), owner.to_lowercase()), now + wait);
+        refused.insert((credential.name.clone(), owner.to_lowercase()), now + wait.max(AT_LEAST));
         serving.iter().any(|other| !refused.contains_key(&(other.name.clone(), owner.to_lowercase())))
     }
 }

@@ -107,6 +107,7 @@ impl Keeper {
             // Twice: what was under way with the one before, here or in a worker that looks later, may have said its last word in between.
             untold.extend(self.look().into_iter().map(|name| (name, 2)));
             for (name, times) in &mut untold {
+                worker.choice.renewed(name);
                 match worker.ledger.renew_credential(name).await.step("credentials.renewed") {
                     Ok(()) => *times -= 1,
                     Err(error) => tracing::debug!(%error, credential = name, "the ledger was not told that a credential is another; told again"),

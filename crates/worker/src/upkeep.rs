@@ -136,12 +136,14 @@ async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>, l
 /// Absence is no proof: GitHub answers 404 too where the credential may not see the scope any more. That it does not know the id counts where it
 /// lists the runners of the scope, and that no list holds the name, where the list was complete.
 async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
-    let credential = worker.credential(scope)?;
-    let result = delete_with(&credential.client, name, scope, id, looks).await;
-    if let Err(error) = &result {
-        worker.may_another(&credential, scope, error); // at its next turn
+    let mut credential = worker.credential(scope)?;
+    loop {
+        let result = delete_with(&credential.client, name, scope, id, looks).await;
+        match &result {
+            Err(error) if worker.may_another(&credential, scope, error) => credential = worker.credential(scope)?,
+            _ => return result,
+        }
     }
-    result
 }
 
 async fn delete_with(client: &Client, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
@@ -237,27 +239,36 @@ async fn what_became_of(worker: &Worker, question: &Question) -> Result<Answer, 
     let repo = question.repo.as_str();
     let Some((owner, name)) = repo.split_once('/') else { return Err(Unsaid(Silence::Unanswered, format!("{repo:?} is no repository"))) };
     let scope = Scope::Repository { owner: owner.to_owned(), name: name.to_owned() };
-    let credential = worker.credential(&scope).map_err(|error| unsaid(repo, &error))?;
-    let refused = |error: jit_github::Error| {
-        worker.may_another(&credential, &scope, &error); // at its next turn
-        unsaid(repo, &error)
-    };
-    let client = &credential.client;
-    let Some(job) = client.job(owner, name, question.job.get()).await.step("upkeep.job_asked").map_err(refused)? else {
-        // Not there, or not to be seen: the repository's runs tell, which take the same right.
-        if client.may_read_runs(owner, name).await.step("upkeep.repository_asked").map_err(refused)? {
-            return Ok(Answer { status: AnswerStatus::Missing, runner: None, runner_id: None, conclusion: None });
+    let mut credential = worker.credential(&scope).map_err(|error| unsaid(repo, &error))?;
+    loop {
+        let error = match ask_with(&credential.client, owner, name, question.job.get()).await {
+            Ok(answer) => return answer,
+            Err(error) => error,
+        };
+        if !worker.may_another(&credential, &scope, &error) {
+            return Err(unsaid(repo, &error));
         }
-        return Err(Unsaid(Silence::Unreadable, format!("cannot be asked about: the credential may not read {repo} (404)")));
+        credential = worker.credential(&scope).map_err(|error| unsaid(repo, &error))?;
+    }
+}
+
+/// An error says that this credential does not tell.
+async fn ask_with(client: &Client, owner: &str, name: &str, job: u64) -> Result<Result<Answer, Unsaid>, jit_github::Error> {
+    let Some(job) = client.job(owner, name, job).await.step("upkeep.job_asked")? else {
+        // Not there, or not to be seen: the repository's runs tell, which take the same right.
+        if client.may_read_runs(owner, name).await.step("upkeep.repository_asked")? {
+            return Ok(Ok(Answer { status: AnswerStatus::Missing, runner: None, runner_id: None, conclusion: None }));
+        }
+        return Err(jit_github::Error::NotFound { what: format!("the jobs of {owner}/{name}"), said: "404 for its runs, too".to_owned() });
     };
     let status = match job.status {
         JobStatus::Queued => AnswerStatus::Queued,
         JobStatus::InProgress => AnswerStatus::InProgress,
         JobStatus::Completed => AnswerStatus::Completed,
         JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => AnswerStatus::Waiting,
-        JobStatus::Other(word) => return Err(Unsaid(Silence::Unanswered, format!("GitHub gives it a status that is not known here: {word}"))),
+        JobStatus::Other(word) => return Ok(Err(Unsaid(Silence::Unanswered, format!("GitHub gives it a status that is not known here: {word}")))),
     };
-    Ok(Answer { status, runner: job.runner_name, runner_id: job.runner_id, conclusion: job.conclusion })
+    Ok(Ok(Answer { status, runner: job.runner_name, runner_id: job.runner_id, conclusion: job.conclusion }))
 }
 
 /// A refusal that holds until somebody gives the right, or a failure that passes.
@@ -265,7 +276,8 @@ fn unsaid(repo: &str, error: &jit_github::Error) -> Unsaid {
     use jit_github::Error::{Forbidden, NotFound, NotInstalled, NotServed, Suspended};
     match error {
         Forbidden { said, .. } => Unsaid(Silence::Unreadable, format!("cannot be asked about: the credential may not read {repo} (403: {said})")),
-        NotFound { .. } | NotInstalled { .. } | NotServed { .. } | Suspended { .. } => Unsaid(Silence::Unreadable, format!("cannot be asked about: {error}")),
+        NotFound { .. } => Unsaid(Silence::Unreadable, format!("cannot be asked about: the credential may not read {repo} (404)")),
+        NotInstalled { .. } | NotServed { .. } | Suspended { .. } => Unsaid(Silence::Unreadable, format!("cannot be asked about: {error}")),
         _ => Unsaid(Silence::Unanswered, format!("GitHub did not say what became of it: {error}")),
     }
 }
