@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use jit_core::ledger::{BackOff, Failure, Hold, Subject, Whose};
-use jit_github::{Credential, Scope};
+use jit_core::ledger::{BackOff, Failure, Subject, Whose};
+use jit_github::{BackOff as Reach, Credential, Scope};
 
 use super::failure::{named, registration_failure};
 use crate::{Worker, backend::RunnerSpec};
@@ -16,8 +16,13 @@ pub(super) struct Place {
     pub(super) scope: Scope,
 }
 
-/// What holds back an owner that several credentials serve, when none of them may do anything: a new one may come at any time.
+/// An owner that several credentials serve, none of which may do anything now, is held back for so long at most: a new one may come at any time.
 const OF_SEVERAL: Duration = Duration::from_secs(30);
+
+/// What holds it back: not a credential, which would hold back all that it serves alone.
+fn of_several(wait: Duration) -> BackOff {
+    named(&[Subject::Org], wait.min(OF_SEVERAL))
+}
 
 impl Place {
     pub(super) fn of(worker: &Worker, scope: &str) -> Result<Self, jit_github::Error> {
@@ -45,10 +50,9 @@ impl Place {
 
     /// What a limit of the credential's that is kept ahead of time holds back: its owner goes on with the next, where there is one.
     pub(super) fn limited(&self, worker: &Worker, spec: &RunnerSpec, whose: Whose, wait: Duration) -> Option<BackOff> {
-        let back_off = named(self.holds(whose, spec), wait);
         match whose {
-            Whose::Credential if !self.alone => (!worker.may_try_another(&self.credential, &self.scope, wait)).then(|| of_owner(back_off)),
-            _ => Some(back_off),
+            Whose::Credential if !self.alone => (!worker.may_try_another(&self.credential, &self.scope, wait)).then(|| of_several(wait)),
+            _ => Some(named(self.holds(whose, spec), wait)),
         }
     }
 
@@ -60,11 +64,10 @@ impl Place {
             _ => None,
         };
         let limit = whose.and_then(|whose| Some(named(self.holds(whose, spec), error.retry_after()?.max(Duration::from_secs(1)))));
-        let back_off = limit.or(failure.back_off);
-        let back_off = match back_off {
-            Some(_) if !self.alone && worker.may_another(&self.credential, &self.scope, error) => None,
-            Some(back_off) if !self.alone => Some(of_owner(back_off)),
-            back_off => back_off,
+        let back_off = match error.backs_off() {
+            _ if !self.alone && worker.may_another(&self.credential, &self.scope, error) => None,
+            Reach::Credential if !self.alone => Some(of_several(error.retry_after().unwrap_or(OF_SEVERAL))),
+            _ => limit.or(failure.back_off),
         };
         Failure { back_off, ..failure }
     }
@@ -73,15 +76,5 @@ impl Place {
     pub(super) fn is_served(&self, worker: &Worker) -> bool {
         let is_this = |now: &Credential| now.name == self.credential.name && now.client.is_same(&self.credential.client);
         worker.github.serving(self.scope.owner()).iter().any(is_this)
-    }
-}
-
-/// Of what would hold back a credential, and so all that others of its owners have of it, only the owner is held back, and not for long.
-fn of_owner(back_off: BackOff) -> BackOff {
-    match back_off {
-        BackOff::Hold(hold) if hold.chain.first() == Some(&Subject::Credential) => {
-            BackOff::Hold(Hold { chain: &[Subject::Org], first: hold.first.min(OF_SEVERAL), most: hold.most.min(OF_SEVERAL), ..hold })
-        }
-        back_off => back_off,
     }
 }
