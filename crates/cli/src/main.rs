@@ -78,6 +78,11 @@ enum Command {
         #[arg(value_parser = org)]
         org: String,
     },
+    /// Has what holds a queued job back tried again now, by one runner; but for a time that GitHub has named
+    Retry {
+        /// GitHub's id of the job
+        job: JobId,
+    },
     /// Removes a runner, at GitHub first, then its pod; one that GitHub calls busy lives on
     Remove {
         /// Its name, as `jitctl runners` shows it
@@ -204,6 +209,7 @@ async fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         Command::Limits { command: Some(command) } => limits::one(&mut ctl, command).await,
         Command::Pause(wanted) => orders::pause(&mut ctl, &wanted).await,
         Command::Resume { org } => orders::resume(&mut ctl, &org).await,
+        Command::Retry { job } => orders::retry(&mut ctl, job).await,
         Command::Remove { runner } => orders::remove(&mut ctl, &runner).await,
         Command::Reconcile => orders::reconcile(&mut ctl).await,
         Command::Dead { command } => dead::run(&mut ctl, command).await,

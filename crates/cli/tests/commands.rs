@@ -71,6 +71,22 @@ async fn a_file_of_limits_is_loaded_where_there_are_none_or_by_force() {
 }
 
 #[tokio::test]
+async fn a_job_that_waits_is_tried_again() {
+    let store = Store::open().await;
+    store.queue(1, "Acme").await;
+    assert_eq!(store.json(&["retry", "1"]), json!({ "job_id": 1, "retried": [] }));
+    assert_eq!(store.ticks().await, NONE);
+    assert!(store.ctl(&["retry", "1"]).ok().contains("jitctl why 1"));
+    let now: i64 = store.ledger.now().await.expect("a time");
+    store.redis::<u64>(&["ZADD", "backoffs", &(now + 600_000).to_string(), "org:Acme"]).await;
+    store.redis::<u64>(&["HSET", "org:Acme:backoff", "failures", "1", "reason", "no right", "since", "1", "needs", "made"]).await;
+    assert!(store.ctl(&["retry", "1"]).ok().contains("org:Acme"));
+    assert_eq!(store.ticks().await, ["dispatch"]);
+    assert!(store.ctl(&["retry", "2"]).refused(1).contains("not known here"));
+    store.ctl(&["retry", "x"]).refused(2);
+}
+
+#[tokio::test]
 async fn an_organization_is_paused_and_resumed() {
     let store = Store::open().await;
     let paused = store.json(&["pause", "acme", "--reason", " cluster upgrade ", "--until", "2100-01-01T00:00:00Z"]);

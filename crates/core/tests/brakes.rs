@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use jit_core::{
-    event::JobEvent,
+    event::{JobEvent, JobId},
     ledger::{Answer, AnswerStatus, BackOff, Claim, Failure, Growth, Hold, Needs, Observation, Registration, Subject},
 };
 
 mod support;
-use support::{Store, failed, maker, queued, still_queued, why};
+use support::{Store, failed, in_progress, maker, queued, still_queued, why};
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -118,6 +118,47 @@ async fn many_classes_that_are_refused_speak_for_their_organization() {
     let waits = why(&store, 150).await;
     assert!(waits.why.contains("organization sick") && waits.why.contains("whatever the name"), "{waits:?}");
     healthy(&store, 1000).await;
+}
+
+#[tokio::test]
+async fn what_an_operator_has_mended_is_tried_at_once_by_one_runner() {
+    let store = Store::open().await;
+    for job in 1..=3 {
+        store.apply(&job_of(job, &format!("org-{job}"), "large")).await;
+    }
+    // The runners of all three end at once: their profile waits for a minute.
+    for (name, fence) in store.admit().await {
+        store.make(&name, &fence, 7).await;
+        store.pass(SECOND);
+        store.ledger.observe(Observation::Outdated, &name, "exit code 7").await.expect("released");
+    }
+    still_queued(&store, &store.due_after(20 * SECOND).await).await;
+    assert!(store.admit().await.is_empty());
+    assert!(why(&store, 2).await.why.contains("profile default"));
+    let retried = store.ledger.retry(JobId::new(2).expect("an id")).await.expect("retried");
+    assert_eq!((retried.state.as_str(), retried.retried[0].as_str()), ("queued", "profile:default"));
+    assert!(retried.retried.len() == 2 && retried.retried[1].starts_with("class:"), "{retried:?}");
+    let probe = store.admit().await;
+    let [(name, fence)] = probe.as_slice() else { panic!("one tries it: {probe:?}") };
+    assert!(store.ledger.retry(JobId::new(2).expect("an id")).await.expect("asked").retried.is_empty(), "it is tried already");
+    store.make(name, fence, 8).await;
+    let (job, org) = store.ledger.runner(name).await.expect("read").map(|info| (info["job"].parse().expect("an id"), info["org"].clone())).expect("a runner");
+    store.apply(&in_progress(job, &org, name, 8)).await;
+    for waits in [1, 3] {
+        let retried = store.ledger.retry(JobId::new(waits).expect("an id")).await.expect("retried").retried;
+        assert!(matches!(retried.as_slice(), [class] if class.starts_with("class:")), "its profile is held no more: {retried:?}");
+    }
+    assert_eq!(store.admit().await.len(), 2, "and the rest follow");
+    let unknown = store.ledger.retry(JobId::new(99).expect("an id")).await.expect("asked");
+    assert_eq!((unknown.state.as_str(), unknown.retried.len()), ("unknown", 0));
+    // What GitHub has named is waited for all the same.
+    let limit = Hold { chain: &[Subject::Org], needs: Needs::Made, first: secs(600), most: secs(600), growth: Growth::Named };
+    store.apply(&queued(20, "limited")).await;
+    for (name, fence) in store.admit().await {
+        refuse(&store, &name, &fence, &failed(BackOff::Hold(limit), "GitHub: rate limit")).await;
+    }
+    assert!(store.ledger.retry(JobId::new(20).expect("an id")).await.expect("asked").retried.is_empty());
+    store.assert_sound().await;
 }
 
 #[tokio::test]

@@ -108,6 +108,19 @@ impl Language {
         self.pick("runners are made for it again".into(), "Organization이 재개되었습니다.".into())
     }
 
+    /// What held a job back is tried again, or nothing did.
+    #[must_use]
+    pub fn retried(self, something: bool) -> String {
+        if something {
+            self.pick("one runner tries it now".into(), "Runner 하나로 지금 다시 시도합니다.".into())
+        } else {
+            self.pick(
+                "nothing that may be tried earlier holds it back; GET /jobs/{id} says what it waits for".into(),
+                "앞당겨 시도할 대기가 없습니다. GET /jobs/{id}에서 이유를 확인하세요.".into(),
+            )
+        }
+    }
+
     /// A runner is to go.
     #[must_use]
     pub fn removal_asked(self) -> String {

@@ -1,7 +1,8 @@
-//! Organizations as they stand in a path. What a name may be is [`jit_core::names`]'s to say.
+//! Organizations and jobs as they stand in a path. What a name may be is [`jit_core::names`]'s to say.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use jit_core::event::JobId;
 use jit_core::names::is_org;
 pub use jit_core::names::{is_full_name, is_login, is_runner, shown};
 
@@ -33,5 +34,19 @@ impl<S: Send + Sync> FromRequestParts<S> for OrgKey {
             _ => None,
         };
         key.map(Self).ok_or_else(|| ApiError::bad_request("the path names no organization: letters, digits, - and _ only, or owner/repository"))
+    }
+}
+
+/// A job's id, `{id}` of the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobKey(pub JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = RawPathParams::from_request_parts(parts, state).await.ok();
+        let id = params.iter().flatten().find(|(key, _)| *key == "id").and_then(|(_, value)| value.parse().ok());
+        id.map(Self).ok_or_else(|| ApiError::bad_request("the path names no job: a whole number from 1 to 2^63 - 1"))
     }
 }

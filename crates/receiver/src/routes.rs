@@ -37,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/orgs/{org}/resume", post(orders::resume))
         .route("/admin/orgs/{org}/{repo}/resume", post(orders::resume))
         .route("/admin/jobs", get(lists::jobs))
+        .route("/admin/jobs/{id}/retry", post(orders::retry))
         .route("/admin/runners", get(lists::runners))
         .route("/admin/runners/{name}", delete(orders::remove_runner))
         .route("/admin/dead-letters", get(dead_letters::list))

@@ -4,15 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use jit_core::{event::JobId, ledger::OrgStatus, render};
+use jit_core::{ledger::OrgStatus, render};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{app::App, errors::ApiError, messages::Language, metrics::Format, names::OrgKey};
+use crate::{
+    app::App,
+    errors::ApiError,
+    messages::Language,
+    metrics::Format,
+    names::{JobKey, OrgKey},
+};
 
 /// A probe is answered within this time: a kubelet waits for a second.
 const PROBE: Duration = Duration::from_millis(800);
@@ -100,9 +106,7 @@ pub async fn org_status(app: &App, org: &str) -> Result<OrgStatus, ApiError> {
 }
 
 /// `GET /jobs/{id}`.
-pub async fn job(State(app): State<Arc<App>>, id: Result<Path<String>, axum::extract::rejection::PathRejection>) -> Result<Json<Value>, ApiError> {
-    let id = id.ok().and_then(|Path(text)| text.parse::<JobId>().ok());
-    let id = id.ok_or_else(|| ApiError::bad_request("the path names no job: a whole number from 1 to 2^63 - 1"))?;
+pub async fn job(State(app): State<Arc<App>>, JobKey(id): JobKey) -> Result<Json<Value>, ApiError> {
     let (info, explanation) = (app.ledger.job(id).await?, app.ledger.explain(id).await?);
     let info = info.ok_or_else(|| ApiError::not_found(format!("job {id}: {}", explanation.why)))?;
     let mut body = render::job(id, &info);

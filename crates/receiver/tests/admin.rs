@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 mod support;
 use support::{ADMIN_KEY, Answer, Receiver, RedisServer, eventually, request};
 
-const ROUTES: [(Method, &str); 17] = [
+const ROUTES: [(Method, &str); 18] = [
     (Method::GET, "/admin/org-limits"),
     (Method::PUT, "/admin/org-limits"),
     (Method::GET, "/admin/org-limits/acme"),
@@ -23,6 +23,7 @@ const ROUTES: [(Method, &str); 17] = [
     (Method::POST, "/admin/orgs/acme/pause"),
     (Method::POST, "/admin/orgs/acme/resume"),
     (Method::GET, "/admin/jobs"),
+    (Method::POST, "/admin/jobs/4711/retry"),
     (Method::GET, "/admin/runners"),
     (Method::DELETE, "/admin/runners/jit-runner-1-a"),
     (Method::GET, "/admin/dead-letters"),
@@ -244,6 +245,10 @@ async fn a_pause_holds_an_organization_back_and_is_told_to_who_waits() {
     let status = receiver.get("/orgs/acme/status").await.ok();
     assert_eq!((&status["running"], &status["pending"]), (&json!(0), &json!(1)));
     assert!(status["reasons"][0].as_str().is_some_and(|reason| reason.contains("cluster upgrade")), "{status}");
+    let retried = receiver.admin(Method::POST, "/admin/jobs/1/retry", "").await.ok();
+    assert_eq!((&retried["job_id"], &retried["retried"]), (&json!(1), &json!([])), "a pause is no back-off");
+    assert_eq!(receiver.admin(Method::POST, "/admin/jobs/2/retry", "").await.status, 404);
+    assert_eq!(receiver.admin(Method::POST, "/admin/jobs/none/retry", "").await.status, 400);
     let resumed = receiver.admin(Method::POST, "/admin/orgs/ACME/resume", "").await.ok();
     assert_eq!((&resumed["organization"], &resumed["paused"]), (&json!("Acme"), &json!(false)));
     assert_eq!(receiver.ticks().await, ["dispatch"]);

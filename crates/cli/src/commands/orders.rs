@@ -1,8 +1,8 @@
-//! `pause`, `resume`, `remove`, `reconcile`: what an operator orders.
+//! `pause`, `resume`, `retry`, `remove`, `reconcile`: what an operator orders.
 
 use std::process::ExitCode;
 
-use jit_core::{ledger::Observation, operator, render};
+use jit_core::{event::JobId, ledger::Observation, operator, render};
 use serde_json::json;
 
 use crate::{Ctl, note, org};
@@ -46,6 +46,20 @@ pub async fn resume(ctl: &mut Ctl<'_>, org: &str) -> anyhow::Result<ExitCode> {
     ctl.ledger.resume(&org).await?;
     ctl.act_at_once().await;
     ctl.say(&json!({ "organization": org, "paused": false }), &format!("{org} is not paused: runners are made for it within its limit"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `jitctl retry JOB`: also where nothing holds it back.
+pub async fn retry(ctl: &mut Ctl<'_>, job: JobId) -> anyhow::Result<ExitCode> {
+    let done = ctl.ledger.retry(job).await?;
+    anyhow::ensure!(done.state != "unknown", "job {job} is not known here: its webhook never came, its labels are not ours, or it has long been over");
+    let sentence = if done.retried.is_empty() {
+        format!("nothing that may be tried earlier holds {job} back: `jitctl why {job}` says what it waits for")
+    } else {
+        ctl.act_at_once().await;
+        format!("tried again now, by one runner: {}; `jitctl why {job}` says how it goes", done.retried.join(", "))
+    };
+    ctl.say(&json!({ "job_id": job.get(), "retried": done.retried }), &sentence)?;
     Ok(ExitCode::SUCCESS)
 }
 

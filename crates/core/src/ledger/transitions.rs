@@ -10,9 +10,12 @@ use serde_json::json;
 
 use super::{
     Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question,
-    Reconciliation, Registration, Reservation, Silence, millis, scripts,
+    Reconciliation, Registration, Reservation, Retried, Silence, millis, scripts,
 };
-use crate::{config::LimitsSettings, event::JobEvent};
+use crate::{
+    config::LimitsSettings,
+    event::{JobEvent, JobId},
+};
 
 /// Runners reserved in one admission at most: a call stays below a few ms, and others get their turn.
 pub const ADMIT_BATCH: u32 = 14;
@@ -306,6 +309,15 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn resume(&self, org: &str) -> Result<(), LedgerError> {
         self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "resume": org })).await.map(|_| ())
+    }
+
+    /// What holds a queued job back is tried again at the next admission, by one runner; but for a time that GitHub has named, and what a runner tries
+    /// already.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn retry(&self, job: JobId) -> Result<Retried, LedgerError> {
+        self.run(&scripts::LIMITS, &json!({ "retry": job.to_string() })).await
     }
 
     /// Compares the ledger with a consistent list of the runners that began at `began` ([`Ledger::now`]), and opens the epoch gate.

@@ -212,6 +212,16 @@ pub struct Observed {
     pub woken: bool,
 }
 
+/// What is tried again for a job, since an operator wants it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Retried {
+    /// The job's state, or unknown; only a queued one waits for anything.
+    pub state: String,
+    /// What held it back and does not any more, by its name in the ledger: `class:ID`, `scope:SCOPE`, `org:ORG`, `profile:NAME`, `credential:NAME`, `global`.
+    #[serde(default)]
+    pub retried: Vec<String>,
+}
+
 /// A runner to remove: first at GitHub, then its pod.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Removal {

@@ -96,6 +96,22 @@ impl Model {
         }
     }
 
+    /// An operator wants what holds this job back to be tried now.
+    pub fn retry(&mut self, id: JobNumber) -> Vec<Held> {
+        let Some(class) = self.jobs.get(&id).filter(|job| job.state == super::JobState::Queued).and_then(|job| job.class.clone()) else { return Vec::new() };
+        let class = self.classes[&class].clone();
+        let org = fold(&class.org);
+        let credential = self.credentials.get(&org).cloned().map(Held::Credential);
+        let narrow = [Held::Profile(class.profile.clone()), Held::Scope(fold(&class.scope)), Held::Class(class.id())];
+        let subjects = [Held::Global, Held::Org(org)].into_iter().chain(credential).chain(narrow);
+        let may = |held: &Held| self.backoffs.contains_key(held) && self.rows.get(held).is_some_and(|row| !row.timed && row.probe.is_none());
+        let retried: Vec<Held> = subjects.filter(may).collect();
+        for held in &retried {
+            self.backoffs.remove(held);
+        }
+        retried
+    }
+
     /// It will not tell any more whether what it tried works.
     pub fn drop_probes(&mut self, name: &str) {
         for held in std::mem::take(&mut self.runner(name).probes) {

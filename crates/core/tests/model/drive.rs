@@ -289,6 +289,17 @@ impl<'a> World<'a> {
                 self.model.resume(&org);
                 self.check().await
             }
+            Step::Retry { job } => {
+                let job = JOBS[usize::from(*job)];
+                self.log.push(format!("retry job {job}"));
+                let told = self.ledger().retry(JobId::new(job).unwrap()).await.map_err(text)?;
+                let mut expected: Vec<String> = self.model.retry(job).iter().map(super::keyspace::subject).collect();
+                let mut retried = told.retried;
+                expected.sort();
+                retried.sort();
+                agree("what is retried", &retried, &expected)?;
+                self.check().await
+            }
             Step::Configure { max_total, max_per_org } => {
                 self.configure(LimitsSettings { max_total: *max_total, max_per_org: *max_per_org, ..self.model.settings.clone() }).await
             }

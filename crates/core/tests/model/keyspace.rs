@@ -335,7 +335,7 @@ impl Model {
     }
 }
 
-fn subject(held: &Held) -> String {
+pub fn subject(held: &Held) -> String {
     match held {
         Held::Runner(name) => format!("runner:{name}"),
         Held::Class(class) => format!("class:{class}"),

@@ -152,6 +152,9 @@ pub enum Step {
     Resume {
         org: Spelt,
     },
+    Retry {
+        job: u8,
+    },
     Configure {
         max_total: u64,
         max_per_org: u64,
@@ -328,6 +331,7 @@ fn operating() -> impl Strategy<Value = Step> {
         3 => (vec((spelt(), option::weighted(0.8, 0..4_u64)), 0..3), rarely()).prop_map(|(limits, replace)| Step::Limits { limits, replace }),
         2 => (spelt(), option::of(select(vec![0_i64, 1, 60, 360]))).prop_map(|(org, minutes)| Step::Pause { org, minutes }),
         2 => spelt().prop_map(|org| Step::Resume { org }),
+        3 => job().prop_map(|job| Step::Retry { job }),
         1 => (2..7_u64, 1..4_u64).prop_map(|(max_total, max_per_org)| Step::Configure { max_total, max_per_org }),
     ]
 }

@@ -1,4 +1,4 @@
-//! What an operator orders: pause and resume of an organization, the end of a runner, a reconcile.
+//! What an operator orders: pause and resume of an organization, another try, the end of a runner, a reconcile.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     app::App,
     errors::ApiError,
     messages::Language,
-    names::{OrgKey, is_runner},
+    names::{JobKey, OrgKey, is_runner},
 };
 
 /// `POST /admin/orgs/{org}/pause`.
@@ -44,6 +44,20 @@ pub async fn resume(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: 
     tick(&app, "dispatch").await;
     tracing::info!(job.org = org, "an operator has resumed an organization");
     Ok(Json(json!({ "organization": org, "paused": false, "message": language.resumed() })))
+}
+
+/// `POST /admin/jobs/{id}/retry`: also where nothing holds it back.
+pub async fn retry(State(app): State<Arc<App>>, JobKey(job): JobKey, language: Language) -> Result<Json<Value>, ApiError> {
+    let done = app.ledger.retry(job).await?;
+    if done.state == "unknown" {
+        return Err(ApiError::not_found(format!("job {job} is not known here: its webhook never came, its labels are not ours, or it has long been over")));
+    }
+    if !done.retried.is_empty() {
+        tick(&app, "dispatch").await;
+        tracing::info!(job.id = %job, retried = ?done.retried, "an operator wants what holds a job back tried again");
+    }
+    let message = language.retried(!done.retried.is_empty());
+    Ok(Json(json!({ "job_id": job.get(), "retried": done.retried, "message": message })))
 }
 
 /// `DELETE /admin/runners/{name}`: asks for its removal, which workers carry out, at GitHub first.

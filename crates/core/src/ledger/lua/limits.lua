@@ -1,6 +1,6 @@
--- set_limits, pause, resume: what operators decide about organizations. Takes effect at the next admission, upward and downward.
+-- set_limits, pause, resume, retry: what operators decide. Takes effect at the next admission, upward and downward.
 --
--- args: limits ([org, limit or false] pairs), pause (org, reason, until), resume (org)
+-- args: limits ([org, limit or false] pairs), pause (org, reason, until), resume (org), retry (job)
 
 local standing
 -- The spelling under which an organization stands here: GitHub's, or, until that is known, the one that an operator used first.
@@ -38,6 +38,24 @@ if args.resume then
   call('HDEL', 'orgs:paused', org)
   call('ZREM', 'backoffs', 'pause:' .. org)
   refresh_org(org)
+end
+-- What holds a queued job back is tried again now: one runner tries it, as at the end of its time. A time that GitHub named is waited for all the same.
+if args.retry then
+  local state, org, class = fields('job:' .. args.retry .. ':info', 'state', 'org', 'class')
+  local retried = {}
+  if state == 'queued' and class then
+    for _, subjects in ipairs({ { 'global' }, org_subjects(org), class_subjects(class) }) do
+      for _, subject in ipairs(subjects) do
+        local timed, probe = fields(subject .. ':backoff', 'timed', 'probe')
+        if backing_off(subject) and not timed and not probe then
+          call('ZREM', 'backoffs', subject)
+          open(subject)
+          retried[#retried + 1] = subject
+        end
+      end
+    end
+  end
+  return cjson.encode({ state = state or 'unknown', retried = #retried > 0 and retried or nil })
 end
 if #previous == 0 then return '{}' end
 return cjson.encode({ previous = previous })
