@@ -88,6 +88,8 @@ MUTANTS = [
     ("an old image holds back its class", "observed.lua", "  runner_failed(args.runner, POD,", "  local _ = (function() end)(args.runner,"),
     ("an image that cannot be pulled holds back its profile", "due.lua", "detail and NO_IMAGE", "nil and NO_IMAGE"),
     ("who has several credentials does not depend on one", "provision.lua", "serve(org, args.alone and args.credential or nil)", "serve(org, args.credential)"),
+    ("another try is for what GitHub has not timed", "limits.lua", "and not timed and not probe then", "and not probe then"),
+    ("and for what nobody tries yet", "limits.lua", "and not timed and not probe then", "and not timed then"),
     ("a back-off doubles", "backoff.lua", "how.delay * 2 ^ doublings", "how.delay"),
     ("a limit of GitHub's holds all calls of its account", "held.lua", "if at and at > now and", "if at and at > now + 1e15 and"),
     ("a limit that is met again cuts nothing short", "calls.lua", "math.max(now + wait, tonumber(call('HGET', key, 'until')) or 0)", "now + wait"),
