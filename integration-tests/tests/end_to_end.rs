@@ -13,7 +13,7 @@ use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, pr
 /// Size of the two large runs; `E2E_ORGS=200 E2E_JOBS=2000` is what the project is judged by.
 fn size() -> (usize, usize) {
     let variable = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    (variable("E2E_ORGS", 60), variable("E2E_JOBS", 600))
+    (variable("E2E_ORGS", 40), variable("E2E_JOBS", 400))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
