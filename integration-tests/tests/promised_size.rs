@@ -27,12 +27,8 @@ use jit_simulator::{
     clock::Clock,
     github::{self, Hook, Options, Running, faults::Fault, hooks::HookKind, jobs::JobSpec},
 };
-use jit_worker::{
-    Worker, admission::Admitter, backend::process::Process, calls::Calls, choice::Choice, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates,
-    recover,
-};
+use jit_worker::{Worker, backend::process::Process, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates, recover};
 use serde_json::json;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 #[path = "../../crates/core/tests/support/shared_redis.rs"]
@@ -123,27 +119,8 @@ impl Town {
         let ((metrics, _), rates) = (Metrics::register(), Rates::default());
         let calls = Calls::new("worker", &ledger, settings.budget, &metrics);
         let (_, credentials) = Keeper::new(&settings, &metrics, &rates, &calls).unwrap();
-        let worker = Arc::new(Worker {
-            id: "worker".into(),
-            ledger,
-            limits: settings.limits.clone(),
-            redis,
-            github: credentials,
-            budget: settings.budget,
-            rates,
-            organization_backoff: settings.organization_backoff,
-            github_timeout: settings.github_timeout,
-            backend: Arc::new(Process::new("true", directory.path()).unwrap()),
-            concurrency: settings.concurrency,
-            pace: settings.pace,
-            choice: Choice::default(),
-            admitter: Admitter::default(),
-            upkeep: Notify::new(),
-            reconcile: Notify::new(),
-            recovery: settings.recovery.clone(),
-            recover: Notify::new(),
-            metrics,
-        });
+        let backend = Arc::new(Process::new("true", directory.path()).unwrap());
+        let worker = Arc::new(Worker::new("worker".into(), &settings, ledger, credentials, rates, backend, metrics));
         Self { worker, github, receiver_url, ledger_clock, github_clock, stop, lost: BTreeMap::new(), _directory: directory }
     }
 

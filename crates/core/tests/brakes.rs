@@ -151,7 +151,7 @@ async fn what_an_operator_has_mended_is_tried_at_once_by_one_runner() {
     assert_eq!(store.admit().await.len(), 2, "and the rest follow");
     let unknown = store.ledger.retry(JobId::new(99).expect("an id")).await.expect("asked");
     assert_eq!((unknown.state.as_str(), unknown.retried.len()), ("unknown", 0));
-    // What GitHub has named is waited for all the same.
+    // A time that GitHub named stays.
     let limit = Hold { chain: &[Subject::Org], needs: Needs::Made, first: secs(600), most: secs(600), growth: Growth::Named };
     store.apply(&queued(20, "limited")).await;
     for (name, fence) in store.admit().await {

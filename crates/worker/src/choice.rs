@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use jit_github::{BackOff, Credential, Error, Scope};
+use jit_github::{BackOff, Client, Credential, Error, Scope};
 use tokio::time::Instant;
 
 use crate::Worker;
@@ -61,25 +61,39 @@ impl Worker {
         self.choice.best(self.github.serving(scope.owner()), scope.owner(), left).ok_or_else(|| self.github.not_served(scope))
     }
 
-    /// A credential may do nothing at this scope for a while. Whether another may be tried at once.
-    pub(crate) fn may_try_another(&self, credential: &Credential, scope: &Scope, wait: Duration) -> bool {
+    /// Sets a credential aside at this scope for a while. Whether another may be tried at once.
+    pub(crate) fn set_aside(&self, credential: &Credential, scope: &Scope, wait: Duration) -> bool {
         self.choice.refuse(credential, &self.github.serving(scope.owner()), scope.owner(), wait)
     }
 
-    /// GitHub did not do what it was asked for. Where it means the credential, whether another may be tried at once.
-    pub(crate) fn may_another(&self, credential: &Credential, scope: &Scope, error: &Error) -> bool {
+    /// Sets a credential aside where an error of GitHub's means it. Whether another may be tried at once.
+    pub(crate) fn set_aside_on(&self, credential: &Credential, scope: &Scope, error: &Error) -> bool {
         let of_credential = match error.backs_off() {
             BackOff::Credential => true,
             BackOff::Organization => !matches!(error, Error::RegistrationLimit { .. }), // that one is the scope's, whoever asks
             BackOff::Class | BackOff::All => false,
         };
-        of_credential && self.may_try_another(credential, scope, error.retry_after().unwrap_or(REFUSED))
+        of_credential && self.set_aside(credential, scope, error.retry_after().unwrap_or(REFUSED))
+    }
+
+    /// Calls GitHub with the owner's best credential, and with the next one as long as one is refused.
+    ///
+    /// # Errors
+    /// The last credential's.
+    pub(crate) async fn with_client<T, F: Future<Output = Result<T, Error>>>(&self, scope: &Scope, call: impl Fn(Client) -> F) -> Result<T, Error> {
+        loop {
+            let credential = self.credential(scope)?;
+            match call(credential.client.clone()).await {
+                Err(error) if self.set_aside_on(&credential, scope, &error) => {}
+                result => return result,
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use jit_github::{Client, ClientOptions};
+    use jit_github::ClientOptions;
 
     use super::*;
 

@@ -90,6 +90,40 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// A worker of these settings, which does nothing yet.
+    #[must_use]
+    pub fn new(
+        id: String,
+        settings: &config::Settings,
+        ledger: Ledger,
+        github: jit_github::Credentials,
+        rates: Rates,
+        backend: Arc<dyn Backend>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            id,
+            ledger,
+            limits: settings.limits.clone(),
+            redis: settings.redis.clone(),
+            github,
+            budget: settings.budget,
+            rates,
+            organization_backoff: settings.organization_backoff,
+            github_timeout: settings.github_timeout,
+            backend,
+            concurrency: settings.concurrency,
+            pace: settings.pace,
+            choice: Choice::default(),
+            admitter: Admitter::default(),
+            upkeep: Notify::new(),
+            reconcile: Notify::new(),
+            recovery: settings.recovery.clone(),
+            recover: Notify::new(),
+            metrics,
+        }
+    }
+
     /// Admits what can be admitted, and rings for what that calls for.
     pub async fn admit(&self) {
         let outcome = self.admitter.admit(&self.ledger).await;

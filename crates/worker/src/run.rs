@@ -8,15 +8,12 @@ use jit_core::{
     redis::{self as connect, check::Checks},
     telemetry,
 };
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Worker,
-    admission::Admitter,
     backend::{Backend, kubernetes::Kubernetes, process::Process},
     calls::Calls,
-    choice::Choice,
     config::{BackendSettings, Settings},
     credentials::Keeper,
     intake, maintenance,
@@ -48,27 +45,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
     let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;
     let Some(backend) = connect_backend(&settings.backend, &stop).await? else { return Ok(()) };
-    let worker = Arc::new(Worker {
-        id,
-        ledger,
-        limits: settings.limits.clone(),
-        redis: settings.redis.clone(),
-        github,
-        budget: settings.budget,
-        rates,
-        organization_backoff: settings.organization_backoff,
-        github_timeout: settings.github_timeout,
-        backend,
-        concurrency: settings.concurrency,
-        pace: settings.pace,
-        choice: Choice::default(),
-        admitter: Admitter::default(),
-        upkeep: Notify::new(),
-        reconcile: Notify::new(),
-        recovery: settings.recovery.clone(),
-        recover: Notify::new(),
-        metrics,
-    });
+    let worker = Arc::new(Worker::new(id, &settings, ledger, github, rates, backend, metrics));
 
     // Looked at before anything is written: it may be another system's.
     let mut checks = Checks::new(worker.ledger.pool(), &settings.redis, worker.metrics.redis_findings.clone());

@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal, Silence};
-use jit_github::{Client, Deletion, JobStatus, Lookup, Scope};
+use jit_github::{Client, Deletion, Job, JobStatus, Lookup, Scope};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -124,7 +124,7 @@ enum Registration {
 /// `looks`: so many complete lists have to lack a runner whose id is not known before it is not found.
 async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>, looks: u32) -> Registration {
     let Ok(scope) = scope.parse::<Scope>() else { return Registration::NotFound };
-    match delete(worker, name, &scope, id, looks).await {
+    match worker.with_client(&scope, |client| delete(client, name, &scope, id, looks)).await {
         Ok(registration) => registration,
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "GitHub does not say whether a runner is gone; asked again");
@@ -135,20 +135,9 @@ async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>, l
 
 /// Absence is no proof: GitHub answers 404 too where the credential may not see the scope any more. That it does not know the id counts where it
 /// lists the runners of the scope, and that no list holds the name, where the list was complete.
-async fn delete(worker: &Worker, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
-    let mut credential = worker.credential(scope)?;
-    loop {
-        let result = delete_with(&credential.client, name, scope, id, looks).await;
-        match &result {
-            Err(error) if worker.may_another(&credential, scope, error) => credential = worker.credential(scope)?,
-            _ => return result,
-        }
-    }
-}
-
-async fn delete_with(client: &Client, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
+async fn delete(client: Client, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
     if let Some(id) = id {
-        match delete_by_id(client, scope, id).await? {
+        match delete_by_id(&client, scope, id).await? {
             Deletion::Deleted => return Ok(Registration::Gone(Deregistration::Deleted)),
             Deletion::Busy => return Ok(Registration::Busy(None)),
             Deletion::NotFound => {}
@@ -159,7 +148,7 @@ async fn delete_with(client: &Client, name: &str, scope: &Scope, id: Option<u64>
         match client.find_runner(scope, name).await.step("upkeep.registration_found")? {
             Lookup::Found(runner) if Some(runner.id) == id => return Ok(Registration::Unknown), // two answers that contradict each other
             Lookup::Found(runner) => {
-                return Ok(match delete_by_id(client, scope, runner.id).await? {
+                return Ok(match delete_by_id(&client, scope, runner.id).await? {
                     Deletion::Deleted => Registration::Gone(Deregistration::Deleted),
                     Deletion::NotFound => Registration::Gone(Deregistration::Absent),
                     Deletion::Busy => Registration::Busy(Some(runner.id)),
@@ -239,36 +228,25 @@ async fn what_became_of(worker: &Worker, question: &Question) -> Result<Answer, 
     let repo = question.repo.as_str();
     let Some((owner, name)) = repo.split_once('/') else { return Err(Unsaid(Silence::Unanswered, format!("{repo:?} is no repository"))) };
     let scope = Scope::Repository { owner: owner.to_owned(), name: name.to_owned() };
-    let mut credential = worker.credential(&scope).map_err(|error| unsaid(repo, &error))?;
-    loop {
-        let error = match ask_with(&credential.client, owner, name, question.job.get()).await {
-            Ok(answer) => return answer,
-            Err(error) => error,
-        };
-        if !worker.may_another(&credential, &scope, &error) {
-            return Err(unsaid(repo, &error));
-        }
-        credential = worker.credential(&scope).map_err(|error| unsaid(repo, &error))?;
-    }
-}
-
-/// An error says that this credential does not tell.
-async fn ask_with(client: &Client, owner: &str, name: &str, job: u64) -> Result<Result<Answer, Unsaid>, jit_github::Error> {
-    let Some(job) = client.job(owner, name, job).await.step("upkeep.job_asked")? else {
-        // Not there, or not to be seen: the repository's runs tell, which take the same right.
-        if client.may_read_runs(owner, name).await.step("upkeep.repository_asked")? {
-            return Ok(Ok(Answer { status: AnswerStatus::Missing, runner: None, runner_id: None, conclusion: None }));
-        }
-        return Err(jit_github::Error::NotFound { what: format!("the jobs of {owner}/{name}"), said: "404 for its runs, too".to_owned() });
-    };
+    let job = worker.with_client(&scope, |client| find_job(client, owner, name, question.job.get())).await.map_err(|error| unsaid(repo, &error))?;
+    let Some(job) = job else { return Ok(Answer { status: AnswerStatus::Missing, runner: None, runner_id: None, conclusion: None }) };
     let status = match job.status {
         JobStatus::Queued => AnswerStatus::Queued,
         JobStatus::InProgress => AnswerStatus::InProgress,
         JobStatus::Completed => AnswerStatus::Completed,
         JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => AnswerStatus::Waiting,
-        JobStatus::Other(word) => return Ok(Err(Unsaid(Silence::Unanswered, format!("GitHub gives it a status that is not known here: {word}")))),
+        JobStatus::Other(word) => return Err(Unsaid(Silence::Unanswered, format!("GitHub gives it a status that is not known here: {word}"))),
     };
-    Ok(Ok(Answer { status, runner: job.runner_name, runner_id: job.runner_id, conclusion: job.conclusion }))
+    Ok(Answer { status, runner: job.runner_name, runner_id: job.runner_id, conclusion: job.conclusion })
+}
+
+/// A job; nothing where GitHub shows the repository's runs, which take the same right, and not the job.
+async fn find_job(client: Client, owner: &str, name: &str, job: u64) -> Result<Option<Job>, jit_github::Error> {
+    let job = client.job(owner, name, job).await.step("upkeep.job_asked")?;
+    if job.is_none() && !client.may_read_runs(owner, name).await.step("upkeep.repository_asked")? {
+        return Err(jit_github::Error::NotFound { what: format!("the jobs of {owner}/{name}"), said: "404 for its runs, too".to_owned() });
+    }
+    Ok(job)
 }
 
 /// A refusal that holds until somebody gives the right, or a failure that passes.

@@ -20,12 +20,8 @@ use jit_simulator::github::{
     faults::Fault,
     hooks::HookKind,
 };
-use jit_worker::{
-    Worker, admission::Admitter, calls::Calls, choice::Choice, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates,
-    reconcile, recover, upkeep,
-};
+use jit_worker::{Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates, reconcile, recover, upkeep};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{support, yard::Yard};
@@ -89,27 +85,7 @@ impl Rig {
         let calls = Calls::new("worker", &ledger, settings.budget, &metrics);
         let (_, credentials) = Keeper::new(&settings, &metrics, &rates, &calls).unwrap();
         let yard = Yard::default();
-        let worker = Arc::new(Worker {
-            id: "worker".into(),
-            ledger,
-            limits: settings.limits.clone(),
-            redis,
-            github: credentials,
-            budget: settings.budget,
-            rates,
-            organization_backoff: settings.organization_backoff,
-            github_timeout: settings.github_timeout,
-            backend: Arc::new(yard.clone()),
-            concurrency: settings.concurrency,
-            pace: settings.pace,
-            choice: Choice::default(),
-            admitter: Admitter::default(),
-            upkeep: Notify::new(),
-            reconcile: Notify::new(),
-            recovery: settings.recovery.clone(),
-            recover: Notify::new(),
-            metrics,
-        });
+        let worker = Arc::new(Worker::new("worker".into(), &settings, ledger, credentials, rates, Arc::new(yard.clone()), metrics));
         let stop = CancellationToken::new();
         tokio::spawn(provision::run(worker.clone(), stop.clone()));
         tokio::spawn(observe::run(worker.clone(), stop.clone()));

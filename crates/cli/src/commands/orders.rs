@@ -1,4 +1,4 @@
-//! `pause`, `resume`, `retry`, `remove`, `reconcile`: what an operator orders.
+//! `pause`, `resume`, `retry`, `remove`, `reconcile`: orders of an operator.
 
 use std::process::ExitCode;
 

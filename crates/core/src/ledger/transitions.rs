@@ -311,8 +311,8 @@ impl Ledger {
         self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "resume": org })).await.map(|_| ())
     }
 
-    /// What holds a queued job back is tried again at the next admission, by one runner; but for a time that GitHub has named, and what a runner tries
-    /// already.
+    /// Ends the waits that hold a queued job back, so that the next admission has one runner try it. A time that
+    /// GitHub named stays, and so does a try that is under way.
     ///
     /// # Errors
     /// When Redis is unavailable.

@@ -66,7 +66,7 @@ pub struct Maker<'a> {
     pub claim: u64,
     /// What serves the organization at GitHub, by its name.
     pub credential: &'a str,
-    /// Whether nothing else serves it: then what this credential may not do, holds back the organization.
+    /// Whether no other credential serves the organization. If none does, the credential's back-off holds back the organization.
     pub alone: bool,
     /// Time-out of all that happens until the runner is registered: a reservation that takes a minute more is removed.
     pub timeout: Duration,
@@ -178,7 +178,7 @@ pub enum Observation {
     Release,
     /// It has ended, and its program never ran: its node did not take its pod. Its slot is free.
     Rejected,
-    /// It has ended because GitHub refuses its version: its slot is free, and its class backs off at once.
+    /// The runner has ended because GitHub refuses its version: its slot is free, and its class backs off at once.
     Outdated,
     /// GitHub refuses to delete it since it is at work.
     Busy,
@@ -212,12 +212,12 @@ pub struct Observed {
     pub woken: bool,
 }
 
-/// What is tried again for a job, since an operator wants it.
+/// Result of an operator's retry of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Retried {
     /// The job's state, or unknown; only a queued one waits for anything.
     pub state: String,
-    /// What held it back and does not any more, by its name in the ledger: `class:ID`, `scope:SCOPE`, `org:ORG`, `profile:NAME`, `credential:NAME`, `global`.
+    /// Subjects whose wait was ended: `class:ID`, `scope:SCOPE`, `org:ORG`, `profile:NAME`, `credential:NAME`, `global`.
     #[serde(default)]
     pub retried: Vec<String>,
 }

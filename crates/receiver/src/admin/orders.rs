@@ -1,4 +1,4 @@
-//! What an operator orders: pause and resume of an organization, another try, the end of a runner, a reconcile.
+//! Orders of an operator: pause and resume of an organization, retry of a job, removal of a runner, a reconcile.
 
 use std::sync::Arc;
 

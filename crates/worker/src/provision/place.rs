@@ -51,7 +51,7 @@ impl Place {
     /// What a limit of the credential's that is kept ahead of time holds back: its owner goes on with the next, where there is one.
     pub(super) fn limited(&self, worker: &Worker, spec: &RunnerSpec, whose: Whose, wait: Duration) -> Option<BackOff> {
         match whose {
-            Whose::Credential if !self.alone => (!worker.may_try_another(&self.credential, &self.scope, wait)).then(|| of_several(wait)),
+            Whose::Credential if !self.alone => (!worker.set_aside(&self.credential, &self.scope, wait)).then(|| of_several(wait)),
             _ => Some(named(self.holds(whose, spec), wait)),
         }
     }
@@ -65,7 +65,7 @@ impl Place {
         };
         let limit = whose.and_then(|whose| Some(named(self.holds(whose, spec), error.retry_after()?.max(Duration::from_secs(1)))));
         let back_off = match error.backs_off() {
-            _ if !self.alone && worker.may_another(&self.credential, &self.scope, error) => None,
+            _ if !self.alone && worker.set_aside_on(&self.credential, &self.scope, error) => None,
             Reach::Credential if !self.alone => Some(of_several(error.retry_after().unwrap_or(OF_SEVERAL))),
             _ => limit.or(failure.back_off),
         };

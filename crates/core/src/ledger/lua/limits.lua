@@ -39,7 +39,8 @@ if args.resume then
   call('ZREM', 'backoffs', 'pause:' .. org)
   refresh_org(org)
 end
--- What holds a queued job back is tried again now: one runner tries it, as at the end of its time. A time that GitHub named is waited for all the same.
+-- Retry: ends the waits that hold a queued job back, so that one runner tries it now. The rows of failures stay. A time
+-- that GitHub named, and a try that is under way, stay too.
 if args.retry then
   local state, org, class = fields('job:' .. args.retry .. ':info', 'state', 'org', 'class')
   local retried = {}
