@@ -1,7 +1,9 @@
 //! Which of an owner's credentials is used: the one with the most calls left, of those that GitHub does not refuse.
 //!
-//! What is left is what GitHub last told this worker of the hour; of a credential that it told nothing of, all is left. One that is refused stands
-//! behind the others until it is worth another try. So it costs one call, or none where the ledger knows of the limit, and the owner's jobs go on
+//! What is left is what GitHub last told this worker of the hour; of a credential that it told nothing of, all is
+//! left. One that is refused stands
+//! behind the others until it is worth another try. So it costs one call, or none where the ledger knows of the
+//! limit, and the owner's jobs go on
 //! with the next one. Recovery asks with an owner's first credential alone.
 
 use std::{

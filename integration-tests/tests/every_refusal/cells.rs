@@ -99,7 +99,8 @@ impl Cell {
         }
     }
 
-    /// Whether GitHub shows the repository's runs and not the job, so that it is given up: nobody can tell this from a job that was deleted.
+    /// Whether GitHub shows the repository's runs and not the job, so that it is given up: nobody can tell this from
+    /// a job that was deleted.
     pub fn gives_up(&self) -> bool {
         (self.side, self.answer) == (Side::GitHub(Endpoint::GetJob), Answer::Status(404))
     }
@@ -113,7 +114,8 @@ impl Cell {
         }
     }
 
-    /// What may be refused, made and registered in ten minutes: an organization that is away alone is tried at least every 25 s, and of 200 classes as
+    /// What may be refused, made and registered in ten minutes: an organization that is away alone is tried at least
+    /// every 25 s, and of 200 classes as
     /// many at once as it may have runners, until three have spoken for it.
     pub fn most(&self) -> u64 {
         match (self.side, self.answer) {
@@ -196,7 +198,8 @@ fn way_to(step: &str) -> Option<(Side, Way)> {
     }
 }
 
-/// Every step at which GitHub or the backend is asked, times every answer; where a job waits for it, with one class and with 200.
+/// Every step at which GitHub or the backend is asked, times every answer; where a job waits for it, with one class
+/// and with 200.
 pub fn all() -> Vec<Cell> {
     let outward = |call: &str| call.starts_with("client.") || call.starts_with("backend.");
     let asks = source::effects().into_iter().filter(|effect| outward(&effect.call));

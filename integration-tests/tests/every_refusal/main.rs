@@ -1,7 +1,10 @@
-//! Whatever refuses for ever: every step at which the worker asks GitHub or the backend, times every answer that can repeat, for ten minutes.
+//! Whatever refuses for ever: every step at which the worker asks GitHub or the backend, times every answer that can
+//! repeat, for ten minutes.
 //!
-//! The table is made from the worker's source: a step that is new has to say what leads to it. Each cell has a sick organization and a healthy one, the
-//! worker's own loops, and the ledger's clock in the test's hand. What is refused costs little, says so, holds back nobody else, and is over soon
+//! The table is made from the worker's source: a step that is new has to say what leads to it. Each cell has a sick
+//! organization and a healthy one, the
+//! worker's own loops, and the ledger's clock in the test's hand. What is refused costs little, says so, holds back
+//! nobody else, and is over soon
 //! after its cause. `CELL=provision.` plays only those whose name begins so, and prints them.
 
 #![allow(clippy::unwrap_used, missing_docs)]

@@ -1,4 +1,5 @@
-//! A worker's own loops on a real Redis, the simulated GitHub and a backend of the test's. The ledger's clock is the test's.
+//! A worker's own loops on a real Redis, the simulated GitHub and a backend of the test's. The ledger's clock is the
+//! test's.
 
 use std::{
     sync::{

@@ -1,4 +1,5 @@
-//! A backend whose answers the test gives. Its runners are entries of a map: what is asked here is what the worker makes of a refusal.
+//! A backend whose answers the test gives. Its runners are entries of a map: what is asked here is what the worker
+//! makes of a refusal.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -66,7 +66,8 @@ pub struct Maker<'a> {
     pub claim: u64,
     /// What serves the organization at GitHub, by its name.
     pub credential: &'a str,
-    /// Whether no other credential serves the organization. If none does, the credential's back-off holds back the organization.
+    /// Whether no other credential serves the organization. If none does, the credential's back-off holds back the
+    /// organization.
     pub alone: bool,
     /// Time-out of all that happens until the runner is registered: a reservation that takes a minute more is removed.
     pub timeout: Duration,
@@ -217,7 +218,8 @@ pub struct Observed {
 pub struct Retried {
     /// The job's state, or unknown; only a queued one waits for anything.
     pub state: String,
-    /// Subjects whose wait was ended: `class:ID`, `scope:SCOPE`, `org:ORG`, `profile:NAME`, `credential:NAME`, `global`.
+    /// Subjects whose wait was ended: `class:ID`, `scope:SCOPE`, `org:ORG`, `profile:NAME`, `credential:NAME`,
+    /// `global`.
     #[serde(default)]
     pub retried: Vec<String>,
 }

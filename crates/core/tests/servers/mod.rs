@@ -107,7 +107,8 @@ impl Server {
         client.get_multiplexed_async_connection_with_config(&patient).await
     }
 
-    /// Runs a command that may come twice: again where the connection is cut, as a Sentinel cuts all of a master that it makes a replica.
+    /// Runs a command that may come twice: again where the connection is cut, as a Sentinel cuts all of a master that
+    /// it makes a replica.
     pub async fn run<T: FromRedisValue>(&self, command: &str) -> T {
         for _ in 0..20 {
             match self.try_run(command).await {

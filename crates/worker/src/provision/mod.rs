@@ -60,7 +60,8 @@ static CLAIMS: AtomicU64 = AtomicU64::new(1);
 struct Making {
     permits: Permits,
     patience: Patience,
-    /// Organizations whose last Secret was refused: whether the next would be is asked of Kubernetes before GitHub is asked.
+    /// Organizations whose last Secret was refused: whether the next would be is asked of Kubernetes before GitHub is
+    /// asked.
     undeliverable: Mutex<HashSet<String>>,
 }
 

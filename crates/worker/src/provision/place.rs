@@ -16,7 +16,8 @@ pub(super) struct Place {
     pub(super) scope: Scope,
 }
 
-/// An owner that several credentials serve, none of which may do anything now, is held back for so long at most: a new one may come at any time.
+/// An owner that several credentials serve, none of which may do anything now, is held back for so long at most: a
+/// new one may come at any time.
 const OF_SEVERAL: Duration = Duration::from_secs(30);
 
 /// What holds it back: not a credential, which would hold back all that it serves alone.
@@ -48,7 +49,8 @@ impl Place {
         self.credential.client.is_app() && !matches!(scope, Scope::Enterprise(_))
     }
 
-    /// What a limit of the credential's that is kept ahead of time holds back: its owner goes on with the next, where there is one.
+    /// What a limit of the credential's that is kept ahead of time holds back: its owner goes on with the next, where
+    /// there is one.
     pub(super) fn limited(&self, worker: &Worker, spec: &RunnerSpec, whose: Whose, wait: Duration) -> Option<BackOff> {
         match whose {
             Whose::Credential if !self.alone => (!worker.set_aside(&self.credential, &self.scope, wait)).then(|| of_several(wait)),

@@ -7,11 +7,13 @@
 -- A claim whose answer was lost comes again with its number, and is answered again.
 --
 -- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
---       serves the organization), alone (no other does), create_timeout (ms, of the create alone), claim (the number of this claim among its worker's)
+--       serves the organization), alone (no other does), create_timeout (ms, of the create alone), claim (the number
+--       of this claim among its worker's)
 
 local GRACE_MS = 60000
 
--- Notes which credential serves an organization, so that one that backs off holds back all that it serves. None where several do.
+-- Notes which credential serves an organization, so that one that backs off holds back all that it serves. None where
+-- several do.
 local function serve(org, credential)
   local before = call('HGET', 'orgs:credential', org) or nil
   if before == credential then return end
