@@ -1,6 +1,5 @@
 //! The longest call of Redis at the size that the project promises, from Redis's own slow log: 5000 organizations,
-//! 100,000
-//! queued jobs of a label each, 100 failures in flight. `make bench` runs it; a call above 5 ms fails it.
+//! 100,000 queued jobs of a label each, 100 failures in flight. `make bench` runs it; a call above 5 ms fails it.
 
 #![allow(clippy::unwrap_used)]
 

@@ -4,8 +4,8 @@
 //! derives it from its definition; every few transitions the doctor finds nothing. A sequence ends when its faults end: then all comes to rest.
 //!
 //! Without more said, 1500 sequences, the same in every run, so that a change is judged by its own merits.
-//! `LEDGER_CASES=100000` runs so many
-//! others, different each time; `PROPTEST_RNG_SEED` picks and repeats a run. What failed is kept in `properties.proptest-regressions` and tried first.
+//! `LEDGER_CASES=100000` runs so many others, different each time; `PROPTEST_RNG_SEED` picks and repeats a run. What
+//! failed is kept in `properties.proptest-regressions` and tried first.
 
 use std::sync::{
     Arc,

@@ -1,10 +1,8 @@
 //! Several credentials, each with the owners that it serves.
 //!
 //! Invariants: those that name an owner serve it, else those that serve `*`; the first of them stands for the owner
-//! where one is enough. Owners are
-//! compared without regard to case, as GitHub compares logins. A set that is replaced is replaced whole; whoever
-//! holds a credential of the old one
-//! finishes with it.
+//! where one is enough. Owners are compared without regard to case, as GitHub compares logins. A set that is replaced
+//! is replaced whole; whoever holds a credential of the old one finishes with it.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -17,8 +17,7 @@
 //! orgs:served             HASH    org → number of the admission at which it was last served
 //! orgs:known              HASH    lower-case login → login as GitHub writes it
 //! orgs:paused             HASH    org → {reason, until_ms, since}
-//! orgs:credential         HASH    org → the credential that serves it, as its last runner's maker knew it; none
-//! where several do
+//! orgs:credential         HASH    org → the credential that alone serves it, as its last runner's maker knew it
 //! credential:{name}:orgs  SET     organizations that a credential serves
 //! backoffs                ZSET    what backs off (class:ID, scope:SCOPE, org:ORG, profile:NAME, credential:NAME, global, pause:ORG) → until
 //! backoffs:waking         ZSET    what backs off no more, and has something put aside
