@@ -33,6 +33,8 @@ struct Bench {
     clock: Arc<AtomicI64>,
     redis: MultiplexedConnection,
     too_long: Vec<String>,
+    /// Of the scripts, which a Redis compiles when it first hears of them: once in its life each, so they are told apart from the calls. µs.
+    longest_load: u64,
 }
 
 impl Bench {
@@ -40,7 +42,11 @@ impl Bench {
     async fn told(&mut self, what: &str, calls: u64) {
         let entries: Vec<Vec<redis::Value>> = redis::cmd("SLOWLOG").arg("GET").arg(-1).query_async(&mut self.redis).await.unwrap();
         let micros = |entry: &Vec<redis::Value>| redis::from_redis_value_ref::<u64>(&entry[2]).unwrap();
-        let mut micros: Vec<u64> = entries.iter().map(micros).collect();
+        let loads = |entry: &&Vec<redis::Value>| {
+            redis::from_redis_value_ref::<Vec<String>>(&entry[3]).is_ok_and(|command| command[0].eq_ignore_ascii_case("script"))
+        };
+        self.longest_load = entries.iter().filter(loads).map(micros).fold(self.longest_load, u64::max);
+        let mut micros: Vec<u64> = entries.iter().filter(|entry| !loads(entry)).map(micros).collect();
         micros.sort_unstable_by(|a, b| b.cmp(a));
         let longest = micros.get(usize::try_from(calls / 10_000).unwrap()).copied().unwrap_or(0) as f64 / 1000.0;
         println!("  {what:<86} {longest:>7.2} ms   ({:.2} of what is asked)", longest / ASKED_MS);
@@ -105,7 +111,7 @@ async fn main() {
     let redis = client.get_multiplexed_async_connection().await.unwrap();
     let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
     let ledger = Ledger::new(connect::pool(&settings).unwrap()).with_clock(clock.clone());
-    let mut bench = Bench { ledger, clock, redis, too_long: Vec::new() };
+    let mut bench = Bench { ledger, clock, redis, too_long: Vec::new(), longest_load: 0 };
     for (name, value) in [("slowlog-log-slower-than", "500"), ("slowlog-max-len", "1000")] {
         redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec_async(&mut bench.redis).await.unwrap();
     }
@@ -147,5 +153,6 @@ async fn main() {
         bench.ledger.recovery_tick(&recovery).await.unwrap();
     }
     bench.told("a tick of recovery", 1).await;
+    println!("  a script's first call in the life of a Redis, besides: it is compiled {:>25.2} ms", bench.longest_load as f64 / 1000.0);
     assert!(bench.too_long.is_empty(), "longer than {ASKED_MS} ms: {:#?}", bench.too_long);
 }
