@@ -16,6 +16,16 @@ pub enum Error {
         /// GitHub's words.
         said: String,
     },
+    /// The runner group takes jobs of public repositories, or may, and the options allow none that does.
+    #[error("{}", public_group(.scope, .group, *.known))]
+    PublicGroup {
+        /// Where.
+        scope: String,
+        /// The group's name, as configured.
+        group: String,
+        /// Whether GitHub says so; else it does not show the group.
+        known: bool,
+    },
     /// The scope lists no runner group of this name.
     #[error("{scope} has no runner group named {group:?} that this credential can see")]
     NoSuchGroup {
@@ -198,6 +208,19 @@ pub enum Error {
     },
 }
 
+fn public_group(scope: &str, group: &str, known: bool) -> String {
+    if known {
+        return format!(
+            "the runner group {group:?} of {scope} allows public repositories, so GitHub may give its runners to their jobs, which anybody can \
+             write: forbid that in the group's settings at GitHub, or set PUBLIC_REPOSITORIES=allow"
+        );
+    }
+    format!(
+        "GitHub does not show this credential the runner group {group:?} of {scope}, so whether it allows public repositories is not known: let it \
+         read the runner groups, or set PUBLIC_REPOSITORIES=allow"
+    )
+}
+
 /// What an error says about other calls: how much backs off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BackOff {
@@ -216,7 +239,7 @@ impl Error {
     #[must_use]
     pub fn backs_off(&self) -> BackOff {
         match self {
-            Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::NameTaken { .. } => BackOff::Class,
+            Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::PublicGroup { .. } | Self::NameTaken { .. } => BackOff::Class,
             Self::NotServed { .. }
             | Self::NotInstalled { .. }
             | Self::Suspended { .. }
@@ -255,7 +278,13 @@ impl Error {
     pub fn sent(&self) -> bool {
         !matches!(
             self,
-            Self::NotServed { .. } | Self::NotInstalled { .. } | Self::NoToken { .. } | Self::Unreachable { .. } | Self::NoSuchGroup { .. } | Self::Held { .. }
+            Self::NotServed { .. }
+                | Self::NotInstalled { .. }
+                | Self::NoToken { .. }
+                | Self::Unreachable { .. }
+                | Self::NoSuchGroup { .. }
+                | Self::PublicGroup { .. }
+                | Self::Held { .. }
         )
     }
 

@@ -5,10 +5,14 @@
 //! GitHub refuses the old id (403, 404 or 422), and [`Client::generate_jit_config`] drops what is cached of that scope and id, so
 //! the next runner asks again. That a name is not there is not cached. A group that is renamed keeps serving under its old name until
 //! the process restarts, which harms nobody: it is the same group.
+//!
+//! Where runners must not join groups that allow public repositories ([`ClientOptions::no_public_groups`](crate::ClientOptions)), what
+//! GitHub said of a group holds for an hour: an operator may change it at any time.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -21,22 +25,26 @@ use crate::words::tidy;
 /// The id of the group that is always there; a repository has no other. GitHub lists none there, and its own example registers at 1.
 const DEFAULT_GROUP: u64 = 1;
 
-/// The ids found so far; small: one entry an organization, mostly.
+/// How long it is believed that a group does not allow public repositories.
+const PRIVATE_FOR: Duration = Duration::from_secs(3600);
+
+/// The ids found so far, and when; small: one entry an organization, mostly.
 #[derive(Default)]
-pub(crate) struct Groups(Mutex<HashMap<(Scope, String), u64>>);
+pub(crate) struct Groups(Mutex<HashMap<(Scope, String), (u64, Instant)>>);
 
 impl Groups {
-    fn get(&self, key: &(Scope, String)) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    fn get(&self, key: &(Scope, String), for_ever: bool) -> Option<u64> {
+        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        cached.filter(|(_, found)| for_ever || found.elapsed() < PRIVATE_FOR).map(|(id, _)| id)
     }
 
     fn put(&self, key: (Scope, String), id: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, id);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (id, Instant::now()));
     }
 
     /// GitHub refused `id` at `scope`: the next one asks again.
     pub(crate) fn forget(&self, scope: &Scope, id: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(at, _), cached| at != scope || *cached != id);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(at, _), (cached, _)| at != scope || *cached != id);
     }
 }
 
@@ -48,6 +56,13 @@ struct Group {
     /// Whether it is the one that every organization and enterprise has from the start.
     #[serde(default)]
     default: bool,
+    /// Whether jobs of public repositories go to its runners. A server that does not say is taken for one that does.
+    #[serde(default = "yes")]
+    allows_public_repositories: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -75,13 +90,14 @@ impl Client {
     /// a server without them, a token without the right to read them) or none is marked so, `default` is 1 as well: GitHub gives that id to the group that is always there.
     ///
     /// # Errors
-    /// [`Error::NoSuchGroup`], or as any call.
+    /// [`Error::NoSuchGroup`]; [`Error::PublicGroup`], where the options allow none that takes jobs of public repositories; or as any call.
     pub async fn runner_group_id(&self, scope: &Scope, name: &str) -> Result<u64, Error> {
         if let Scope::Repository { .. } = scope {
             return Ok(DEFAULT_GROUP);
         }
         let key = (scope.clone(), name.to_lowercase());
-        if let Some(id) = self.groups().get(&key) {
+        let private = self.transport().options().no_public_groups;
+        if let Some(id) = self.groups().get(&key, !private) {
             return Ok(id);
         }
         let wants_default = key.1 == "default";
@@ -90,7 +106,7 @@ impl Client {
         let listed = self.each::<RunnerGroups>("runner-groups", &what, scope, "runner-groups", &[], |group| {
             let is_it = if wants_default { group.default } else { group.name == name };
             if is_it || (found.is_none() && group.name.to_lowercase() == key.1) {
-                found = Some(group.id);
+                found = Some((group.id, group.allows_public_repositories));
             }
             // A name of other case is taken only when no page has the very name.
             if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -101,8 +117,14 @@ impl Client {
                 listed?;
             }
         }
-        let id =
-            found.or(wants_default.then_some(DEFAULT_GROUP)).ok_or_else(|| Error::NoSuchGroup { scope: tidy(&scope.to_string()), group: name.to_owned() })?;
+        let (told, group) = (tidy(&scope.to_string()), name.to_owned());
+        let id = match found {
+            Some((_, public)) if private && public => return Err(Error::PublicGroup { scope: told, group, known: true }),
+            Some((id, _)) => id,
+            None if wants_default && private => return Err(Error::PublicGroup { scope: told, group, known: false }),
+            None if wants_default => DEFAULT_GROUP,
+            None => return Err(Error::NoSuchGroup { scope: told, group }),
+        };
         self.groups().put(key, id);
         Ok(id)
     }

@@ -47,8 +47,10 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// As whom.
     pub login: Login,
-    /// Certificates to trust besides the system's, PEM: a GHES often has a company's own.
+    /// Certificates to trust besides the system's, PEM: of authorities, as a company's own, or of the very server.
     pub extra_ca_pem: Option<Vec<u8>>,
+    /// Whether runners join only groups that GitHub says do not allow public repositories. Default `false`.
+    pub no_public_groups: bool,
     /// For each request, from its start to the end of its answer. Default 20 s; `generate_jit_config` is given its own.
     pub timeout: Duration,
     /// For connecting, proxy and TLS included. Default 5 s: shorter than `timeout`, so that a server that is not there is
@@ -79,6 +81,7 @@ impl ClientOptions {
             user_agent: concat!("jit-runner-manager/", env!("CARGO_PKG_VERSION")).into(),
             login,
             extra_ca_pem: None,
+            no_public_groups: false,
             timeout: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(5),
             on_response: None,

@@ -8,7 +8,7 @@ use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LINK, LOCATION};
-use reqwest::{Certificate, Method, Response};
+use reqwest::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -20,6 +20,7 @@ use crate::gate::{Caller, Ending, NotNow, Outgoing};
 use crate::options::{BuildError, ClientOptions};
 use crate::rate::{RateHeaders, Remaining};
 use crate::words::clean;
+use crate::{tls, tls_words};
 
 /// The largest answer that is read, in bytes. A page of 100 runners with 100 labels each is about 1 MB.
 const LARGEST: usize = 8 << 20;
@@ -87,11 +88,7 @@ impl Transport {
             .http2_keep_alive_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none());
         if let Some(pem) = &options.extra_ca_pem {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|e| BuildError::CaBundle(format!("cannot be read: {}", chain(&e))))?;
-            if certificates.is_empty() {
-                return Err(BuildError::CaBundle("holds no certificate".into()));
-            }
-            http = http.tls_certs_merge(certificates);
+            http = http.tls_backend_preconfigured(tls::client_config(pem)?);
         } else if api.scheme() == "http" {
             // No redirect leaves http, so none are needed: a simulator's client runs in an image without certificates.
             http = http.tls_certs_only([]);
@@ -262,7 +259,9 @@ fn failed(what: &str, error: reqwest::Error, after: Duration, token: &SecretStri
     let what = what.to_owned();
     // Before the time-outs: one of connecting is both.
     if error.is_connect() || error.is_builder() {
-        return Error::Unreachable { what, why: clean(&chain(&error.without_url()), token) };
+        let error = error.without_url();
+        let why = tls_words::advice(&error).unwrap_or_else(|| chain(&error));
+        return Error::Unreachable { what, why: clean(&why, token) };
     }
     if error.is_timeout() {
         return Error::TimedOut { what, after };

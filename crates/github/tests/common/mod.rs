@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub mod tls;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -23,6 +23,7 @@ use kube::core::Status;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use secrecy::SecretString;
 
+use super::kubeconfig;
 use super::pod::{GRACE_SECONDS, SELECTOR, pod, secret};
 use super::pod_state::observe;
 use super::profile::{Mode, Profile};
@@ -55,15 +56,14 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     /// Connects as `$KUBECONFIG` or the pod's service account says, and asks the server for its version once. `namespace` is for the
-    /// profiles that name none.
+    /// profiles that name none. The proxy of `HTTPS_PROXY` is not used; a kubeconfig's `proxy-url` is.
     ///
     /// # Errors
     /// No configuration, a server that does not answer, no profile, or two of one name.
     pub async fn connect(profiles: Vec<Profile>, namespace: &str) -> anyhow::Result<Self> {
         // Another part of the process may have installed it already: that is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = kube::Config::infer().await.context("neither $KUBECONFIG nor a pod's service account says how to reach Kubernetes")?;
-        Self::with_config(config, profiles, namespace).await
+        Self::with_config(kubeconfig::find().await?, profiles, namespace).await
     }
 
     /// As [`Kubernetes::connect`], with a configuration at hand.

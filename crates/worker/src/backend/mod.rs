@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+mod kubeconfig;
 pub mod kubernetes;
 pub mod pod;
 pub mod pod_state;
