@@ -13,7 +13,7 @@ use redis::Script;
 use crate::{
     event::JobEvent,
     ledger::LedgerError,
-    redis::Pool,
+    redis::{Pool, rights::guarded},
     stream::{DEAD, EVENTS, Entry, PROVISION, VERSION},
 };
 
@@ -119,7 +119,7 @@ fn parsed(id: &str) -> Option<(u64, u64)> {
 
 // The entry is looked for first: whoever buries it a second time adds nothing. XADD comes before what removes: a Redis that is full refuses the whole.
 static BURY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    guarded(
         "if #redis.call('XRANGE', ARGV[1], ARGV[2], ARGV[2]) == 0 then return 0 end
          local fields = { 'v', ARGV[4], 'stream', ARGV[1], 'id', ARGV[2], 'reason', ARGV[3] } for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
          redis.call('XADD', 'jit:dead', 'MAXLEN', '~', ARGV[5], '*', unpack(fields))
@@ -183,7 +183,7 @@ pub async fn one(pool: &Pool, id: &str) -> Result<Option<DeadLetter>, LedgerErro
 }
 
 static REQUEUE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    guarded(
         "local letter = redis.call('XRANGE', 'jit:dead', ARGV[1], ARGV[1])[1]
          if not letter then return { 'unknown', '', '' } end
          local stream, was, accepted, fields = '', '', false, {}

@@ -12,7 +12,7 @@ use redis::Script;
 use crate::{
     dead_letters::bury,
     ledger::LedgerError,
-    redis::Pool,
+    redis::{Pool, rights::guarded},
     stream::{Entry, claim, held_by_dead},
 };
 
@@ -85,7 +85,7 @@ pub async fn take_suspect(pool: &Pool, stream: &str, consumer: &str, id: &str) -
 
 // Only what is pending is counted: what somebody has handled meanwhile would leave its count behind.
 static COUNT_DEATHS: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    guarded(
         "local deaths, counts = ARGV[1] .. ':deaths', 0
          for i = 3, #ARGV do
            if #redis.call('XPENDING', ARGV[1], 'workers', ARGV[i], ARGV[i], 1) > 0 then counts = redis.call('HINCRBY', deaths, ARGV[i], 1) end

@@ -21,7 +21,7 @@ use crate::{
     config::RedisSettings,
     event::JobEvent,
     ledger::LedgerError,
-    redis::{self as connect, Link, Pool},
+    redis::{self as connect, Link, Pool, rights::guarded},
 };
 
 /// Job events, from the receiver to intake.
@@ -90,7 +90,7 @@ impl Entry {
 }
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    guarded(
         "if redis.call('XLEN', 'jit:events') >= tonumber(ARGV[1]) then return false end return redis.call('XADD', 'jit:events', '*', 'v', ARGV[2], 'event', ARGV[3], 'delivery', ARGV[4])",
     )
 });
@@ -105,7 +105,7 @@ pub async fn publish<C: ConnectionLike>(connection: &mut C, event: &JobEvent, de
 }
 
 static EMIT_TICK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    guarded(
         "if redis.call('SET', 'tick:' .. ARGV[1], '1', 'NX', 'PX', ARGV[2]) then redis.call('XADD', 'jit:ticks', '*', 'v', ARGV[3], 'kind', ARGV[1]) return 1 end return 0",
     )
 });
@@ -130,7 +130,7 @@ pub async fn tick_now<C: ConnectionLike + Send>(connection: &mut C, kind: &str) 
 
 /// Acknowledges and deletes entries in one step, and forgets who died over them.
 static ACK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    guarded(
         "for i = 2, #ARGV do redis.call('XACK', ARGV[1], 'workers', ARGV[i]) redis.call('XDEL', ARGV[1], ARGV[i]) redis.call('HDEL', ARGV[1] .. ':deaths', ARGV[i]) end return 1",
     )
 });
@@ -286,7 +286,7 @@ pub async fn claim_from_dead(pool: &Pool, stream: &str, consumer: &str, living: 
 }
 
 static FORGET: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    guarded(
         "if #redis.call('XPENDING', ARGV[1], 'workers', '-', '+', 1, ARGV[2]) > 0 then return 0 end return redis.call('XGROUP', 'DELCONSUMER', ARGV[1], 'workers', ARGV[2])",
     )
 });

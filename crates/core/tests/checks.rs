@@ -43,16 +43,17 @@ async fn a_redis_that_keeps_everything_is_fine_and_one_that_evicts_is_refused() 
 }
 
 #[tokio::test]
-async fn a_server_that_forbids_config_is_checked_and_one_that_forbids_info_is_taken() {
+async fn a_server_that_forbids_config_is_checked_and_one_that_forbids_info_is_refused() {
     let server = Server::plain(&["--maxmemory-policy", "volatile-ttl"]);
     let mut operator = server.operator().await;
     let _: () = run(&mut operator, "ACL SETUSER shy on >pw ~* &* +@all -config").await;
     let _: () = run(&mut operator, "ACL SETUSER blind on >pw ~* &* +@all -config -info -type").await;
     let of = |user: &str| RedisSettings::of_url(&format!("redis://{user}:pw@127.0.0.1:{}/0", server.port)).unwrap();
     assert!(refuses(&of("shy"), "volatile-ttl").await);
-    let blind = of("blind");
-    assert!(!refuses(&blind, "").await);
-    assert!(matches!(found(&blind).await.as_slice(), [(Severity::Warning, text)] if text.contains("+info")));
+    let found = found(&of("blind")).await;
+    let [(Severity::Refusal, info), (Severity::Refusal, kind)] = found.as_slice() else { panic!("{found:?}") };
+    assert!(info.contains("may not run INFO: nothing is ever admitted without it") && info.contains("+info"), "{info}");
+    assert!(kind.contains("may not run TYPE: ") && kind.contains("+type"), "{kind}");
 }
 
 #[tokio::test]

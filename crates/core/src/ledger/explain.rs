@@ -3,7 +3,7 @@
 use redis::{AsyncCommands, pipe};
 use serde::Serialize;
 
-use super::{JobInfo, Ledger, LedgerError, Listing};
+use super::{JobInfo, Ledger, LedgerError};
 use crate::event::JobId;
 
 /// Where a job stands, and why.
@@ -96,7 +96,7 @@ impl Ledger {
             (format!("profile:{profile}"), format!("profile {profile}")),
             (format!("class:{class}"), format!("its class (labels {})", text("labels"))),
         ];
-        let open = self.gate_is_open().await?;
+        let closed = self.why_closed().await?;
         let mut connection = self.pool().get().await?;
         let (paused, maximum, rank, idle, live, misfit): (Option<String>, Option<u64>, Option<u64>, Vec<String>, u64, bool) = pipe()
             .hget("orgs:paused", &org)
@@ -107,8 +107,8 @@ impl Ledger {
             .hexists(format!("class:{class}:info"), "misfit")
             .query_async(&mut connection)
             .await?;
-        if !open {
-            return Ok(explained("nothing is admitted until the running pods have been counted (the data in Redis is new or restored)".into(), None, None));
+        if let Some(why) = closed {
+            return Ok(explained(format!("nothing is admitted {why}"), None, None));
         }
         // A runner of its class that is on its way comes before everything that holds back the next one.
         let rank = rank.unwrap_or(0);
@@ -212,8 +212,7 @@ impl Ledger {
             reasons.push(format!("{why}{}", tried_again(until)));
         }
         // These stand in no queue until they are demand again.
-        let held = Listing { org: Some(org.clone()), states: vec!["in_question".into(), "waiting".into()], limit: REASONS };
-        first.extend(self.list_jobs(&held, None).await?.0.into_iter().map(|(job, _)| job));
+        first.extend(self.held_jobs(&org, REASONS).await?);
         for job in first.into_iter().take(REASONS) {
             let explanation = self.explain(job).await?;
             reasons.push(format!("job {job}: {}{}", explanation.why, tried_again(explanation.next)));

@@ -6,6 +6,8 @@
 //! org_limits              HASH    org → limit                        (operators write it too)
 //! org:{org}:running       STRING  live runners of the org            (a mirror for operators: never read by admission)
 //! global:total_running    STRING  live runners in all                (a mirror)
+//! orgs:running            HASH    org → live runners, of those that have any     (a mirror, for people)
+//! orgs:pending            HASH    org → queued jobs, of those that have any      (a mirror, for people)
 //! org:{org}:pending       ZSET    queued job → time queued, ms
 //! org:{org}:runners       SET     live runners                       (its size is what admission trusts)
 //! org:{org}:classes       ZSET    class → time of its oldest job without a runner   (unmet demand that is not backing off)
@@ -47,6 +49,7 @@
 //! strays:seen             ZSET    registration that is offline and unknown here → first seen
 //! runners:live            SET     every live runner
 //! runners:deadlines       ZSET    runner → when it must have moved on
+//! conditions              ZSET    what is wrong around a process, as it says, JSON → last told
 //! workers:alive           ZSET    worker → last heartbeat
 //! job:{id}:info           HASH    state, org, repo, class, times, runner, conclusion, reason; expires after the end
 //! runner:{name}:info      HASH    org, class, job that asked for it, job that it runs, state, fence, GitHub id, times; expires after the end
@@ -89,6 +92,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod budget;
 mod calls;
+pub mod conditions;
 mod doctor;
 mod explain;
 mod lists;

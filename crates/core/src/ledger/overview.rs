@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{AsyncCommands, pipe};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{Ledger, LedgerError, recovery::Recovery};
+use super::{Ledger, LedgerError, recovery::Recovery, scripts::LOOK};
 use crate::event::JobId;
 
 /// A job that may not be read is asked about once a day at least.
@@ -212,11 +213,28 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn gate_is_open(&self) -> Result<bool, LedgerError> {
+        Ok(self.why_closed().await?.is_none())
+    }
+
+    /// Why nothing is admitted at all, as a clause that begins with "until" or "because"; `None` while the gate is open.
+    /// `INFO` names the run of Redis. Without it, admission cannot tell whether data was lost.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn why_closed(&self) -> Result<Option<&'static str>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let ((epoch, known), server): ((Option<String>, Option<String>), String) =
-            pipe().hmget("ledger:meta", &["epoch", "run_id"]).cmd("INFO").arg("server").query_async(&mut connection).await?;
+        let (epoch, known): (Option<String>, Option<String>) = connection.hmget("ledger:meta", &["epoch", "run_id"]).await?;
+        let server: String = match redis::cmd("INFO").arg("server").query_async(&mut connection).await {
+            Err(error) if error.code() == Some("NOPERM") => {
+                return Ok(Some(
+                    "because the user of Redis may not run INFO, without which a restart of Redis could not be noticed: allow it (ACL SETUSER … +info)",
+                ));
+            }
+            answer => answer?,
+        };
         let run_id = server.lines().find_map(|line| line.trim().strip_prefix("run_id:"));
-        Ok(epoch.is_some() && known.as_deref() == run_id)
+        let open = epoch.is_some() && known.as_deref() == run_id;
+        Ok((!open).then_some("until the running pods have been counted (the data in Redis is new or restored)"))
     }
 
     /// Workers heard of in the last 30 s.
@@ -229,29 +247,74 @@ impl Ledger {
         Ok(connection.zcount("workers:alive", now - 30_000, "+inf").await?)
     }
 
-    /// The whole at a glance. Costs two reads an organization and one a live runner.
+    /// How many live runners are in each state, as people are shown it.
+    async fn runner_states(&self) -> Result<BTreeMap<String, u64>, LedgerError> {
+        #[derive(Deserialize)]
+        struct Slice {
+            cursor: String,
+            #[serde(default)]
+            states: BTreeMap<String, u64>,
+        }
+        let (mut cursor, mut states) = ("0".to_owned(), BTreeMap::<String, u64>::new());
+        loop {
+            let slice: Slice = self.run(&LOOK, &json!({ "what": "states", "cursor": cursor })).await?;
+            for (state, count) in slice.states {
+                *states.entry(state).or_default() += count;
+            }
+            cursor = slice.cursor;
+            if cursor == "0" {
+                return Ok(states);
+            }
+        }
+    }
+
+    /// Some jobs of an organization that stand in no queue until they are demand again: of those that are due first, so few others are looked at.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub(super) async fn held_jobs(&self, org: &str, n: usize) -> Result<Vec<JobId>, LedgerError> {
+        #[derive(Deserialize)]
+        struct Held {
+            #[serde(default)]
+            jobs: Vec<JobId>,
+        }
+        let held: Held = self.run(&LOOK, &json!({ "what": "held", "org": org, "n": n })).await?;
+        Ok(held.jobs)
+    }
+
+    /// What backs off now, until when (ms since 1970) and why: those that end first, `n` at most. Pauses are told elsewhere.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn held_subjects(&self, n: isize) -> Result<Vec<(String, i64, String)>, LedgerError> {
+        let now = self.now().await?;
+        let mut connection = self.pool().get().await?;
+        let held: Vec<(String, f64)> =
+            redis::cmd("ZRANGEBYSCORE").arg("backoffs").arg(now).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(n).query_async(&mut connection).await?;
+        let mut batch = pipe();
+        for (subject, _) in &held {
+            batch.hget(format!("{subject}:backoff"), "reason");
+        }
+        let reasons: Vec<Option<String>> = if held.is_empty() { Vec::new() } else { batch.query_async(&mut connection).await? };
+        let told = held.into_iter().zip(reasons).filter_map(|((subject, until), why)| Some((subject, until as i64, why?)));
+        Ok(told.collect())
+    }
+
+    /// The whole at a glance, in some ten commands and one more for each 500 live runners.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn overview(&self) -> Result<Overview, LedgerError> {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
-        let orgs: Vec<String> = connection.hvals("orgs:known").await?;
-        let mut overview = Overview { known_orgs: orgs.len() as u64, ..Overview::default() };
-        for chunk in orgs.chunks(500) {
-            let mut batch = pipe();
-            for org in chunk {
-                batch.scard(format!("org:{org}:runners")).zcard(format!("org:{org}:pending"));
-            }
-            let counts: Vec<u64> = batch.query_async(&mut connection).await?;
-            for (org, count) in chunk.iter().zip(counts.chunks(2)) {
-                if let &[running, pending] = count {
-                    overview.total_pending += pending;
-                    if running + pending > 0 {
-                        overview.organizations.insert(org.clone(), (running, pending));
-                    }
-                }
-            }
+        let (known_orgs, running, pending): (u64, HashMap<String, u64>, HashMap<String, u64>) =
+            pipe().hlen("orgs:known").hgetall("orgs:running").hgetall("orgs:pending").query_async(&mut connection).await?;
+        let mut overview = Overview { known_orgs, total_pending: pending.values().sum(), ..Overview::default() };
+        for (org, running) in running {
+            overview.organizations.entry(org).or_default().0 = running;
+        }
+        for (org, pending) in pending {
+            overview.organizations.entry(org).or_default().1 = pending;
         }
         let meta: HashMap<String, String> = connection.hgetall("ledger:meta").await?;
         let number = |name: &str| meta.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -273,9 +336,7 @@ impl Ledger {
         drop(connection);
         overview.admitting = self.gate_is_open().await?;
         overview.recovery = self.recovery().await?;
-        for info in self.runners().await?.into_values() {
-            *overview.runners.entry(shown_state(&info).to_owned()).or_default() += 1;
-        }
+        overview.runners = self.runner_states().await?;
         Ok(overview)
     }
 }

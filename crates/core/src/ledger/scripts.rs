@@ -1,21 +1,29 @@
-//! The transitions' Lua, put together at compile time: a shared prelude and a body each.
+//! The transitions' Lua: a shared prelude and a body each, put together at compile time. A guard stands in front of
+//! them: a script begins only where its user may run all of it ([`crate::redis::rights`]).
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
+use crate::redis::rights::guarded;
+
+/// The preludes and a body.
+macro_rules! text {
+    ($body:literal) => {
+        concat!(
+            include_str!("lua/demand.lua"),
+            include_str!("lua/backoff.lua"),
+            include_str!("lua/held.lua"),
+            include_str!("lua/runner.lua"),
+            include_str!("lua/job.lua"),
+            include_str!($body)
+        )
+    };
+}
+
 macro_rules! script {
     ($name:ident, $body:literal) => {
-        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(
-                include_str!("lua/demand.lua"),
-                include_str!("lua/backoff.lua"),
-                include_str!("lua/held.lua"),
-                include_str!("lua/runner.lua"),
-                include_str!("lua/job.lua"),
-                include_str!($body)
-            ))
-        });
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| guarded(text!($body)));
     };
 }
 
@@ -32,3 +40,5 @@ script!(RECONCILE, "lua/reconcile.lua");
 script!(RECOVERY, "lua/recovery.lua");
 script!(BUDGET, "lua/budget.lua");
 script!(CALLS, "lua/calls.lua");
+/// It changes nothing, so it needs no guard: what people are told must not depend on the right to write.
+pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(text!("lua/look.lua")));

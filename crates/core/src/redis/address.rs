@@ -36,6 +36,9 @@ impl Topology {
     /// A sentence that quotes nothing of the URL but its scheme: it may hold a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("not a URL; write for example redis://redis:6379/0")?;
+        if let Some(wrong) = addition(scheme, rest) {
+            return Err(wrong.to_owned());
+        }
         match scheme {
             "redis" | "rediss" | "unix" | "redis+unix" => server(url).map(Self::Server),
             "redis+sentinel" => sentinels(rest, false).map(Self::Sentinel),
@@ -75,18 +78,44 @@ impl Topology {
     }
 }
 
-fn server(url: &str) -> Result<ConnectionInfo, String> {
-    let info = url.into_connection_info().map_err(|error| error.to_string())?;
-    match info.addr() {
-        ConnectionAddr::TcpTls { insecure: true, .. } => Err("#insecure is not taken; name the certificate authority in REDIS_CA_FILE".into()),
-        _ => Ok(info),
+/// What is wrong with the query or the fragment of a URL. The redis crate reads `protocol` of a query and ignores the
+/// rest: `?db=3` would be database 0. Nothing is quoted, since a password may hold a `?` or `#` that is not encoded.
+fn addition(scheme: &str, rest: &str) -> Option<&'static str> {
+    let at = rest.find(['?', '#'])?;
+    let (before, after) = (&rest[..at], &rest[at + 1..]);
+    if after.contains('@') && !before.contains('@') {
+        return Some("a ? or # in a user or password is written %3F or %23; or set REDIS_USERNAME and REDIS_PASSWORD_FILE");
+    }
+    if scheme.ends_with("+sentinel") {
+        return Some(
+            "a Sentinel URL has no ? and no #: redis+sentinel://host1:26379,host2:26379,host3:26379/mymaster/3; what is more is set by variables \
+             (REDIS_SENTINEL_PASSWORD …)",
+        );
+    }
+    let names: Vec<&str> = after.split(['&', '#']).map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name)).collect();
+    let has = |wanted: &[&str]| names.iter().any(|name| wanted.contains(name));
+    if has(&["insecure"]) {
+        Some("#insecure is not taken; name the certificate authority in REDIS_CA_FILE")
+    } else if rest.contains('#') {
+        Some("a URL of Redis has no #; remove it and what follows")
+    } else if has(&["protocol"]) {
+        Some("?protocol= is not taken: RESP2 is spoken, which every Redis knows; remove it")
+    } else if matches!(scheme, "unix" | "redis+unix") {
+        // Its path is that of the socket, so the rest can stand nowhere else.
+        let taken = names.iter().all(|name| ["db", "user", "pass"].contains(name));
+        (!taken).then_some("the URL of a socket takes ?db=, &user= and &pass= alone: unix:///run/redis.sock?db=3")
+    } else if has(&["user", "username", "pass", "password"]) {
+        Some("a URL of Redis has no query: write user and password as redis://user:password@host:6379/0, or set REDIS_USERNAME and REDIS_PASSWORD_FILE")
+    } else {
+        Some("a URL of Redis has no query: write the database as a path (redis://host:6379/3); what is more is set by variables (REDIS_CA_FILE …)")
     }
 }
 
+fn server(url: &str) -> Result<ConnectionInfo, String> {
+    url.into_connection_info().map_err(|error| error.to_string())
+}
+
 fn sentinels(rest: &str, tls: bool) -> Result<Sentinels, String> {
-    if rest.contains(['?', '#']) {
-        return Err(format!("a Sentinel URL has no ? and no #: {SENTINEL_FORM}; what is more is set by variables (REDIS_SENTINEL_PASSWORD …)"));
-    }
     let (authority, path) = rest.split_once('/').ok_or(format!("the name of the master is missing: {SENTINEL_FORM}"))?;
     let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
     let (master, database) = path.split_once('/').unwrap_or((path, "0"));
@@ -146,11 +175,46 @@ mod tests {
             "redis+sentinel://:pw@a/m?timeout=pw",
             "rediss://:pw@a/#insecure",
             "redis://:pw@a:port/0",
+            "redis://:pw@a:6379?db=3",
+            "redis://:pw@a/3?protocol=resp3",
+            "rediss://:pw@a/?password=pw",
+            "redis://:pw@a/3#pw",
+            "redis://:p?pw@a/3",
+            "redis://:pw#@a/3",
+            "redis+sentinel://:pw?@a/m/0",
+            "unix:///run/redis.sock?pass=pw&database=3",
+            "unix:///run/redis.sock?pass=pw&protocol=resp3",
             "http://:pw@a",
             ":pw@a",
         ] {
             let error = Topology::parse(url).expect_err(url);
             assert!(!error.is_empty() && !error.contains("pw"), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn a_query_is_refused_with_the_right_spelling() {
+        for (url, words) in [
+            ("redis://h:6379?db=3", "redis://host:6379/3"),
+            ("redis://h:6379/?db=3&x=y", "redis://host:6379/3"),
+            ("rediss://h:6379/3?ssl_cert_reqs=none", "REDIS_CA_FILE"),
+            ("redis://h:6379/3?", "no query"),
+            ("redis://h?password=x", "redis://user:password@host"),
+            ("redis://h?protocol=resp3", "RESP2"),
+            ("redis://h/3#x", "no #"),
+            ("rediss://h/3#insecure", "REDIS_CA_FILE"),
+            ("rediss://h/3?db=2#insecure", "REDIS_CA_FILE"),
+            ("redis://u:p?d=b@h/3", "%3F"),
+            ("redis://u:p#d@h/3", "%23"),
+            ("redis+sentinel://h/m?db=3", "/mymaster/3"),
+            ("unix:///run/redis.sock?database=3", "unix:///run/redis.sock?db=3"),
+            ("unix:///run/redis.sock?db=3#x", "no #"),
+        ] {
+            let error = Topology::parse(url).expect_err(url);
+            assert!(error.contains(words), "{url}: {error}");
+        }
+        // The database of a socket can stand nowhere else.
+        assert_eq!(Topology::parse("unix:///run/redis.sock?db=3&user=u&pass=p%3Fw").expect("read").database(), 3);
+        assert_eq!(Topology::parse("redis://u:p%3Fw@h:6379/3").expect("read").database(), 3);
     }
 }

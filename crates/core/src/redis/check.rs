@@ -1,8 +1,9 @@
 //! Whether this Redis keeps what it is given: its version, eviction, append-only file, memory, and what else lies in it.
 //!
 //! Looked at when a process starts, every few minutes while it runs, and by `jitctl doctor`. What would lose jobs, or cannot work, refuses a start;
-//! what happens to a running process is logged and counted, and ends nothing. `INFO` tells most, so a server that forbids `CONFIG` is checked too, and
-//! one that forbids both is taken as it is. Nothing runs `KEYS` or `SCAN`.
+//! what happens to a running process is logged and counted, and ends nothing. `INFO` tells most, so a server that forbids
+//! `CONFIG` is checked too. The commands and keys that the user of Redis needs and may not use are told in one list.
+//! Nothing runs `KEYS` or `SCAN`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,7 +12,10 @@ use redis::{AsyncCommands, RedisResult, pipe};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, Pool};
+use super::{
+    Connection, Pool,
+    rights::{self, Lacks},
+};
 use crate::{config::RedisSettings, ledger::LedgerError};
 
 /// The oldest Redis that has all that is used (`XAUTOCLAIM`).
@@ -22,6 +26,11 @@ const SHORT: u64 = 90;
 const SAMPLE: usize = 1000;
 /// What Celery writes under names that are always the same.
 const CELERY: [&str; 5] = ["_kombu.binding.celery", "_kombu.binding.celeryev", "_kombu.binding.celery.pidbox", "celery", "unacked"];
+
+/// A user that may do all that is needed.
+const ENOUGH: &str = "~* +@all -@dangerous +info +role";
+/// Examples of keys that one finding names.
+const KEYS_NAMED: usize = 5;
 
 /// Help of the metric that counts findings.
 pub const REDIS_FINDINGS: &str = "What the checks of Redis's settings find wrong, as the log and jitctl doctor tell";
@@ -61,12 +70,20 @@ pub async fn look(pool: &Pool, settings: &RedisSettings) -> Result<Vec<Finding>,
     let mut connection = pool.get().await?;
     let mut findings = Findings(Vec::new());
     match redis::cmd("INFO").query_async::<String>(&mut connection).await {
-        Ok(info) => findings.of_info(&info, settings),
-        Err(error) if error.code() == Some("NOPERM") => findings.warn("its user may not run INFO, so nothing of its settings can be checked; allow +info"),
+        Ok(info) => {
+            if !findings.of_info(&info, settings) {
+                return Ok(findings.0); // it would not answer the rest
+            }
+        }
+        Err(error) if error.code() == Some("NOPERM") => findings.refuse(
+            "its user may not run INFO: nothing is ever admitted without it, since a restart of Redis could not be noticed, and nothing of its settings can \
+             be checked; allow it (ACL SETUSER … +info)",
+        ),
         Err(error) => return Err(error.into()),
     }
+    findings.of_rights(rights::lacking(&mut connection).await?);
     if findings.0.iter().any(|finding| finding.severity == Severity::Refusal) {
-        return Ok(findings.0); // a Sentinel or a Cluster would not answer the rest
+        return Ok(findings.0);
     }
     let fsync: RedisResult<HashMap<String, String>> = redis::cmd("CONFIG").arg("GET").arg("appendfsync").query_async(&mut connection).await;
     if fsync.is_ok_and(|settings| settings.get("appendfsync").is_some_and(|when| when == "no")) {
@@ -119,19 +136,40 @@ impl Findings {
         self.0.push(Finding { severity: Severity::Warning, text: text.into() });
     }
 
-    fn of_info(&mut self, info: &str, settings: &RedisSettings) {
+    /// `INFO` has a finding of its own.
+    fn of_rights(&mut self, lacks: Lacks) {
+        let commands: Vec<String> = lacks.commands.into_iter().filter(|command| command != "INFO").collect();
+        if !commands.is_empty() {
+            let names = commands.join(", ").replace('|', " ");
+            let rules: String = commands.iter().map(|command| format!(" +{}", command.to_lowercase())).collect();
+            let rest = if lacks.blind { "; what else it lacks can be told only then" } else { "" };
+            self.refuse(format!("its user may not run {names}: allow what is needed (ACL SETUSER …{rules}), or as much as this: {ENOUGH}{rest}"));
+        }
+        if lacks.keys.len() == rights::KEYS.len() {
+            self.refuse("its user may use no key that is needed: allow all (ACL SETUSER … ~*)");
+        } else if !lacks.keys.is_empty() {
+            let more = if lacks.keys.len() > KEYS_NAMED { " and others" } else { "" };
+            let names: Vec<String> = lacks.keys.into_iter().take(KEYS_NAMED).collect();
+            self.refuse(format!("its user may not read and write keys like {}{more}: allow all (ACL SETUSER … ~*)", names.join(", ")));
+        }
+    }
+
+    /// Whether it is a Redis of which more can be asked.
+    fn of_info(&mut self, info: &str, settings: &RedisSettings) -> bool {
         let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let field = |name: &str| fields.get(name).copied();
         let number = |name: &str| field(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
 
         if field("redis_mode") == Some("sentinel") {
-            return self.refuse("it is a Sentinel, which holds no data: write REDIS_URL=redis+sentinel://host:26379,host:26379/mymaster/0");
+            self.refuse("it is a Sentinel, which holds no data: write REDIS_URL=redis+sentinel://host:26379,host:26379/mymaster/0");
+            return false;
         }
         if field("cluster_enabled") == Some("1") {
-            return self.refuse(
+            self.refuse(
                 "it is a Redis Cluster, and the ledger's scripts change keys of several slots at once: use one Redis (a managed one: with cluster mode \
                  disabled) or a Sentinel group (redis+sentinel://…)",
             );
+            return false;
         }
         let version = field("redis_version").unwrap_or_default();
         let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
@@ -168,6 +206,7 @@ impl Findings {
                 mib(maximum)
             ));
         }
+        true
     }
 }
 

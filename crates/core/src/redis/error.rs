@@ -32,6 +32,9 @@ const PASSING: [&str; 21] = [
 /// Those of them that a command in a script may meet.
 const INSIDE: [&str; 6] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "LEGACY"];
 
+/// What Redis 6.2 and 7.0 say, without a code, of a command or a key in a script that the user may not use.
+const FORBIDDEN_INSIDE: &str = "The user executing the script can't ";
+
 /// Answers that another connection need not get: the server is no master, or not yet; or the password has changed.
 const ELSEWHERE: [&str; 6] = ["READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "WRONGPASS"];
 
@@ -43,6 +46,9 @@ fn code(error: &RedisError) -> Option<String> {
         let text = error.detail().unwrap_or_default();
         if text.contains("max number of clients") {
             return Some("BUSY".into());
+        }
+        if text.contains(FORBIDDEN_INSIDE) {
+            return Some("NOPERM".into());
         }
         let inner = |code: &&&str| text.starts_with(&format!("{code} ")) || text.contains(&format!("-{code} ")) || text.contains(&format!(" {code} "));
         if let Some(code) = INSIDE.iter().find(inner) {
@@ -90,6 +96,9 @@ mod tests {
         let wrapped = "Error running script (call to f_6b1bf4): @user_script:1: @user_script: 1: -OOM command not allowed when used memory > 'maxmemory'. ";
         assert!(is_refusal(&answered("ERR", wrapped)));
         assert!(is_refusal(&answered("ERR", "max number of clients reached")));
+        for what in ["run this command or subcommand", "access at least one of the keys mentioned in the command arguments"] {
+            assert!(is_refusal(&answered("ERR", &format!("The user executing the script can't {what} script: 39a34c, on @user_script:640."))), "{what}");
+        }
         for (code, detail) in [("ERR", "unknown command"), ("WRONGTYPE", "Operation against a key"), ("ERR", "user_script:3: attempt to index a nil value")] {
             assert!(!is_refusal(&answered(code, detail)), "{code} {detail}");
         }

@@ -5,7 +5,8 @@
 //! failed calls, and no restart of ours.
 //!
 //! The rooms: `address` reads `REDIS_URL`; `link` is one connection, and the news that all of a process share; `sentinel` finds the master;
-//! `pool` and `shared` keep connections; `error` says what an error means; `check` looks whether this Redis keeps what it is given.
+//! `pool` and `shared` keep connections; `error` says what an error means; `check` looks whether this Redis keeps what it
+//! is given; `rights` says what its user has to be allowed, and keeps a script from ending in its middle.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub mod check;
 pub mod error;
 pub mod link;
 pub mod pool;
+pub mod rights;
 mod sentinel;
 pub mod shared;
 

@@ -60,6 +60,11 @@ impl Model {
         self.runners.values().filter(|runner| runner.stage != Stage::Gone && fold(&self.classes[&runner.class].org) == org).count() as u64
     }
 
+    pub fn pending(&self, org: &str) -> usize {
+        let classes = self.classes.iter().filter(|(_, class)| fold(&class.org) == org);
+        classes.map(|(id, _)| self.queued(id).len()).sum()
+    }
+
     pub fn limit(&self, org: &str) -> u64 {
         self.limits.get(org).copied().unwrap_or(self.settings.max_per_org)
     }

@@ -100,7 +100,7 @@ pub fn observed(dump: &Dump) -> Keyspace {
             // What is put aside is told below.
             "ledger:meta" | "repos:active" | "repos:new" | "repos:unreadable" | "orgs:parked" | "backoffs:waking" => continue,
             "orgs:known" => pairs(content).collect(),
-            "org_limits" | "orgs:served" | "orgs:credential" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
+            "org_limits" | "orgs:served" | "orgs:credential" | "orgs:running" | "orgs:pending" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
             "orgs:paused" => pairs(content).map(|(org, pause)| (fold(&org), until(&pause))).collect(),
             "orgs:ready" | "backoffs" => pairs(content).map(|(member, at)| (fold_name(&member), score(&at))).collect(),
             "jobs:questions" | "registrations:uncertain" | "runners:deadlines" | "classes:surplus" => {
@@ -198,6 +198,10 @@ impl Model {
             put("orgs:known", org, spelling.clone());
             if self.running(org) > 0 {
                 put(&format!("org:{org}:running"), "size", self.running(org).to_string());
+                put("orgs:running", org, self.running(org).to_string());
+            }
+            if self.pending(org) > 0 {
+                put("orgs:pending", org, self.pending(org).to_string());
             }
             for (at, class) in self.in_need(org) {
                 put(&format!("org:{org}:classes"), &class, at.to_string());

@@ -58,10 +58,16 @@ local function limit_of(org)
   return tonumber(call('HGET', 'org_limits', org)) or setting('max_per_org')
 end
 
+-- Sizes of all organizations in one place, for people and metrics: those that have none are not in it.
+local function note_size(key, org, size)
+  if size > 0 then call('HSET', key, org, size) else call('HDEL', key, org) end
+end
+
 -- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, and no pause. What backs off is looked up
 -- when it is picked; one that was put aside then keeps its place there.
 -- Score: the number of the admission at which it was last served, plus its share of its own limit scaled to the maximum.
 local function refresh_org(org)
+  note_size('orgs:pending', org, call('ZCARD', 'org:' .. org .. ':pending'))
   local running, limit, maximum = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org), setting('max_total')
   local aside = call('HGET', 'orgs:parked', org)
   if running < limit and maximum > 0 and call('EXISTS', 'org:' .. org .. ':classes') == 1 and call('HEXISTS', 'orgs:paused', org) == 0 then
@@ -121,7 +127,9 @@ end
 
 -- The mirrors that operators read; admission never does. Set, not incremented: whatever was written there by hand is put right.
 local function mirror(org)
-  call('SET', 'org:' .. org .. ':running', call('SCARD', 'org:' .. org .. ':runners'))
+  local running = call('SCARD', 'org:' .. org .. ':runners')
+  call('SET', 'org:' .. org .. ':running', running)
+  note_size('orgs:running', org, running)
   call('SET', 'global:total_running', call('SCARD', 'runners:live'))
 end
 
