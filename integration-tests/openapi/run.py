@@ -102,7 +102,7 @@ def seed(base, port, redis_url, silent, directory):
     environment = {
         "GHES_URL": f"http://127.0.0.1:{silent}", "GITHUB_PAT": "none", "GITHUB_TIMEOUT": "150s", "REDIS_URL": redis_url, "PORT": "0",
         "LISTEN_ADDRESS": "127.0.0.1", "RUNNER_BACKEND": "process", "RUNNER_COMMAND": "true", "RUNNER_DIRECTORY": f"{directory}/runners",
-        "MAX_RUNNERS_PER_ORG": "2", "ORG_LIMITS_FILE": "/none",
+        "MAX_RUNNERS_PER_ORG": "2",
     }
     with running("worker", [BIN / "jit-worker"], f"{directory}/worker.log", **environment):
         until("a worker", lambda: call(base + "/health")["kubernetes"] == "connected")
@@ -140,6 +140,7 @@ def main():
         environment = {
             "GHES_URL": "https://github.example.com", "WEBHOOK_SECRET": SECRET, "ADMIN_API_KEY": KEY, "REDIS_URL": redis_url, "PORT": "0",
             "LISTEN_ADDRESS": "127.0.0.1", "ORG_LIMITS_FILE": str(limits), "DRAIN_DELAY": "0",
+            "TRUSTED_PROXIES": "127.0.0.1",  # all calls are of one sender
         }
         receiver = stack.enter_context(running("receiver", [BIN / "jit-receiver"], log, **environment))
         address = until("the receiver", lambda: re.search(r'"address":"([^"]+)"', pathlib.Path(log).read_text()))

@@ -62,10 +62,7 @@ struct Kind {
 impl Args {
     fn resolve(self) -> Result<Settings, ConfigError> {
         let mut problems = Problems::default();
-        let listen = format!("{}:{}", self.listen_address, self.port).parse().unwrap_or_else(|_| {
-            problems.add(format!("LISTEN_ADDRESS={:?}, PORT={:?}: not an IP address and a port", self.listen_address, self.port));
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        });
+        let listen = problems.listen(&self.listen_address, &self.port);
         let settings = Settings {
             redis: self.redis.resolve(&mut problems),
             ticks: [
@@ -83,8 +80,7 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    process::run("jit-beat", async { run(args.resolve()?).await })
+    process::main("jit-beat", Args::resolve, run)
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {

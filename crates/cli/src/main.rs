@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use jit_core::{
-    config::{Problems, RedisArgs, RedisSettings},
+    config::{Problems, RedisArgs, RedisSettings, parse_tool},
     event::JobId,
     ledger::Ledger,
     names, redis as connect, stream,
@@ -173,7 +173,7 @@ fn runner(text: &str) -> Result<String, String> {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = parse_tool();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -2,8 +2,11 @@
 
 use std::{future::Future, time::Duration};
 
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, ConfigError};
 
 /// Gives a token that SIGTERM or SIGINT cancels. A second signal, or `grace` running out after the first, ends the process at once.
 ///
@@ -29,8 +32,25 @@ pub fn stop_token(grace: Duration) -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
+/// Runs a binary: reads its configuration, and works with it until it is told to stop. `--check-config` only reads it.
+pub fn main<A: Parser, S>(
+    name: &str,
+    resolve: impl FnOnce(A) -> Result<S, ConfigError>,
+    work: impl AsyncFnOnce(S) -> anyhow::Result<()>,
+) -> std::process::ExitCode {
+    let line = config::parse::<A>();
+    run(name, async {
+        let settings = resolve(line.args)?;
+        if line.check {
+            println!("{name}: the configuration is right");
+            return Ok(());
+        }
+        work(settings).await
+    })
+}
+
 /// Runs a binary's future on a small runtime and turns its error into one line and exit status 1.
-pub fn run(name: &str, main: impl Future<Output = anyhow::Result<()>>) -> std::process::ExitCode {
+fn run(name: &str, main: impl Future<Output = anyhow::Result<()>>) -> std::process::ExitCode {
     // Two threads: these processes wait for Redis and sockets, and stay small.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(main));

@@ -6,9 +6,10 @@ use clap::Parser;
 use jit_core::{
     config::{
         BudgetArgs, ConfigError, CredentialsArgs, CredentialsSettings, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs,
-        LogFormat, Problems, RedisArgs, RedisSettings,
+        LogFormat, Problems, RedisArgs, RedisSettings, given,
     },
     ledger::Budget,
+    names::is_runner,
 };
 use url::Url;
 
@@ -190,15 +191,9 @@ impl Args {
         };
         let check_key = |key: &secrecy::SecretString| jit_github::check_private_key(key).map_err(|error| error.to_string());
         let credentials = self.credentials.resolve(check_key, &mut problems);
-        let ca_pem = self
-            .github_ca_file
-            .as_deref()
-            .filter(|path| !path.as_os_str().is_empty())
-            .and_then(|path| std::fs::read(path).map_err(|error| problems.add(format!("GITHUB_CA_FILE={}: cannot be read: {error}", path.display()))).ok());
-        let listen = format!("{}:{}", self.listen_address, self.port).parse().unwrap_or_else(|_| {
-            problems.add(format!("LISTEN_ADDRESS={:?}, PORT={:?}: not an IP address and a port", self.listen_address, self.port));
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        });
+        let ca_pem = given(self.github_ca_file.as_ref())
+            .and_then(|path| std::fs::read(&path).map_err(|error| problems.add(format!("GITHUB_CA_FILE={}: cannot be read: {error}", path.display()))).ok());
+        let listen = problems.listen(&self.listen_address, &self.port);
         refuse_what_is_to_come(&mut problems, |name| std::env::var(name).ok());
         let settings = Settings {
             backend: self.backend(&mut problems),
@@ -231,7 +226,10 @@ impl Args {
             reservations_held: problems.duration("RESERVATIONS_HELD", &self.reservations_held),
         };
         if pace.dead_after < pace.heartbeat * 2 {
-            problems.add("WORKER_DEAD_AFTER must be at least twice WORKER_HEARTBEAT: one late heartbeat is no death");
+            problems.add(format!(
+                "WORKER_DEAD_AFTER={:?} has to be at least twice WORKER_HEARTBEAT={:?}: one late heartbeat is no death",
+                pace.dead_after, pace.heartbeat
+            ));
         }
         pace
     }
@@ -257,10 +255,18 @@ impl Args {
         };
         let namespace =
             self.runner_namespace.clone().or_else(|| self.namespace.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| "jit-runners".into());
+        if !is_namespace(&namespace) {
+            problems.add(format!("RUNNER_NAMESPACE={namespace:?}: use the name of a namespace: 1 to 63 of a-z, 0-9 and -"));
+        }
         let profile =
             Profile { name: DEFAULT_PROFILE.into(), mode, image: self.runner_image.clone(), dind_image: self.dind_image.clone(), ..Profile::default() };
         BackendSettings::Kubernetes { namespace, profiles: vec![profile] }
     }
+}
+
+/// A DNS-1123 label.
+fn is_namespace(name: &str) -> bool {
+    is_runner(name) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 /// Variables of the contract that this release does not know yet: refused, since what is ignored in silence is found at night.

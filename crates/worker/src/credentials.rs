@@ -34,6 +34,7 @@ struct Maker {
     api_url: Url,
     timeout: Duration,
     ca_pem: Option<Vec<u8>>,
+    no_public_groups: bool,
     metrics: Metrics,
     rates: Rates,
     calls: Calls,
@@ -49,6 +50,7 @@ impl Maker {
         let mut options = ClientOptions::with(self.api_url.clone(), login);
         options.timeout = self.timeout;
         options.extra_ca_pem.clone_from(&self.ca_pem);
+        options.no_public_groups = self.no_public_groups;
         options.on_response = Some(Arc::new(move |endpoint, status| {
             requests.get_or_create(&Call { endpoint: endpoint.to_owned(), status }).inc();
         }));
@@ -90,6 +92,7 @@ impl Keeper {
             api_url: settings.api_url.clone(),
             timeout: settings.github_timeout,
             ca_pem: settings.ca_pem.clone(),
+            no_public_groups: !settings.github.public_repositories,
             metrics: metrics.clone(),
             rates: rates.clone(),
             calls: calls.clone(),

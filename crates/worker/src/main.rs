@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use jit_core::process;
 
 fn main() -> ExitCode {
-    let args = jit_worker::config::Args::parse();
-    process::run("jit-worker", async { jit_worker::run::worker(args.resolve()?).await })
+    process::main("jit-worker", jit_worker::config::Args::resolve, jit_worker::run::worker)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jit_core::{
-    ledger::Ledger,
+    ledger::{Ledger, conditions},
     operator, probe, process,
     redis::{self as connect, check::Checks},
     telemetry,
@@ -84,6 +84,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         spawn(&worker, &finish, |worker, stop| async move { rates::run(&worker, &stop).await }),
         spawn(&worker, &finish, |worker, stop| async move { keeper.watch(&worker, &stop).await }),
         spawn(&worker, &finish, |_, stop| async move { checks.watch(&stop).await }),
+        spawn(&worker, &finish, |worker, stop| async move { conditions::watch(&worker.ledger, &worker.id, &stop).await }),
     ];
     let taking = [
         spawn(&worker, &stop, |worker, stop| async move { intake::run(&worker, &stop).await }),

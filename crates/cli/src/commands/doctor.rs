@@ -5,9 +5,13 @@ use std::process::ExitCode;
 use jit_core::{
     ledger::{Report, recovery::Recovery},
     redis::check::{Severity, look},
+    render,
 };
 
 use crate::Ctl;
+
+/// What backs off is told of so many at most.
+const HELD: isize = 20;
 
 /// `jitctl doctor`.
 pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
@@ -29,8 +33,20 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
         Err(_) if refused => Vec::new(),
         Err(error) => return Err(error.into()),
     };
+    let conditions = match ctl.ledger.conditions().await {
+        Ok(conditions) => conditions,
+        Err(_) if refused => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let held = match ctl.ledger.held_subjects(HELD).await {
+        Ok(held) => held,
+        Err(_) if refused => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
     if ctl.is_json() {
         let mut value = serde_json::to_value(&report)?;
+        value["held"] = held.iter().map(|(subject, until, why)| serde_json::json!({ "subject": subject, "until": render::time(*until), "why": why })).collect();
+        value["conditions"] = serde_json::json!(conditions);
         value["unreadable"] = serde_json::json!(unreadable);
         value["redis"] = serde_json::json!(settings);
         value["recovery"] = serde_json::json!(recovery);
@@ -38,6 +54,12 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
     } else {
         for finding in &settings {
             writeln!(ctl.out, "Redis: {}", finding.text)?;
+        }
+        for condition in &conditions {
+            writeln!(ctl.out, "{}: {}", condition.process, condition.text)?;
+        }
+        for (subject, until, why) in &held {
+            writeln!(ctl.out, "held back until {}: {subject}: {why}", render::time(*until).unwrap_or_default())?;
         }
         for sentence in recovery.sentences() {
             writeln!(ctl.out, "{sentence}")?;
@@ -62,5 +84,5 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
             }
         )?;
     }
-    Ok(if report.findings.is_empty() && !refused { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.findings.is_empty() && conditions.is_empty() && !refused { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

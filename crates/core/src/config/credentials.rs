@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::{Problems, Secret};
+use super::{Problems, Secret, given};
 
 /// Name of the credential that the environment alone describes.
 pub const DEFAULT_CREDENTIAL: &str = "default";
@@ -83,12 +83,11 @@ pub type CheckKey = fn(&SecretString) -> Result<(), String>;
 impl CredentialsArgs {
     /// Checks all of it: exactly one of token, App and file is given.
     pub fn resolve(&self, check_key: CheckKey, problems: &mut Problems) -> CredentialsSettings {
-        let given = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
         let set = |variable: &str| std::env::var(variable).is_ok_and(|value| !value.trim().is_empty());
-        let token = set("GITHUB_PAT") || set("GITHUB_TOKEN") || given(&self.github_pat_file).is_some();
-        let key = set("GITHUB_APP_PRIVATE_KEY") || given(&self.github_app_private_key_file).is_some();
+        let token = set("GITHUB_PAT") || set("GITHUB_TOKEN") || given(self.github_pat_file.as_ref()).is_some();
+        let key = set("GITHUB_APP_PRIVATE_KEY") || given(self.github_app_private_key_file.as_ref()).is_some();
         let app = !self.github_app_id.trim().is_empty() || key;
-        let file = given(&self.github_credentials_file);
+        let file = given(self.github_credentials_file.as_ref());
         let mut settings = CredentialsSettings { list: Vec::new(), source: "GITHUB_CREDENTIALS_FILE".into(), file: None };
         let ways: Vec<&str> = [(token, "a token (GITHUB_PAT)"), (app, "a GitHub App (GITHUB_APP_ID)"), (file.is_some(), "a file (GITHUB_CREDENTIALS_FILE)")]
             .into_iter()
@@ -124,6 +123,8 @@ impl CredentialsArgs {
         let id = self.github_app_id.trim().to_owned();
         if id.is_empty() {
             problems.add("GITHUB_APP_ID is not set: give the id of the GitHub App that GITHUB_APP_PRIVATE_KEY belongs to");
+        } else if let Err(wrong) = check_app_id(&id) {
+            problems.add(format!("GITHUB_APP_ID={id:?}: {wrong}"));
         }
         let before = problems.len();
         let key = Secret::resolve("GITHUB_APP_PRIVATE_KEY", self.github_app_private_key_file.as_deref(), problems);
@@ -176,6 +177,8 @@ struct Entry {
 #[serde(untagged)]
 enum Id {
     Number(u64),
+    /// What a template made of one.
+    Decimal(f64),
     Text(String),
 }
 
@@ -252,6 +255,18 @@ fn parse(text: &str, dir: &Path, check_key: CheckKey) -> Result<Vec<CredentialSe
     if wrong.is_empty() { Ok(list) } else { Err(wrong) }
 }
 
+/// An App's id has digits alone, its client id begins with a letter. A template that takes an id for a number writes 1.23e+06.
+fn check_app_id(id: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let number = id.bytes().all(|byte| byte.is_ascii_digit());
+    let client_id = id.starts_with(|c: char| c.is_ascii_alphabetic()) && id.chars().all(fits);
+    if !id.is_empty() && (number || client_id) {
+        return Ok(());
+    }
+    Err("use the App's id, a whole number such as 1234567 (in a chart in quotes, or a template writes 1.234567e+06), or its client id, such as Iv23liAbCdEf"
+        .into())
+}
+
 fn login(entry: Entry, dir: &Path, check_key: CheckKey) -> Result<LoginSettings, String> {
     let secret = |what: &str, value: Option<String>, file: Option<PathBuf>| match (value.filter(|value| !value.trim().is_empty()), file) {
         (Some(_), Some(_)) => Err(format!("{what} and {what}_file are both given: keep one")),
@@ -263,14 +278,17 @@ fn login(entry: Entry, dir: &Path, check_key: CheckKey) -> Result<LoginSettings,
     let private_key = secret("private_key", entry.private_key, entry.private_key_file)?;
     let id = entry.app_id.map(|id| match id {
         Id::Number(number) => number.to_string(),
+        Id::Decimal(number) => format!("{number:e}"),
         Id::Text(text) => text,
     });
     match (token, id, private_key) {
         (Some(token), None, None) => Ok(LoginSettings::Token(token)),
-        (None, Some(id), Some(private_key)) => match check_key(&private_key.get()) {
-            Ok(()) => Ok(LoginSettings::App { id, private_key }),
-            Err(wrong) => Err(format!("its private key {wrong}")),
-        },
+        (None, Some(id), Some(private_key)) => {
+            match check_app_id(&id).and_then(|()| check_key(&private_key.get()).map_err(|wrong| format!("its private key {wrong}"))) {
+                Ok(()) => Ok(LoginSettings::App { id, private_key }),
+                Err(wrong) => Err(wrong),
+            }
+        }
         (None, Some(_), None) => Err("app_id without private_key or private_key_file".into()),
         (None, None, Some(_)) => Err("a private key without app_id".into()),
         (None, None, None) => Err("neither a token (token, token_file) nor an App (app_id with private_key or private_key_file)".into()),

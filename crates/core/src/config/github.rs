@@ -1,9 +1,11 @@
 //! Which GitHub, which jobs, and where runners register.
 
+use std::path::PathBuf;
+
 use url::Url;
 
-use super::Problems;
-use crate::{class::Class, labels::LabelMatcher};
+use super::{Owners, Problems, given};
+use crate::{class::Class, labels::LabelMatcher, names::is_login};
 
 /// GitHub and the jobs that are ours.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,6 +28,12 @@ pub struct GithubArgs {
     /// Slug of the enterprise, for RUNNER_SCOPE=enterprise
     #[arg(long, env, default_value = "")]
     pub github_enterprise: String,
+    /// Whom runners are made for: logins and patterns such as team-*, separated by commas; empty: everybody
+    #[arg(long, env, default_value = "")]
+    pub allowed_owners: String,
+    /// In place of that: file that holds them, separated by commas or lines
+    #[arg(long, env)]
+    pub allowed_owners_file: Option<PathBuf>,
     /// Whether jobs of users' repositories are taken
     #[arg(long, env, default_value = "true")]
     pub repository_scope: String,
@@ -57,6 +65,8 @@ pub struct GithubSettings {
     pub group: String,
     /// Where runners register.
     pub scope: Scope,
+    /// Whom runners are made for.
+    pub owners: Owners,
     /// Whether jobs of users' repositories are taken.
     pub user_repositories: bool,
     /// Whether jobs of public repositories are taken.
@@ -85,7 +95,7 @@ impl GithubArgs {
         let scope = match self.runner_scope.as_str() {
             "organization" => Scope::Organization,
             "repository" => Scope::Repository,
-            "enterprise" if !self.github_enterprise.is_empty() => Scope::Enterprise(self.github_enterprise.clone()),
+            "enterprise" if !self.github_enterprise.is_empty() => Scope::Enterprise(self.enterprise(problems)),
             "enterprise" => {
                 problems.add("GITHUB_ENTERPRISE: set it to the enterprise's slug, for RUNNER_SCOPE=enterprise");
                 Scope::Organization
@@ -112,9 +122,31 @@ impl GithubArgs {
             matcher: matcher.unwrap_or_else(|()| LabelMatcher::parse("").unwrap_or_else(|_| unreachable!("the empty matcher is valid"))),
             group: self.runner_group.trim().to_owned(),
             scope,
+            owners: self.owners(problems),
             user_repositories: problems.flag("REPOSITORY_SCOPE", &self.repository_scope),
             public_repositories,
         }
+    }
+}
+
+impl GithubArgs {
+    fn owners(&self, problems: &mut Problems) -> Owners {
+        let (text, variable) = match (self.allowed_owners.as_str(), given(self.allowed_owners_file.as_ref())) {
+            (text, None) => (Ok(text.to_owned()), "ALLOWED_OWNERS".to_owned()),
+            ("", Some(path)) => (std::fs::read_to_string(&path), format!("ALLOWED_OWNERS_FILE={}", path.display())),
+            _ => {
+                problems.add("ALLOWED_OWNERS and ALLOWED_OWNERS_FILE are both set: keep one");
+                return Owners::default();
+            }
+        };
+        problems.check(&variable, text.map_err(|error| format!("cannot be read: {error}")).and_then(|text| Owners::parse(&text)))
+    }
+
+    fn enterprise(&self, problems: &mut Problems) -> String {
+        if !is_login(&self.github_enterprise) {
+            problems.add(format!("GITHUB_ENTERPRISE={:?}: use the enterprise's slug, as in /enterprises/SLUG", self.github_enterprise));
+        }
+        self.github_enterprise.clone()
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::Problems;
+use super::{Problems, given};
 use crate::names::shown;
 
 /// Highest limit of one organization.
@@ -27,9 +27,9 @@ pub struct LimitsArgs {
     /// Starts the name of every runner, its pod and its Secret
     #[arg(long, env, default_value = "jit-runner")]
     pub runner_name_prefix: String,
-    /// YAML file of limits of single organizations; loaded where Redis holds none
-    #[arg(long, env, default_value = "config/org-limits.yaml")]
-    pub org_limits_file: PathBuf,
+    /// YAML file of limits of single organizations; loaded where Redis holds none; by default config/org-limits.yaml, which may be absent
+    #[arg(long, env)]
+    pub org_limits_file: Option<PathBuf>,
     /// A runner has to start within this time
     #[arg(long, env, default_value = "10m")]
     pub start_timeout: String,
@@ -118,21 +118,43 @@ impl LimitsArgs {
         ] {
             times.insert(name, problems.duration(variable, text));
         }
+        for (low, high, because) in [
+            ("IDLE_CHECK", "IDLE_TIMEOUT", "GitHub is asked about the jobs of an idle runner's class before the runner is removed"),
+            ("QUESTION_DELAY", "QUESTION_INTERVAL", "the first question about a job comes before the next"),
+        ] {
+            let time = |variable: &str| times.get(variable.to_ascii_lowercase().as_str()).copied().unwrap_or_default();
+            problems.ordered((low, time(low)), (high, time(high)), because);
+        }
         LimitsSettings {
             max_per_org: problems.number("MAX_RUNNERS_PER_ORG", &self.max_runners_per_org, 1, MAX_LIMIT),
             max_total: problems.number("MAX_TOTAL_RUNNERS", &self.max_total_runners, 1, 1_000_000),
             prefix,
-            org_limits_file: self.org_limits_file.clone(),
+            org_limits_file: self.org_limits_file(problems),
             times,
         }
     }
 }
 
+impl LimitsArgs {
+    /// A file that is named has to be there: everybody would get the default without a word.
+    fn org_limits_file(&self, problems: &mut Problems) -> PathBuf {
+        let Some(named) = given(self.org_limits_file.as_ref()) else { return PathBuf::from(ORG_LIMITS_FILE) };
+        if !named.exists() {
+            problems.add(format!("ORG_LIMITS_FILE={}: there is no such file; leave it unset where no organization has a limit of its own", named.display()));
+        }
+        named
+    }
+}
+
+/// Where limits of single organizations are looked for, unless another place is named.
+const ORG_LIMITS_FILE: &str = "config/org-limits.yaml";
+
+/// An entry whose limits are all commented out is none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OrgLimitsFile {
     #[serde(default)]
-    org_limits: BTreeMap<String, u64>,
+    org_limits: Option<BTreeMap<String, u64>>,
 }
 
 /// Largest file of limits, in bytes: limits of some 20,000 organizations fit.
@@ -166,8 +188,9 @@ pub fn parse_org_limits(text: &str) -> Result<BTreeMap<String, u64>, String> {
     }
     // The parser bounds depth, nodes and aliases by itself.
     let file: OrgLimitsFile = serde_saphyr::from_str(text).map_err(|error| error.to_string().chars().take(TOLD).collect::<String>())?;
+    let limits = file.org_limits.unwrap_or_default();
     let mut seen = HashSet::new();
-    for (org, limit) in &file.org_limits {
+    for (org, limit) in &limits {
         let shown = shown(org, 100);
         if !(1..=MAX_LIMIT).contains(limit) {
             return Err(format!("org_limits.{shown}: {limit} is not from 1 to {MAX_LIMIT}"));
@@ -176,7 +199,7 @@ pub fn parse_org_limits(text: &str) -> Result<BTreeMap<String, u64>, String> {
             return Err(format!("org_limits.{shown}: stands twice, in two spellings"));
         }
     }
-    Ok(file.org_limits)
+    Ok(limits)
 }
 
 #[cfg(test)]
@@ -199,6 +222,9 @@ mod tests {
         {
             std::fs::write(&path, text).expect("written");
             assert!(read_org_limits(&path).expect_err(text).contains(wrong), "{text}");
+        }
+        for none in ["", "# nothing yet\n", "org_limits:\n  # platform-team: 25\n", "org_limits: {}"] {
+            assert_eq!(parse_org_limits(none), Ok(BTreeMap::new()), "{none}");
         }
         std::fs::write(&path, "org_limits:\n  platform-team: 25\n").expect("written");
         assert_eq!(read_org_limits(&path).expect("limits")["platform-team"], 25);

@@ -4,21 +4,31 @@
 //! purpose: clap would stop at the first that cannot be parsed. A secret `X` is taken from the environment or from the file that `X_FILE`
 //! names, never from a flag, since command lines can be read by anybody on the machine.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 mod budget;
+mod command_line;
 mod credentials;
 mod github;
 mod limits;
+mod owners;
 mod redis;
 mod secret;
 
 pub use budget::BudgetArgs;
+pub use command_line::{CommandLine, parse, parse_tool};
 pub use credentials::{CheckKey, CredentialSettings, CredentialsArgs, CredentialsFile, CredentialsSettings, DEFAULT_CREDENTIAL, LoginSettings};
 pub use github::{DEFAULT_PROFILE, GithubArgs, GithubSettings, Scope};
 pub use limits::{LimitsArgs, LimitsSettings, MAX_LIMIT, ORG_LIMITS_SIZE, parse_org_limits, read_org_limits};
+pub use owners::Owners;
 pub use redis::{RedisArgs, RedisSettings, TlsFiles};
-pub use secret::Secret;
+pub use secret::{Door, Secret, gone_files};
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +89,23 @@ impl Problems {
         })
     }
 
+    /// An address and a port to listen on; an IPv6 address with or without brackets.
+    pub fn listen(&mut self, address: &str, port: &str) -> SocketAddr {
+        let port = self.number("PORT", port, 0, u16::MAX.into());
+        let address = address.trim().trim_matches(['[', ']']).parse().unwrap_or_else(|_| {
+            self.add(format!("LISTEN_ADDRESS={address:?}: use an IP address, for example 0.0.0.0 or ::"));
+            IpAddr::from([127, 0, 0, 1])
+        });
+        SocketAddr::new(address, u16::try_from(port).unwrap_or_default())
+    }
+
+    /// One time is below another, of which each is right by itself.
+    pub fn ordered(&mut self, (low, below): (&str, Duration), (high, above): (&str, Duration), because: &str) {
+        if below >= above {
+            self.add(format!("{low}={below:?} has to be below {high}={above:?}: {because}"));
+        }
+    }
+
     /// `true` or `false`.
     pub fn flag(&mut self, variable: &str, text: &str) -> bool {
         match text.trim().to_ascii_lowercase().as_str() {
@@ -98,6 +125,12 @@ impl Problems {
     pub fn finish<T>(self, value: T) -> Result<T, ConfigError> {
         if self.0.is_empty() { Ok(value) } else { Err(ConfigError(self.0)) }
     }
+}
+
+/// A path that was given; one that is set to nothing is not.
+#[must_use]
+pub fn given(path: Option<&PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty()).cloned()
 }
 
 /// How log lines look.

@@ -8,7 +8,7 @@ use std::{
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{Problems, Secret};
+use super::{Problems, Secret, given};
 use crate::redis::{Generation, Topology};
 
 /// Redis.
@@ -140,12 +140,11 @@ impl RedisArgs {
     }
 
     fn tls(&self, problems: &mut Problems) -> TlsFiles {
-        let given = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
-        let ca = given(&self.redis_ca_file);
+        let ca = given(self.redis_ca_file.as_ref());
         if let Some(path) = &ca {
             check_certificates(problems, "REDIS_CA_FILE", path);
         }
-        let client = match (given(&self.redis_client_cert_file), given(&self.redis_client_key_file)) {
+        let client = match (given(self.redis_client_cert_file.as_ref()), given(self.redis_client_key_file.as_ref())) {
             (None, None) => None,
             (Some(cert), Some(key)) => {
                 check_certificates(problems, "REDIS_CLIENT_CERT_FILE", &cert);

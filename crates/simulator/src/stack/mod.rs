@@ -44,7 +44,7 @@ pub enum Backend {
 /// So often a part is looked at before its silence is an error.
 const LOOKS: u32 = 5;
 
-/// Name of the file of limits, in the stack's directory; there is none unless [`Options::org_limits`] names some.
+/// Name of the file of limits, in the stack's directory.
 const ORG_LIMITS: &str = "org-limits.yaml";
 
 /// What to start.
@@ -156,10 +156,8 @@ impl Stack {
             stack.parts.push(kubelet);
             stack.part("kubelet")?.spawn().await?;
         }
-        if !options.org_limits.is_empty() {
-            let limits: Vec<String> = options.org_limits.iter().map(|(org, limit)| format!("  {org}: {limit}\n")).collect();
-            std::fs::write(stack.dir.path().join(ORG_LIMITS), format!("org_limits:\n{}", limits.concat()))?;
-        }
+        let limits: Vec<String> = options.org_limits.iter().map(|(org, limit)| format!("  {org}: {limit}\n")).collect();
+        std::fs::write(stack.dir.path().join(ORG_LIMITS), format!("org_limits:\n{}", limits.concat()))?;
         let mut env = stack.environment(options);
         let receiver_env = stack.environment_of("receiver", &env, options).await?;
         stack.start_receiver(&receiver_env, &webhook_secret).await?;

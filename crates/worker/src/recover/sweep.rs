@@ -189,7 +189,8 @@ fn event(settings: &GithubSettings, repo: &Repository, job: &Job) -> Option<JobE
     if repo.organization.is_none() && !settings.user_repositories {
         return None;
     }
-    let refused = repo.public && !settings.public_repositories;
+    let owner = repo.organization.as_deref().unwrap_or(&repo.full_name);
+    let refused = (repo.public && !settings.public_repositories) || !settings.owners.serve(owner);
     let class = settings.classify(repo.organization.as_deref(), &repo.full_name, &job.labels).filter(|_| !refused);
     if action == Action::Queued && class.is_none() {
         return None;
@@ -199,7 +200,7 @@ fn event(settings: &GithubSettings, repo: &Repository, job: &Job) -> Option<JobE
         action,
         job: JobId::new(job.id)?,
         attempt: job.run_attempt.and_then(|attempt| u32::try_from(attempt).ok()).filter(|attempt| *attempt > 0),
-        org: repo.organization.clone().unwrap_or_else(|| repo.full_name.clone()),
+        org: owner.to_owned(),
         repo: repo.full_name.clone(),
         class,
         runner_id: runner.as_ref().and(job.runner_id),
