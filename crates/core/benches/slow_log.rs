@@ -42,9 +42,8 @@ impl Bench {
     async fn told(&mut self, what: &str, calls: u64) {
         let entries: Vec<Vec<redis::Value>> = redis::cmd("SLOWLOG").arg("GET").arg(-1).query_async(&mut self.redis).await.unwrap();
         let micros = |entry: &Vec<redis::Value>| redis::from_redis_value_ref::<u64>(&entry[2]).unwrap();
-        let loads = |entry: &&Vec<redis::Value>| {
-            redis::from_redis_value_ref::<Vec<String>>(&entry[3]).is_ok_and(|command| command[0].eq_ignore_ascii_case("script"))
-        };
+        let loads =
+            |entry: &&Vec<redis::Value>| redis::from_redis_value_ref::<Vec<String>>(&entry[3]).is_ok_and(|command| command[0].eq_ignore_ascii_case("script"));
         self.longest_load = entries.iter().filter(loads).map(micros).fold(self.longest_load, u64::max);
         let mut micros: Vec<u64> = entries.iter().filter(|entry| !loads(entry)).map(micros).collect();
         micros.sort_unstable_by(|a, b| b.cmp(a));

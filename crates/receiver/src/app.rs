@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{body::Budget, config::Settings, errors::ApiError, metrics::Metrics, publish::Publisher};
+use crate::{body::Budget, config::Settings, errors::ApiError, metrics::Metrics, publish::Publisher, reads::Reads, turns::Turns};
 
 /// Status, metrics and admin requests at once: they share the ledger's few connections, and must not hold up each other's for long.
 const READERS: usize = 32;
@@ -33,10 +33,14 @@ pub struct App {
     pub metrics: Metrics,
     /// Memory for bodies.
     pub bodies: Budget,
+    /// Turns of those that send much.
+    pub turns: Turns,
     /// Verified webhooks on their way to Redis.
     pub webhooks: Lane,
     /// Status, metrics and admin requests.
     pub readers: Lane,
+    /// What anybody may read: its answers of the last second, and who asked.
+    pub reads: Reads,
     /// Wrong admin keys on their way to their answer.
     pub wrong_keys: Semaphore,
     /// Cancelled when the process is to end: not ready any more.
@@ -70,13 +74,16 @@ impl App {
     /// # Errors
     /// When Redis's URL cannot be read.
     pub fn new(settings: Settings, stop: CancellationToken) -> anyhow::Result<Self> {
+        let turns = Turns::default();
         Ok(Self {
             ledger: Ledger::new(connect::pool(&settings.redis)?),
             publisher: Publisher::new(&settings.redis),
             metrics: Metrics::new(),
-            bodies: Budget::new(settings.max_body_bytes),
+            bodies: Budget::new(settings.max_body_bytes, turns.clone()),
+            turns,
             webhooks: Lane::new(settings.max_in_flight),
             readers: Lane::new(READERS),
+            reads: Reads::default(),
             wrong_keys: Semaphore::new(WRONG_KEYS),
             overview: Mutex::default(),
             stop,

@@ -10,10 +10,13 @@ use std::{
 };
 
 use clap::Parser;
+use ipnet::IpNet;
 use jit_core::{
-    config::{ConfigError, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, Secret},
+    config::{ConfigError, Door, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, Secret},
     operator,
 };
+
+use crate::connections::Bounds;
 
 /// Takes GitHub's workflow_job webhooks; serves status, metrics and the admin API.
 #[derive(Clone, Debug, Parser)]
@@ -52,15 +55,27 @@ pub struct ReceiverArgs {
     /// true opens the admin API to whoever reaches the port
     #[arg(long, env, default_value = "false")]
     pub admin_insecure: String,
+    /// true asks for the key of the admin API for /metrics, /orgs and /jobs too
+    #[arg(long, env, default_value = "false")]
+    pub reads_need_key: String,
     /// Largest body of a webhook, in bytes; GitHub itself sends no more than 25 MB
     #[arg(long, env, default_value = "26214400")]
     pub max_body_bytes: String,
     /// Job events that may wait in Redis for a worker; a webhook that comes on top of them is answered 503
     #[arg(long, env, default_value = "1000000")]
     pub backlog_limit: String,
-    /// Connections at once; those on top of them wait to be accepted
+    /// Connections at once; for one more the one that has been idle for longest is closed
     #[arg(long, env, default_value = "512")]
     pub max_connections: String,
+    /// Connections of one IP address at once; for one more that address's own one that has been idle for longest is closed; empty: half of MAX_CONNECTIONS
+    #[arg(long, env, default_value = "")]
+    pub max_connections_per_peer: String,
+    /// Proxies in front of the receiver, which bring connections of many senders: IP addresses and networks, for example 10.0.0.5,10.1.0.0/16; only MAX_CONNECTIONS bounds theirs
+    #[arg(long, env, default_value = "")]
+    pub trusted_proxies: String,
+    /// TCP port that answers /health and /ready only, so that probes are answered when every connection of PORT is taken; 0 takes a free one; empty: none
+    #[arg(long, env, default_value = "")]
+    pub probe_port: String,
     /// Verified webhooks on their way to Redis at once; those on top of them are answered 503
     #[arg(long, env, default_value = "256")]
     pub max_in_flight: String,
@@ -91,15 +106,19 @@ pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Secrets that a webhook may be signed with; none accepts every webhook.
-    pub webhook_secrets: Vec<Secret>,
+    pub webhook_secrets: Vec<Door>,
     /// Who may use the admin API.
     pub admin: AdminAccess,
+    /// Whether status and metrics ask for the admin API's key.
+    pub reads_need_key: bool,
     /// Largest body of a webhook, in bytes.
     pub max_body_bytes: usize,
     /// Entries of `jit:events` from which on webhooks are refused.
     pub backlog_limit: u64,
     /// Connections at once.
-    pub max_connections: usize,
+    pub connections: Bounds,
+    /// Where to listen for probes alone, if anywhere.
+    pub probes: Option<SocketAddr>,
     /// Verified webhooks on their way to Redis at once.
     pub max_in_flight: usize,
     /// How long connections are still accepted after the stop signal.
@@ -118,7 +137,7 @@ pub enum AdminAccess {
     /// Nobody: no key is configured.
     Disabled,
     /// Whoever knows the key.
-    Key(Secret),
+    Key(Door),
     /// Everybody: `ADMIN_INSECURE=true`.
     Open,
 }
@@ -166,12 +185,14 @@ impl ReceiverArgs {
             redis: self.redis.resolve(&mut problems),
             log_level: self.log.log_level.clone(),
             log_format: self.log.format(&mut problems),
-            listen: self.listen(&mut problems),
+            listen: problems.listen(&self.listen_address, &self.port),
             webhook_secrets: self.webhook_secrets(&mut problems),
             admin: self.admin(&mut problems),
+            reads_need_key: problems.flag("READS_NEED_KEY", &self.reads_need_key),
             max_body_bytes: size(&mut problems, "MAX_BODY_BYTES", &self.max_body_bytes, 1024, 1 << 30),
             backlog_limit: problems.number("BACKLOG_LIMIT", &self.backlog_limit, 1, 100_000_000),
-            max_connections: size(&mut problems, "MAX_CONNECTIONS", &self.max_connections, 1, 100_000),
+            connections: self.connections(&mut problems),
+            probes: self.probes(&mut problems),
             max_in_flight: size(&mut problems, "MAX_IN_FLIGHT", &self.max_in_flight, 1, 100_000),
             drain_delay: match self.drain_delay.trim() {
                 "0" | "0s" => Duration::ZERO,
@@ -181,22 +202,47 @@ impl ReceiverArgs {
             repository_labels: problems.flag("METRICS_REPOSITORY_LABELS", &self.metrics_repository_labels),
             timeouts: Timeouts::default(),
         };
-        if settings.drain_delay >= settings.drain_grace {
-            problems.add(format!("DRAIN_DELAY={:?}: use less than DRAIN_GRACE={:?}", self.drain_delay, self.drain_grace));
+        if settings.reads_need_key && matches!(settings.admin, AdminAccess::Disabled) {
+            problems.add("READS_NEED_KEY=true without ADMIN_API_KEY: nobody could read anything; set the key");
         }
+        let (delay, grace) = (settings.drain_delay, settings.drain_grace);
+        problems.ordered(("DRAIN_DELAY", delay), ("DRAIN_GRACE", grace), "requests in hand have the rest of it");
         problems.finish(settings)
     }
 
-    fn listen(&self, problems: &mut Problems) -> SocketAddr {
-        let port = problems.number("PORT", &self.port, 0, u16::MAX.into());
-        let address = self.listen_address.trim().trim_matches(['[', ']']).parse().unwrap_or_else(|_| {
-            problems.add(format!("LISTEN_ADDRESS={:?}: use an IP address, for example 0.0.0.0 or ::", self.listen_address));
-            IpAddr::from([0, 0, 0, 0])
-        });
-        SocketAddr::new(address, u16::try_from(port).unwrap_or_default())
+    fn probes(&self, problems: &mut Problems) -> Option<SocketAddr> {
+        let text = self.probe_port.trim();
+        if text.is_empty() {
+            return None;
+        }
+        let port = problems.number("PROBE_PORT", text, 0, u16::MAX.into());
+        let port = u16::try_from(port).unwrap_or_default();
+        // What is wrong with the address is told once, for PORT.
+        let main = Problems::default().listen(&self.listen_address, &self.port);
+        if port > 0 && port == main.port() {
+            problems.add(format!("PROBE_PORT={text:?}: use another port than PORT"));
+        }
+        Some(SocketAddr::new(main.ip(), port))
     }
 
-    fn webhook_secrets(&self, problems: &mut Problems) -> Vec<Secret> {
+    fn connections(&self, problems: &mut Problems) -> Bounds {
+        let total = size(problems, "MAX_CONNECTIONS", &self.max_connections, 1, 100_000);
+        let per_peer = match self.max_connections_per_peer.trim() {
+            "" => total.div_ceil(2),
+            text => size(problems, "MAX_CONNECTIONS_PER_PEER", text, 1, 100_000),
+        };
+        let network = |text: &str| text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let mut trusted = Vec::new();
+        for text in self.trusted_proxies.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+            match network(text) {
+                Ok(network) => trusted.push(network),
+                Err(_) => problems.add(format!("TRUSTED_PROXIES: {text:?} is neither an IP address nor a network such as 10.1.0.0/16")),
+            }
+        }
+        Bounds { total, per_peer, trusted }
+    }
+
+    fn webhook_secrets(&self, problems: &mut Problems) -> Vec<Door> {
         let mut found = Problems::default();
         let current = Secret::resolve("WEBHOOK_SECRET", self.webhook_secret_file.as_deref(), &mut found);
         // A secret that is there but cannot be read is told once, not as missing too.
@@ -210,7 +256,7 @@ impl ReceiverArgs {
             }
             _ => {}
         }
-        current.into_iter().chain(previous).collect()
+        current.into_iter().chain(previous).map(Door::from).collect()
     }
 
     fn admin(&self, problems: &mut Problems) -> AdminAccess {
@@ -220,7 +266,7 @@ impl ReceiverArgs {
                 problems.add("ADMIN_INSECURE=true opens the admin API although ADMIN_API_KEY is set: keep one");
                 AdminAccess::Disabled
             }
-            (Some(key), false) => AdminAccess::Key(key),
+            (Some(key), false) => AdminAccess::Key(key.into()),
             (None, true) => AdminAccess::Open,
             (None, false) => AdminAccess::Disabled,
         }
@@ -241,10 +287,7 @@ mod tests {
     use super::*;
 
     fn resolve(flags: &[&str]) -> Result<Settings, String> {
-        let mut defaults = vec!["jit-receiver", "--ghes-url", "https://github.example.com"];
-        if !flags.contains(&"--org-limits-file") {
-            defaults.extend(["--org-limits-file", "none.yaml"]);
-        }
+        let defaults = ["jit-receiver", "--ghes-url", "https://github.example.com"];
         ReceiverArgs::parse_from(defaults.into_iter().chain(flags.iter().copied())).resolve().map_err(|error| error.to_string())
     }
 
@@ -255,6 +298,28 @@ mod tests {
         assert!(settings.webhook_secrets.is_empty());
         assert!(matches!(settings.admin, AdminAccess::Disabled));
         assert_eq!(settings.listen.to_string(), "0.0.0.0:8000");
+    }
+
+    #[test]
+    fn a_peer_has_half_of_the_connections_and_a_trusted_one_all() {
+        let resolve = |flags: &[&str]| resolve(&[&["--webhook-insecure", "true"], flags].concat());
+        let settings = resolve(&[]).expect("defaults");
+        assert_eq!((settings.connections.total, settings.connections.per_peer, settings.connections.trusted.len()), (512, 256, 0));
+        assert_eq!(settings.probes, None);
+        assert_eq!(resolve(&["--max-connections", "1"]).expect("one").connections.per_peer, 1);
+        let set = ["--max-connections-per-peer", "7", "--trusted-proxies", " 10.0.0.5, 10.1.0.0/16,fd00::/8,", "--probe-port", "8001"];
+        let settings = resolve(&set).expect("all of it is right");
+        let trusted: Vec<_> = settings.connections.trusted.iter().map(ToString::to_string).collect();
+        assert_eq!((settings.connections.per_peer, trusted), (7, ["10.0.0.5/32", "10.1.0.0/16", "fd00::/8"].map(String::from).to_vec()));
+        assert_eq!(settings.probes.map(|address| address.to_string()).as_deref(), Some("0.0.0.0:8001"));
+        for (wrong, part) in [
+            (["--trusted-proxies", "10.0.0.5,ingress"], "\"ingress\""),
+            (["--probe-port", "8000"], "PROBE_PORT"),
+            (["--probe-port", "http"], "PROBE_PORT"),
+            (["--max-connections-per-peer", "0"], "MAX_CONNECTIONS_PER_PEER"),
+        ] {
+            assert!(resolve(&wrong).expect_err("wrong").contains(part), "{part}");
+        }
     }
 
     #[test]

@@ -80,6 +80,18 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once; nothing was taken").again_after(1)
     }
 
+    /// 503: what others have to prove themselves by is not there to compare with.
+    #[must_use]
+    pub fn no_secret(error: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error, detail).again_after(BACKLOG_RETRY)
+    }
+
+    /// 429: the same sender has asked too often within a second.
+    #[must_use]
+    pub fn too_often() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", "too many reads within a second; an answer changes once a second at most").again_after(1)
+    }
+
     /// 503: it took too long.
     #[must_use]
     pub fn timed_out() -> Self {

@@ -39,6 +39,8 @@ pub enum Reason {
     NoOrganization,
     /// It is of a public repository, and those are refused.
     PublicRepository,
+    /// Its owner is none that is served.
+    OwnerNotAllowed,
 }
 
 impl Reason {
@@ -49,6 +51,7 @@ impl Reason {
             Self::LabelMismatch => "label_mismatch",
             Self::NoOrganization => "no_organization",
             Self::PublicRepository => "public_repository",
+            Self::OwnerNotAllowed => "owner_not_allowed",
         }
     }
 }
@@ -92,6 +95,12 @@ pub fn decide(payload: &Payload, github: &GithubSettings, limits: &LimitsSetting
     let asks = matches!(action, Action::Queued | Action::Waiting);
     if asks && event.class.is_none() {
         return Ok(Decision::NotOurs(Reason::LabelMismatch, event));
+    }
+    if !github.owners.serve(&event.org) {
+        if asks {
+            return Ok(Decision::NotOurs(Reason::OwnerNotAllowed, event));
+        }
+        event.class = None;
     }
     if organization.is_none() && !github.user_repositories {
         return Ok(Decision::NotOurs(Reason::NoOrganization, event));
@@ -160,7 +169,7 @@ mod tests {
     use crate::config::ReceiverArgs;
 
     fn decide_with(flags: &[&str], payload: &Value) -> Result<Decision, ApiError> {
-        let defaults = ["jit-receiver", "--ghes-url", "https://github.com", "--webhook-insecure", "true", "--org-limits-file", "none.yaml"];
+        let defaults = ["jit-receiver", "--ghes-url", "https://github.com", "--webhook-insecure", "true"];
         let settings = ReceiverArgs::parse_from([&defaults, flags].concat()).resolve().expect("valid");
         let text = payload.to_string();
         decide(&Payload::read(text.as_bytes()).expect("a payload"), &settings.github, &settings.limits)
@@ -208,6 +217,15 @@ mod tests {
         assert_eq!(reason(decide_with(&["--repository-scope", "false"], &payload)), Some(Reason::NoOrganization));
         payload["repository"]["owner"] = Value::Null;
         assert_eq!(published(decide_with(&[], &payload)).org, "octocat/Hello-World", "older servers do not say whose it is");
+    }
+
+    #[test]
+    fn an_owner_that_is_not_allowed_gets_no_runner() {
+        let only = |owners: &'static str| ["--allowed-owners", owners];
+        assert_eq!(reason(decide_with(&only("other,ac*x"), &payload("queued"))), Some(Reason::OwnerNotAllowed));
+        assert_eq!(reason(decide_with(&only("other, ACME"), &payload("queued"))), None);
+        let event = published(decide_with(&only("other"), &payload("in_progress")));
+        assert_eq!((event.runner.is_some(), event.class), (true, None), "a runner of ours has it: from before the owner was taken off the list");
     }
 
     #[test]

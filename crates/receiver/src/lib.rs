@@ -4,13 +4,14 @@
 //! the ledger's business. Everything that comes in is bounded: connections, headers, bodies and their memory, time, names, texts. Nothing that comes in
 //! can make the receiver fail: what it cannot take it refuses, with a status and a sentence.
 //!
-//! The rooms, in the order of a request: [`server`] accepts, [`routes`] directs; [`webhook`] goes through [`body`], [`signature`], [`payload`], [`job`]
-//! and [`publish`]; [`status`], [`metrics`] and [`admin`] answer people.
+//! The rooms, in the order of a request: [`server`] accepts and [`connections`] decides who gives way, [`routes`] directs; [`webhook`] goes through
+//! [`body`], [`turns`], [`signature`], [`payload`], [`job`] and [`publish`]; [`status`], [`metrics`] and [`admin`] answer people.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use jit_core::{
+    ledger::conditions,
     process,
     redis::check::{Checks, Refused},
     telemetry,
@@ -21,6 +22,7 @@ pub mod admin;
 pub mod app;
 pub mod body;
 pub mod config;
+pub mod connections;
 pub mod errors;
 pub mod job;
 pub mod limits_file;
@@ -29,10 +31,12 @@ pub mod metrics;
 pub mod names;
 pub mod payload;
 pub mod publish;
+pub mod reads;
 pub mod routes;
 pub mod server;
 pub mod signature;
 pub mod status;
+pub mod turns;
 pub mod webhook;
 
 /// A Redis that could not be looked at is looked at again after this time.
@@ -41,13 +45,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Runs the receiver until SIGTERM or SIGINT. It starts without Redis, and says so in `/health` and `/ready`.
 ///
 /// # Errors
-/// When the configuration is wrong, the port is taken, or Redis is not one to start with.
-pub async fn run(args: config::ReceiverArgs) -> anyhow::Result<()> {
-    let settings = args.resolve()?;
+/// When the port is taken, or Redis is not one to start with.
+pub async fn run(settings: config::Settings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format)?;
     let stop = process::stop_token(settings.drain_grace)?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("PORT: cannot listen on {}", settings.listen))?;
     tracing::info!(address = %listener.local_addr()?, redis = settings.redis.address(), "listening");
+    let probes = match settings.probes {
+        None => None,
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("PROBE_PORT: cannot listen on {address}"))?),
+    };
+    if let Some(probes) = &probes {
+        tracing::info!(address = %probes.local_addr()?, "listening for probes");
+    }
     if settings.webhook_secrets.is_empty() {
         tracing::warn!("WEBHOOK_INSECURE=true: unsigned webhooks are taken from whoever reaches the port");
     }
@@ -58,9 +68,18 @@ pub async fn run(args: config::ReceiverArgs) -> anyhow::Result<()> {
     }
     let app = Arc::new(app::App::new(settings, stop)?);
     let loading = tokio::spawn(limits_file::load_at_start(app.clone()));
+    let around = app.clone();
+    tokio::spawn(async move { conditions::watch(&around.ledger, &format!("receiver {}", process::identity()), &around.stop).await });
+    let probes = async {
+        match probes {
+            Some(probes) => server::serve_probes(probes, app.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     let refused = tokio::select! {
         refused = check_redis(&app) => Some(refused),
         () = server::serve(listener, app.clone()) => None,
+        never = probes => match never {},
     };
     loading.abort();
     refused.map_or(Ok(()), |refused| Err(refused.into()))

@@ -19,6 +19,9 @@ pub async fn load(app: &App, force: bool) -> Result<Option<usize>, ApiError> {
     let path = app.settings.limits.org_limits_file.clone();
     let read = tokio::task::spawn_blocking(move || operator::limits_file(&path)).await;
     let file = read.map_err(|_| ApiError::busy())?.map_err(|error| ApiError::invalid(format!("ORG_LIMITS_FILE: {error}")))?;
+    if file.is_none() && !force {
+        tracing::info!(path = %app.settings.limits.org_limits_file.display(), "there is no ORG_LIMITS_FILE: no organization has a limit of its own from a file");
+    }
     // Without the file there is nothing to replace the limits by: more likely a mount is missing than that all are to go.
     if file.is_none() && force {
         return Err(ApiError::invalid("ORG_LIMITS_FILE: there is no such file; the limits were kept"));

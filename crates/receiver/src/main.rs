@@ -1,8 +1,5 @@
 //! The receiver's process: see the library.
 
-use clap::Parser;
-
 fn main() -> std::process::ExitCode {
-    let args = jit_receiver::config::ReceiverArgs::parse();
-    jit_core::process::run("jit-receiver", jit_receiver::run(args))
+    jit_core::process::main("jit-receiver", |args: jit_receiver::config::ReceiverArgs| args.resolve(), jit_receiver::run)
 }

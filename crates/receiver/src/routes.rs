@@ -19,10 +19,22 @@ use tokio::time::{Instant, timeout};
 use crate::{
     admin::{dead_letters, key, limits, lists, orders},
     app::App,
+    connections::Connection,
     errors::ApiError,
     names::shown,
     status, webhook,
 };
+
+/// The routes of the listener for probes alone.
+pub fn probes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health", get(status::health))
+        .route("/ready", get(status::ready))
+        .fallback(async || ApiError::not_found("only /health and /ready are served here"))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), in_time))
+        .with_state(app)
+}
 
 /// All of the receiver's routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -51,7 +63,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/orgs/{org}/status", get(status::org))
         .route("/orgs/{org}/{repo}/status", get(status::org))
         .route("/jobs/{id}", get(status::job))
-        .route_layer(middleware::from_fn_with_state(app.clone(), in_lane));
+        .route_layer(middleware::from_fn_with_state(app.clone(), in_lane))
+        .route_layer(middleware::from_fn_with_state(app.clone(), may_read));
+    // Some set the address at GitHub with a slash at its end.
+    let webhooks = Router::new().route("/webhook", post(webhook::receive)).route("/webhook/", post(webhook::receive));
     Router::new()
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
@@ -62,12 +77,24 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), in_time))
         // Keeps its own time and log.
-        .merge(Router::new().route("/webhook", post(webhook::receive)).method_not_allowed_fallback(wrong_method))
+        .merge(webhooks.method_not_allowed_fallback(wrong_method))
         .with_state(app)
 }
 
 async fn wrong_method() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes other methods: see Allow")
+}
+
+/// Whoever may read: not too often, and with the key where the configuration asks for it.
+async fn may_read(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
+    if app.settings.reads_need_key {
+        return key::require(State(app), request, next).await;
+    }
+    let peer = request.extensions().get::<Arc<Connection>>().map(|connection| connection.peer());
+    if peer.is_some_and(|peer| !app.settings.connections.trusts(peer) && !app.reads.allows(peer)) {
+        return ApiError::too_often().into_response();
+    }
+    next.run(request).await
 }
 
 /// Turns away what comes on top of the readers at work.

@@ -82,10 +82,15 @@ pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<
 
 /// `GET /orgs/{org}/status` and `GET /orgs/{owner}/{repo}/status`.
 pub async fn org(State(app): State<Arc<App>>, OrgKey(org): OrgKey) -> Result<Json<Value>, ApiError> {
+    let question = org.to_lowercase();
+    if let Some(answer) = app.reads.answered(&question) {
+        return Ok(Json(answer));
+    }
     let status = org_status(&app, &org).await?;
     let reasons = app.ledger.org_reasons(&org).await?;
     let mut body = json!(status);
     body["reasons"] = json!(reasons);
+    app.reads.keep(question, body.clone());
     Ok(Json(body))
 }
 

@@ -1,7 +1,9 @@
 //! `POST /webhook`: from GitHub's bytes to an entry of `jit:events`.
 //!
-//! In this order: size, body, signature, event, JSON, decision, one round trip to Redis. Invariants: nothing is parsed before its signature was found
-//! good; the answer is 200 only once the entry is in Redis, or when there is nothing to enter; it comes within GitHub's patience, whatever Redis does.
+//! In this order: size, headers, body and its signature, JSON, decision, one round trip to Redis. Invariants: no byte of a
+//! body is read before its headers are complete and well formed; nothing is parsed before its signature was found good;
+//! the answer is 200 only once the entry is in Redis, or when there is nothing to enter; it comes within GitHub's
+//! patience, whatever Redis does.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,7 +11,7 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{HeaderMap, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use jit_core::event::{Action, JobEvent};
@@ -18,12 +20,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     app::App,
+    body::Budget,
+    connections::Connection,
     errors::ApiError,
     job::{Decision, Reason, decide},
     messages::Language,
     names::shown,
     payload::Payload,
-    signature,
+    signature::{Untrusted, Verifier},
 };
 
 /// What a webhook was answered with.
@@ -47,7 +51,7 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request<Body>) -> Res
     let (parts, body) = request.into_parts();
     let delivery = delivery(&parts.headers);
     let mut progress = Progress::default();
-    let answer = match timeout(app.settings.timeouts.webhook, take(&app, &parts.headers, body, &delivery, &mut progress)).await {
+    let answer = match timeout(app.settings.timeouts.webhook, take(&app, &parts, body, &delivery, &mut progress)).await {
         Ok(answer) => answer,
         Err(_) if progress.verified => Err(ApiError::timed_out()),
         Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")),
@@ -96,13 +100,18 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request<Body>) -> Res
     }
 }
 
-async fn take(app: &App, headers: &HeaderMap, body: Body, delivery: &str, progress: &mut Progress) -> Result<Answer, ApiError> {
-    let body = app.bodies.read(headers, body, app.settings.max_body_bytes).await?;
-    signature::verify(&app.settings.webhook_secrets, headers, &body.bytes)
-        .map_err(|error| ApiError::new(StatusCode::UNAUTHORIZED, "invalid_signature", error.to_string()))?;
-    progress.verified = true;
+async fn take(app: &App, request: &Parts, body: Body, delivery: &str, progress: &mut Progress) -> Result<Answer, ApiError> {
+    let (headers, limit) = (&request.headers, app.settings.max_body_bytes);
+    Budget::announced(headers, limit)?;
+    let mut verifier = Verifier::new(&app.settings.webhook_secrets, headers).map_err(untrusted)?;
     let event = headers.get("x-github-event").ok_or_else(|| ApiError::bad_request("X-GitHub-Event is missing"))?;
     let event = event.to_str().map_err(|_| ApiError::bad_request("X-GitHub-Event is no text"))?;
+    let body = app.bodies.read_with(headers, body, limit, |piece| verifier.update(piece)).await?;
+    verifier.verdict().map_err(untrusted)?;
+    progress.verified = true;
+    if let Some(connection) = request.extensions.get::<Arc<Connection>>() {
+        connection.verified();
+    }
     if event != "workflow_job" {
         return Ok(Answer::OtherEvent(shown(event, 64)));
     }
@@ -123,6 +132,13 @@ async fn take(app: &App, headers: &HeaderMap, body: Body, delivery: &str, progre
             tracing::warn!(%error, "Redis did not take a job event");
             Err(ApiError::redis_away())
         }
+    }
+}
+
+fn untrusted(error: Untrusted) -> ApiError {
+    match error {
+        Untrusted::NoSecret => ApiError::no_secret("no_secret", error.to_string()),
+        _ => ApiError::new(StatusCode::UNAUTHORIZED, "invalid_signature", error.to_string()),
     }
 }
 

@@ -91,7 +91,7 @@ async fn a_key_in_a_file_is_rotated_without_a_restart() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "old\n").expect("written");
     let key = Secret::resolve("NO_SUCH_VARIABLE", Some(file.path()), &mut Problems::default()).expect("a key");
-    let receiver = Receiver::with(&[], |settings| settings.admin = AdminAccess::Key(key)).await;
+    let receiver = Receiver::with(&[], |settings| settings.admin = AdminAccess::Key(key.into())).await;
     with_key(&receiver, Method::GET, "/admin/org-limits", b"old").await.ok();
     std::fs::write(file.path(), "new\n").expect("written");
     eventually("the new key", async || with_key(&receiver, Method::GET, "/admin/org-limits", b"new").await.status == 200).await;
@@ -253,7 +253,7 @@ async fn a_pause_holds_an_organization_back_and_is_told_to_who_waits() {
     assert_eq!((&resumed["organization"], &resumed["paused"]), (&json!("Acme"), &json!(false)));
     assert_eq!(receiver.ticks().await, ["dispatch"]);
     receiver.work().await;
-    assert_eq!(receiver.get("/orgs/acme/status").await.ok()["running"], 1);
+    eventually("the answer of a second ago is over", async || receiver.get("/orgs/acme/status").await.ok()["running"] == 1).await;
     receiver.admin(Method::POST, "/admin/orgs/octocat/app/pause", json!({ "reason": "r" })).await.ok();
     let before = receiver.store().await;
     for body in [

@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use clap::Parser;
-use jit_core::config::Secret;
+use jit_core::config::Door;
 use jit_receiver::{
     config::{ReceiverArgs, Settings},
     job::{Decision, decide},
@@ -131,7 +131,7 @@ fn harmed(mut text: Vec<u8>, harm: Harm, at: prop::sample::Index) -> Vec<u8> {
 }
 
 fn settings() -> Settings {
-    let flags = ["jit-receiver", "--ghes-url", "https://github.example.com", "--webhook-insecure", "true", "--org-limits-file", "none.yaml"];
+    let flags = ["jit-receiver", "--ghes-url", "https://github.example.com", "--webhook-insecure", "true"];
     ReceiverArgs::parse_from(flags).resolve().expect("a valid configuration")
 }
 
@@ -183,7 +183,7 @@ fn any_bytes_and_any_json_are_read_or_refused() {
     fuzz(prop_oneof![prop::collection::vec(any::<u8>(), 0..400), json.prop_map(String::into_bytes)], |bytes| sound(&bytes, &settings));
 }
 
-fn verify(secrets: &[Secret], signatures: &[Vec<u8>], body: &[u8]) -> Option<bool> {
+fn verify(secrets: &[Door], signatures: &[Vec<u8>], body: &[u8]) -> Option<bool> {
     let mut headers = HeaderMap::new();
     for signature in signatures {
         headers.append(HeaderName::from_static(signature::HEADER), HeaderValue::from_bytes(signature).ok()?);
@@ -201,7 +201,7 @@ fn no_header_is_believed_but_the_right_one() {
     ];
     let bytes = || prop::collection::vec(any::<u8>(), 0..80);
     fuzz(("[ -~]{1,40}", bytes(), bytes(), change, prop::collection::vec(bytes(), 0..2)), |(secret, body, other, change, more)| {
-        let secrets = [Secret::new("another"), Secret::new(secret.as_str())];
+        let secrets = [Door::new("another"), Door::new(secret.as_str())];
         let right = support::signature(&secret, &body).into_bytes();
         let mut given = right.clone();
         match change {
@@ -217,6 +217,6 @@ fn no_header_is_believed_but_the_right_one() {
         }
         assert_eq!(verify(&secrets, std::slice::from_ref(&right), &body), Some(true));
         assert_eq!(verify(&secrets, std::slice::from_ref(&right), &other), Some(other == body), "of another body");
-        assert_eq!(verify(&[Secret::new(format!("{secret}x").as_str())], &[right], &body), Some(false), "under another secret");
+        assert_eq!(verify(&[Door::new(format!("{secret}x").as_str())], &[right], &body), Some(false), "under another secret");
     });
 }

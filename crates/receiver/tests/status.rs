@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 mod support;
-use support::{Receiver, eventually, fixture, request, signed};
+use support::{Receiver, RedisServer, eventually, fixture, request, signed};
 
 #[tokio::test]
 async fn health_tells_of_redis_and_of_workers() {
@@ -146,4 +146,60 @@ async fn metrics_of_many_organizations_are_whole() {
     }
     eventually("all of them", async || receiver.get("/metrics").await.ok()["organizations"].as_object().map(serde_json::Map::len) == Some(1200)).await;
     assert_eq!(receiver.get("/metrics").await.ok()["total_pending"], Value::from(1200));
+}
+
+/// Commands that Redis has run so far, those in scripts counted.
+async fn commands(receiver: &Receiver) -> u64 {
+    let stats: String = receiver.redis(&["INFO", "commandstats"]).await;
+    let calls = |line: &str| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok();
+    stats.lines().filter_map(calls).sum()
+}
+
+#[tokio::test]
+async fn what_anybody_may_read_costs_little_whatever_the_size() {
+    let redis = RedisServer::start();
+    let receiver = Receiver::on(&redis.settings(0), &[], |_| {}).await;
+    for job in 1..=900 {
+        receiver.queue(job, &format!("org-{}", job % 300), &["code-linux"]).await;
+        receiver.queue(1000 + job, "crowd", &["code-linux"]).await;
+    }
+    receiver.work().await;
+    for (path, most) in [("/metrics", 250), ("/orgs/crowd/status", 500), ("/jobs/1900", 80)] {
+        let before = commands(&receiver).await;
+        receiver.get(path).await.ok();
+        let cost = commands(&receiver).await - before;
+        assert!(cost < most, "{path}: {cost} commands");
+    }
+    // All who ask within a second get one answer.
+    receiver.get("/orgs/org-1/status").await.ok();
+    let before = commands(&receiver).await;
+    for _ in 0..10 {
+        receiver.get("/orgs/ORG-1/status").await.ok();
+    }
+    assert!(commands(&receiver).await - before < 10 * 5, "each was read anew");
+}
+
+#[tokio::test]
+async fn a_sender_that_asks_too_often_is_told_so_and_others_are_not() {
+    let receiver = Receiver::start().await;
+    // One after the other without a pause, and in as many rounds as a slow machine needs to be quick once.
+    eventually("it is too often", async || {
+        let burst = futures::future::join_all((0..100).map(|_| receiver.get("/jobs/1"))).await;
+        burst.iter().any(|answer| answer.status == 429)
+    })
+    .await;
+    receiver.get("/health").await.ok();
+    assert_ne!(receiver.admin(Method::GET, "/admin/org-limits", "").await.status, 429);
+    eventually("a second is over", async || receiver.get("/jobs/1").await.status == 404).await;
+}
+
+#[tokio::test]
+async fn reads_ask_for_the_key_where_they_are_told_to() {
+    let receiver = Receiver::with(&["--admin-insecure", "true", "--reads-need-key", "true"], |_| {}).await;
+    for path in ["/metrics", "/orgs/acme/status", "/jobs/1"] {
+        receiver.get(path).await.refused(401);
+        assert_ne!(receiver.admin(Method::GET, path, "").await.status, 401, "{path}");
+    }
+    receiver.get("/health").await.ok();
+    receiver.get("/ready").await.ok();
 }

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use jit_core::{
-    config::{Problems, Secret},
+    config::{Door, Problems, Secret},
     event::Action,
 };
 use jit_receiver::config::Settings;
@@ -129,7 +129,7 @@ async fn a_form_is_taken_as_github_sends_it() {
 
 #[tokio::test]
 async fn both_secrets_are_good_while_one_is_rotated() {
-    let secrets = |settings: &mut Settings| settings.webhook_secrets.insert(0, Secret::new("the new one"));
+    let secrets = |settings: &mut Settings| settings.webhook_secrets.insert(0, Door::new("the new one"));
     let receiver = Receiver::with(&[], secrets).await;
     let body = fixture("queued").to_string();
     for secret in ["the new one", SECRET] {
@@ -147,7 +147,7 @@ async fn a_secret_in_a_file_is_rotated_without_a_restart() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "old\n").expect("written");
     let secret = Secret::resolve("NO_SUCH_VARIABLE", Some(file.path()), &mut Problems::default()).expect("a secret");
-    let receiver = Receiver::with(&[], |settings| settings.webhook_secrets = vec![secret]).await;
+    let receiver = Receiver::with(&[], |settings| settings.webhook_secrets = vec![secret.into()]).await;
     let body = fixture("queued").to_string();
     let sent = async |secret: &str| {
         let mut request = signed("workflow_job", body.as_bytes());
@@ -199,6 +199,7 @@ async fn the_test_page_and_methods_and_paths() {
     for (method, path, allow) in [
         (Method::GET, "/webhook", "POST"),
         (Method::PUT, "/webhook", "POST"),
+        (Method::GET, "/webhook/", "POST"),
         (Method::POST, "/health", "GET,HEAD"),
         (Method::DELETE, "/metrics", "GET,HEAD"),
         (Method::POST, "/jobs/1", "GET,HEAD"),
@@ -208,7 +209,7 @@ async fn the_test_page_and_methods_and_paths() {
         answer.refused(405);
         assert_eq!(answer.headers["allow"], allow, "{path}");
     }
-    for path in ["/", "/webhook/", "/webhooks", "/admin", "/admin/org-limit", "/orgs/acme", "/favicon.ico", "/%00", "/../etc/passwd"] {
+    for path in ["/", "/webhooks", "/admin", "/admin/org-limit", "/orgs/acme", "/favicon.ico", "/%00", "/../etc/passwd"] {
         receiver.get(path).await.refused(404);
     }
     for path in ["/health", "/ready", "/metrics", "/webhook/test", "/orgs/acme/status"] {

@@ -413,8 +413,9 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable; it then ends by itself.
     pub async fn end_tick(&self, kind: &str, worker: &str) -> Result<(), LedgerError> {
-        static GIVE_BACK: std::sync::LazyLock<redis::Script> =
-            std::sync::LazyLock::new(|| crate::redis::rights::guarded("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"));
+        static GIVE_BACK: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
+            crate::redis::rights::guarded("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
+        });
         let mut connection = self.pool().get().await?;
         let _: i64 = GIVE_BACK.key(format!("tick:{kind}:work")).arg(worker).invoke_async(&mut connection).await?;
         Ok(())

@@ -100,7 +100,9 @@ pub fn observed(dump: &Dump) -> Keyspace {
             // What is put aside is told below.
             "ledger:meta" | "repos:active" | "repos:new" | "repos:unreadable" | "orgs:parked" | "backoffs:waking" => continue,
             "orgs:known" => pairs(content).collect(),
-            "org_limits" | "orgs:served" | "orgs:credential" | "orgs:running" | "orgs:pending" => pairs(content).map(|(org, value)| (fold(&org), value)).collect(),
+            "org_limits" | "orgs:served" | "orgs:credential" | "orgs:running" | "orgs:pending" => {
+                pairs(content).map(|(org, value)| (fold(&org), value)).collect()
+            }
             "orgs:paused" => pairs(content).map(|(org, pause)| (fold(&org), until(&pause))).collect(),
             "orgs:ready" | "backoffs" => pairs(content).map(|(member, at)| (fold_name(&member), score(&at))).collect(),
             "jobs:questions" | "registrations:uncertain" | "runners:deadlines" | "classes:surplus" => {

@@ -24,6 +24,10 @@ pub async fn require(State(app): State<Arc<App>>, request: Request<Body>, next: 
         }
         AdminAccess::Key(key) => key,
     };
+    if key.secret().is_none() {
+        let detail = "the file of ADMIN_API_KEY is empty or gone: nobody is let in until it holds the key again";
+        return ApiError::no_secret("no_key", detail).into_response();
+    }
     let mut given = request.headers().get_all("x-admin-key").iter();
     match (given.next(), given.next()) {
         (Some(given), None) if key.is(given.as_bytes()) => next.run(request).await,

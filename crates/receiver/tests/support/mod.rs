@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use jit_core::{
-    config::{RedisSettings, Secret},
+    config::{Door, RedisSettings},
     event::JobEvent,
     ledger::Ledger,
 };
@@ -38,6 +38,9 @@ use tokio_util::sync::CancellationToken;
 
 pub const SECRET: &str = "It's a Secret to Everybody";
 pub const ADMIN_KEY: &str = "k3y";
+/// Headers of a webhook that are well formed, so that its body is read. The signature is of no body.
+pub const WELL_FORMED: &str = "host: r\r\nx-github-event: workflow_job\r\n\
+    x-hub-signature-256: sha256=0000000000000000000000000000000000000000000000000000000000000000\r\n";
 
 /// A redis-server that ends with whoever started it, also when that is killed.
 pub struct RedisServer {
@@ -130,20 +133,14 @@ impl Receiver {
 
     pub async fn on(redis: &RedisSettings, flags: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
         let mut arguments = vec!["jit-receiver"];
-        for default in [
-            ["--ghes-url", "https://github.example.com"],
-            ["--webhook-insecure", "true"],
-            ["--org-limits-file", "/none"],
-            ["--drain-delay", "0"],
-            ["--redis-url", &redis.url],
-        ] {
+        for default in [["--ghes-url", "https://github.example.com"], ["--webhook-insecure", "true"], ["--drain-delay", "0"], ["--redis-url", &redis.url]] {
             if !flags.contains(&default[0]) {
                 arguments.extend(default);
             }
         }
         let mut settings = ReceiverArgs::parse_from(arguments.iter().chain(flags)).resolve().expect("a valid configuration");
-        settings.webhook_secrets = vec![Secret::new(SECRET)];
-        settings.admin = AdminAccess::Key(Secret::new(ADMIN_KEY));
+        settings.webhook_secrets = vec![Door::new(SECRET)];
+        settings.admin = AdminAccess::Key(Door::new(ADMIN_KEY));
         settings.timeouts.wrong_key = Duration::from_millis(20);
         change(&mut settings);
         let app = Arc::new(App::new(settings, CancellationToken::new()).expect("an app"));
