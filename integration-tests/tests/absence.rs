@@ -66,7 +66,7 @@ async fn a_job_that_the_token_may_not_read_is_not_lost_when_its_runner_dies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runner_at_work_outlives_that_the_credential_sees_its_organization_no_more() {
-    let env = [("QUESTION_INTERVAL", "1s"), ("END_TIMEOUT", "1s"), ("BUSY_RECHECK", "1s")];
+    let env = [("QUESTION_DELAY", "500ms"), ("QUESTION_INTERVAL", "1s"), ("END_TIMEOUT", "1s"), ("BUSY_RECHECK", "1s")];
     let stack = Stack::start(&kubernetes(1, 1, &env)).await.unwrap();
     let id = long_job(&stack).await;
     // The owner of the token has left: 404 for everything. An operator wants the runner gone besides.

@@ -38,7 +38,7 @@ async fn refused(stack: &Stack) -> Vec<u64> {
 async fn sixty_removals_at_a_used_up_hour_cost_a_handful_of_calls() {
     const RUNNERS: usize = 60;
     const WORKERS: usize = 2;
-    let env = [("MAX_RUNNERS_PER_ORG", "60"), ("IDLE_CHECK", "1h"), ("IDLE_TIMEOUT", "1h"), ("START_TIMEOUT", "1h"), ("SURPLUS_GRACE", "1s")];
+    let env = [("MAX_RUNNERS_PER_ORG", "60"), ("IDLE_CHECK", "1h"), ("IDLE_TIMEOUT", "2h"), ("START_TIMEOUT", "1h"), ("SURPLUS_GRACE", "1s")];
     let stack = Stack::start(&options(WORKERS, &env)).await.unwrap();
     stack.github_faults(&json!({ "fault": "runner_never_connects" })).await.unwrap();
     let ids = stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 50, "count": RUNNERS })).await.unwrap();

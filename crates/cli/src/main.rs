@@ -88,6 +88,9 @@ enum Command {
         /// Its name, as `jitctl runners` shows it
         #[arg(value_parser = runner)]
         runner: String,
+        /// Ends its pod whatever GitHub says, also under a job: where nobody serves its owner any more, say
+        #[arg(long)]
+        force: bool,
     },
     /// Makes a worker compare the ledger with the real runners now
     Reconcile,
@@ -210,7 +213,7 @@ async fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         Command::Pause(wanted) => orders::pause(&mut ctl, &wanted).await,
         Command::Resume { org } => orders::resume(&mut ctl, &org).await,
         Command::Retry { job } => orders::retry(&mut ctl, job).await,
-        Command::Remove { runner } => orders::remove(&mut ctl, &runner).await,
+        Command::Remove { runner, force } => orders::remove(&mut ctl, &runner, force).await,
         Command::Reconcile => orders::reconcile(&mut ctl).await,
         Command::Dead { command } => dead::run(&mut ctl, command).await,
         Command::Doctor => doctor::doctor(&mut ctl).await,

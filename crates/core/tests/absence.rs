@@ -315,3 +315,67 @@ async fn adopted(store: &Store, name: &str, terminating: bool) -> String {
 fn plain(name: &str) -> Listed {
     Listed { name: name.into(), ended: false, rejected: false, detail: None, running: true, terminating: false, class: None, spec: None }
 }
+
+/// A runner that waits for work.
+async fn idle(store: &Store, job: u64) -> String {
+    store.apply(&queued(job, "acme")).await;
+    let (name, fence) = store.admit().await.remove(0);
+    store.make(&name, &fence, 100 + job).await;
+    name
+}
+
+/// What is due of a runner, after a time.
+async fn removal(store: &Store, after: i64) -> Option<jit_core::ledger::Removal> {
+    store.due_after(after).await.removals.into_iter().next()
+}
+
+#[tokio::test]
+async fn a_runner_whose_owner_nobody_serves_any_more_ends_after_a_while() {
+    for (busy, bound) in [(false, 15 * MINUTE), (true, 6 * HOUR)] {
+        let store = Store::open().await;
+        let name = if busy { at_work(&store, 1).await } else { idle(&store, 1).await };
+        store.ledger.observe(Observation::Remove, &name, "it is to go").await.expect("taken");
+        let mut asked = removal(&store, 0).await.expect("it is due");
+        assert!(!asked.deregistered, "GitHub is asked first");
+        let began = store.time();
+        while !asked.deregistered {
+            assert!(store.time() - began <= bound + MINUTE, "busy {busy}: GitHub is asked first for ever");
+            store.ledger.postpone(&name, "", true).await.expect("taken");
+            asked = loop {
+                if let Some(removal) = removal(&store, 20 * SECOND).await {
+                    break removal;
+                }
+            };
+        }
+        assert!(store.time() - began >= bound, "busy {busy}: it was given its time");
+        store.ledger.observe(Observation::Release, &name, "removed").await.expect("released");
+        assert!(!store.due_after(2 * MINUTE).await.registrations.is_empty(), "its registration is doubtful");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_githubs_between_begins_the_time_anew() {
+    let store = Store::open().await;
+    let name = idle(&store, 1).await;
+    store.ledger.observe(Observation::Remove, &name, "it is to go").await.expect("taken");
+    for _ in 0..3 {
+        store.ledger.postpone(&name, "", true).await.expect("taken");
+        store.due_after(10 * MINUTE).await;
+        store.ledger.postpone(&name, "", false).await.expect("taken");
+        let removal = removal(&store, MINUTE).await.expect("it is due");
+        assert!(!removal.deregistered);
+    }
+}
+
+#[tokio::test]
+async fn an_operator_may_end_a_runner_whatever_github_says() {
+    let store = Store::open().await;
+    let name = at_work(&store, 1).await;
+    store.ledger.observe(Observation::Force, &name, "an operator wants it gone").await.expect("taken");
+    let removal = removal(&store, 0).await.expect("it is due at once");
+    assert!(removal.deregistered, "GitHub is not asked first");
+    store.ledger.observe(Observation::Release, &name, "removed").await.expect("released");
+    let due = store.due_after(2 * MINUTE).await;
+    assert!(due.registrations.iter().any(|doubt| doubt.name == name), "its registration is looked up");
+    assert!(due.questions.iter().any(|question| question.job.get() == 1), "and GitHub is asked about its job");
+}

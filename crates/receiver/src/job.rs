@@ -35,6 +35,8 @@ pub enum Decision {
 pub enum Reason {
     /// It asks for other labels.
     LabelMismatch,
+    /// It asks for no label at all, but for a runner group alone.
+    NoLabels,
     /// It is of a user's repository, and those are not served.
     NoOrganization,
     /// It is of a public repository, and those are refused.
@@ -49,6 +51,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LabelMismatch => "label_mismatch",
+            Self::NoLabels => "no_labels",
             Self::NoOrganization => "no_organization",
             Self::PublicRepository => "public_repository",
             Self::OwnerNotAllowed => "owner_not_allowed",
@@ -94,7 +97,8 @@ pub fn decide(payload: &Payload, github: &GithubSettings, limits: &LimitsSetting
     };
     let asks = matches!(action, Action::Queued | Action::Waiting);
     if asks && event.class.is_none() {
-        return Ok(Decision::NotOurs(Reason::LabelMismatch, event));
+        let reason = if labels.is_empty() { Reason::NoLabels } else { Reason::LabelMismatch };
+        return Ok(Decision::NotOurs(reason, event));
     }
     if !github.owners.serve(&event.org) {
         if asks {
@@ -246,6 +250,8 @@ mod tests {
     #[test]
     fn other_labels_are_asked_about_only_while_a_job_wants_a_runner() {
         let mut payload = payload("queued");
+        payload["workflow_job"]["labels"] = json!([]);
+        assert_eq!(reason(decide_with(&[], &payload)), Some(Reason::NoLabels), "runs-on names a runner group alone");
         payload["workflow_job"]["labels"] = json!(["ubuntu-latest"]);
         for action in ["queued", "waiting"] {
             payload["action"] = json!(action);

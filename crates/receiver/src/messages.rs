@@ -121,6 +121,15 @@ impl Language {
         }
     }
 
+    /// A runner is to go, whatever GitHub says.
+    #[must_use]
+    pub fn removal_forced(self) -> String {
+        self.pick(
+            "its pod is ended, whatever GitHub says of it; its registration is looked up at GitHub later".into(),
+            "GitHub의 응답과 관계없이 Pod를 종료합니다. GitHub 등록은 나중에 확인합니다.".into(),
+        )
+    }
+
     /// A runner is to go.
     #[must_use]
     pub fn removal_asked(self) -> String {

@@ -42,8 +42,11 @@ pub fn router(app: Arc<App>) -> Router {
     let admin = Router::new()
         .route("/admin/org-limits", get(limits::all).put(limits::set_many))
         .route("/admin/org-limits/reload", post(limits::reload))
+        // An organization named reload cannot be reached here; under /admin/orgs no name can collide with a route.
         .route("/admin/org-limits/{org}", limits_of_one.clone())
-        .route("/admin/org-limits/{org}/{repo}", limits_of_one)
+        .route("/admin/org-limits/{org}/{repo}", limits_of_one.clone())
+        .route("/admin/orgs/{org}/limit", limits_of_one.clone())
+        .route("/admin/orgs/{org}/{repo}/limit", limits_of_one)
         .route("/admin/orgs/{org}/pause", post(orders::pause))
         .route("/admin/orgs/{org}/{repo}/pause", post(orders::pause))
         .route("/admin/orgs/{org}/resume", post(orders::resume))

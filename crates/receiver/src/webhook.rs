@@ -164,6 +164,7 @@ impl Answer {
         match self {
             Self::Published(event) if event.action == Action::Queued => ("queued", Some(event)),
             Self::Published(event) | Self::Acknowledged(event) => ("acknowledged", Some(event)),
+            Self::NotOurs(Reason::NoLabels, event) => ("no_labels", Some(event)),
             Self::NotOurs(_, event) => ("ignored", Some(event)),
             Self::UnknownAction(_) | Self::OtherEvent(_) => ("ignored", None),
         }

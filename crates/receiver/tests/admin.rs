@@ -147,6 +147,22 @@ async fn the_messages_are_those_that_operators_know_in_korean() {
 }
 
 #[tokio::test]
+async fn no_name_of_an_organization_collides_with_a_route() {
+    let receiver = Receiver::start().await;
+    for (org, limit) in [("reload", 3), ("limit", 4), ("octocat/limit", 5), ("octocat/pause", 6)] {
+        let path = format!("/admin/orgs/{org}/limit");
+        assert_eq!(receiver.admin(Method::PUT, &path, json!({ "limit": limit })).await.ok()["organization"], *org);
+        let told = receiver.admin(Method::GET, &path, "").await.ok();
+        assert_eq!((&told["organization"], &told["limit"], &told["is_custom"]), (&json!(org), &json!(limit), &json!(true)));
+    }
+    let all = receiver.admin(Method::GET, "/admin/org-limits", "").await.ok();
+    assert_eq!(all["custom_limits"], json!({ "limit": 4, "octocat/limit": 5, "octocat/pause": 6, "reload": 3 }));
+    receiver.admin(Method::DELETE, "/admin/orgs/reload/limit", "").await.ok();
+    receiver.admin(Method::POST, "/admin/orgs/limit/pause", json!({ "reason": "r" })).await.ok();
+    assert_eq!(receiver.redis::<Vec<String>>(&["HKEYS", "orgs:paused"]).await, ["limit"]);
+}
+
+#[tokio::test]
 async fn wrong_limits_and_names_change_nothing() {
     let receiver = Receiver::start().await;
     let empty = receiver.store().await;

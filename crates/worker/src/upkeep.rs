@@ -119,6 +119,8 @@ enum Registration {
     Busy(Option<u64>),
     /// GitHub does not say.
     Unknown,
+    /// Nobody may ask GitHub for its owner any more.
+    Unserved,
 }
 
 /// `looks`: so many complete lists have to lack a runner whose id is not known before it is not found.
@@ -128,9 +130,15 @@ async fn deregister(worker: &Worker, name: &str, scope: &str, id: Option<u64>, l
         Ok(registration) => registration,
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "GitHub does not say whether a runner is gone; asked again");
-            Registration::Unknown
+            if is_unserved(&error) { Registration::Unserved } else { Registration::Unknown }
         }
     }
+}
+
+/// Whether no credential can ask: none is configured for the owner, or its App is not installed there, or suspended.
+fn is_unserved(error: &jit_github::Error) -> bool {
+    use jit_github::Error;
+    matches!(error, Error::NotServed { .. } | Error::NotInstalled { .. } | Error::Suspended { .. })
 }
 
 /// Absence is no proof: GitHub answers 404 too where the credential may not see the scope any more. That it does not know the id counts where it
@@ -173,19 +181,21 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
     let ask = !removal.deregistered && (removal.github_id.is_some() || removal.uncertain);
     let looks = if removal.started { 2 } else { 1 };
     let registration = if ask { deregister(worker, name, &removal.scope, removal.github_id, looks).await } else { Registration::NotFound };
+    let unserved = matches!(registration, Registration::Unserved);
+    let settled = !ask || matches!(registration, Registration::Gone(_));
     let (confirmed, observation) = match registration {
         Registration::Busy(id) => {
             tracing::info!(runner.name = name, "a runner that was to be removed is at work, and lives");
             return worker.ledger.observe_busy(name, id).await.step("upkeep.found_busy").map(|_| ());
         }
-        Registration::Unknown => (None, Observation::Postpone), // its pod is not touched
-        Registration::NotFound => (None, stop(worker, name).await),
-        Registration::Gone(how) => (Some(how), stop(worker, name).await),
+        Registration::Unknown | Registration::Unserved => (None, Observation::Postpone), // its pod is not touched
+        Registration::NotFound => (None, stop(worker, name, settled).await),
+        Registration::Gone(how) => (Some(how), stop(worker, name, settled).await),
     };
     let why = "removed";
     let observed = match (confirmed, observation) {
         (Some(how), _) => worker.ledger.observe_deregistered(observation, name, why, how).await.step("upkeep.removed")?,
-        (None, Observation::Postpone) => worker.ledger.observe(observation, name, why).await.step("upkeep.postponed")?,
+        (None, Observation::Postpone) => worker.ledger.postpone(name, why, unserved).await.step("upkeep.postponed")?,
         (None, _) => worker.ledger.observe(observation, name, why).await.step("upkeep.removed_unregistered")?,
     };
     if observation != Observation::Postpone {
@@ -194,10 +204,18 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Ends the pod, and says what is to be observed then.
-async fn stop(worker: &Worker, name: &str) -> Observation {
+/// Ends the pod, and says what is to be observed then. A pod that does not go, as on a lost node, keeps no slot where it is `settled` that its
+/// runner takes no job any more.
+async fn stop(worker: &Worker, name: &str, settled: bool) -> Observation {
     match worker.backend.stop(name).await.step("upkeep.pod_stopped") {
-        Ok(Stopped::Ending) => Observation::Note, // its slot is freed when it is gone
+        Ok(Stopped::Stuck) if settled => {
+            tracing::warn!(
+                runner.name = name,
+                "a pod was to be gone minutes ago and is not, as on a lost node; its slot is free, since its runner is not registered any more"
+            );
+            Observation::Release
+        }
+        Ok(Stopped::Ending | Stopped::Stuck) => Observation::Note, // its slot is freed when it is gone
         Ok(Stopped::Absent) => Observation::Absent,
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "a runner's pod cannot be removed; tried again");

@@ -63,15 +63,16 @@ pub async fn retry(ctl: &mut Ctl<'_>, job: JobId) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `jitctl remove RUNNER`: asks for its removal, which workers carry out, at GitHub first.
-pub async fn remove(ctl: &mut Ctl<'_>, runner: &str) -> anyhow::Result<ExitCode> {
-    let observed = ctl.ledger.observe(Observation::Remove, runner, operator::WANTS_GONE).await?;
+/// `jitctl remove RUNNER`: asks for its removal, which workers carry out, at GitHub first; with `force` its pod ends whatever GitHub says.
+pub async fn remove(ctl: &mut Ctl<'_>, runner: &str, force: bool) -> anyhow::Result<ExitCode> {
+    let observed = ctl.ledger.observe(if force { Observation::Force } else { Observation::Remove }, runner, operator::WANTS_GONE).await?;
     anyhow::ensure!(observed.state != "unknown", "{runner}: no runner of this name was there in the last day (jitctl runners shows those that live)");
     if observed.changed {
         ctl.act_at_once().await;
     }
     let sentence = match observed.state.as_str() {
         "gone" => format!("{runner} is gone"),
+        _ if force => format!("the pod of {runner} is ended, whatever GitHub says; its registration is looked up at GitHub later"),
         _ => format!("{runner} is removed at GitHub first, then its pod; if GitHub calls it busy it lives on"),
     };
     ctl.say(&json!({ "name": runner, "state": observed.state }), &sentence)?;

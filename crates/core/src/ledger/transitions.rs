@@ -191,6 +191,15 @@ impl Ledger {
         self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why, "deregistered": gone })).await
     }
 
+    /// A removal has to wait: GitHub does not say, its pod cannot be ended, or (`unserved`) nobody may ask GitHub for its owner any more, which is
+    /// waited for only for a while.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn postpone(&self, runner: &str, why: &str, unserved: bool) -> Result<Observed, LedgerError> {
+        self.run(&scripts::OBSERVED, &json!({ "what": Observation::Postpone, "runner": runner, "why": why, "unserved": unserved })).await
+    }
+
     /// GitHub refuses to delete the runner since it is at work; a look-up by its name may have told its id.
     ///
     /// # Errors

@@ -185,6 +185,8 @@ pub enum Observation {
     Busy,
     /// It is to be removed.
     Remove,
+    /// It is to be removed, and its pod ended whatever GitHub says: an operator's order.
+    Force,
     /// Its removal has to wait: GitHub does not say whether it works, or its pod cannot be ended.
     Postpone,
     /// A consistent read found no pod of this name.
@@ -234,7 +236,8 @@ pub struct Removal {
     /// GitHub's id, where it is known.
     #[serde(default, deserialize_with = "id_text")]
     pub github_id: Option<u64>,
-    /// GitHub has confirmed already that there is no such registration.
+    /// GitHub is not to be asked first: it has confirmed already that there is no such registration, or an operator has ordered it, or
+    /// nobody may ask for its owner any more.
     pub deregistered: bool,
     /// It may be registered without its id being known: to be looked up by name.
     pub uncertain: bool,

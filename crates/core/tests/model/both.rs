@@ -134,7 +134,10 @@ impl World<'_> {
             due.removals.iter().map(|removal| (removal.name.clone(), (removal.github_id, removal.deregistered, removal.uncertain, removal.started))).collect();
         let of = |name: &Name| {
             let runner = &self.model.runners[name];
-            (name.clone(), (runner.github_id, runner.deregistered, runner.uncertain || runner.claimed_at.is_some(), runner.started_at.is_some()))
+            (
+                name.clone(),
+                (runner.github_id, runner.deregistered || runner.forced, runner.uncertain || runner.claimed_at.is_some(), runner.started_at.is_some()),
+            )
         };
         agree("removals", &told, &removals.iter().map(of).collect())?;
         agree("questions", &due.questions.iter().map(|question| question.job.get()).collect::<BTreeSet<_>>(), &questions.into_iter().collect())?;

@@ -59,7 +59,7 @@ pub fn in_order(dump: &Dump) -> Dump {
 }
 
 /// Of a job's or a runner's fields, those that decide something.
-const TOLD: [&str; 22] = [
+const TOLD: [&str; 23] = [
     "state",
     "org",
     "class",
@@ -77,6 +77,7 @@ const TOLD: [&str; 22] = [
     "hold_until",
     "uncertain",
     "deregistered",
+    "forced",
     "unused",
     "misfits",
     "held_until",
@@ -320,6 +321,7 @@ impl Model {
                 ("hold_until", runner.hold_until.map(|at| at.to_string())),
                 ("uncertain", runner.uncertain.then(|| "1".to_owned())),
                 ("deregistered", runner.deregistered.then(|| "1".to_owned())),
+                ("forced", runner.forced.then(|| "1".to_owned())),
                 ("credential", runner.credential.clone()),
                 ("unused", runner.unused.then(|| "1".to_owned())),
                 ("expires", Some(gone.to_string())),

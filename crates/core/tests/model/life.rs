@@ -144,6 +144,11 @@ impl Model {
                 news = stage != Stage::Removing;
                 self.begin_removal(name);
             }
+            Observation::Force => {
+                let now = self.now;
+                self.runner(name).forced = true;
+                if stage == Stage::Removing { self.runner(name).deadline = Some(now) } else { self.begin_removal(name) }
+            }
             Observation::Postpone => {
                 news = stage == Stage::Removing;
                 if news {

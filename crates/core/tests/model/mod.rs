@@ -123,6 +123,8 @@ pub struct Runner {
     pub github_id: Option<u64>,
     pub uncertain: bool,
     pub deregistered: bool,
+    /// Its pod ends whatever GitHub says.
+    pub forced: bool,
     /// GitHub has said that its job runs on it no more, or is over.
     pub job_left: bool,
     /// How often its removal was put off.

@@ -76,6 +76,7 @@ impl Model {
             github_id: None,
             uncertain: false,
             deregistered: false,
+            forced: false,
             unused: false,
             job_left: false,
             removal_tries: 0,

@@ -297,6 +297,7 @@ fn observing() -> impl Strategy<Value = Step> {
         Observation::Rejected,
         Observation::Busy,
         Observation::Remove,
+        Observation::Force,
         Observation::Postpone,
         Observation::Absent,
     ]);

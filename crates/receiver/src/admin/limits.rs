@@ -120,17 +120,22 @@ pub async fn drop_one(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language
 
 /// `POST /admin/org-limits/reload?force=false`.
 pub async fn reload(State(app): State<Arc<App>>, RawQuery(query): RawQuery, language: Language) -> Result<Json<Value>, ApiError> {
-    let force = match parameter(query.as_deref(), "force").as_deref() {
-        None | Some("" | "false" | "0") => false,
-        Some("true" | "1") => true,
-        Some(_) => return Err(ApiError::invalid("force: use true or false")),
-    };
+    let force = forced(query.as_deref())?;
     let loaded = limits_file::load(&app, force).await?;
     if loaded.is_some() {
         tick(&app, "dispatch").await;
     }
     let message = loaded.map_or_else(|| language.limits_kept(), |count| language.limits_loaded(count));
     Ok(Json(json!({ "loaded": loaded.unwrap_or(0), "message": message })))
+}
+
+/// Whether a query says `force=true`.
+pub(super) fn forced(query: Option<&str>) -> Result<bool, ApiError> {
+    match parameter(query, "force").as_deref() {
+        None | Some("" | "false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(_) => Err(ApiError::invalid("force: use true or false")),
+    }
 }
 
 /// One parameter of a query.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::{Path, RawQuery, State, rejection::PathRejection},
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,7 @@ use jit_core::{ledger::Observation, operator, render};
 use serde_json::{Value, json};
 
 use crate::{
-    admin::{json, tick},
+    admin::{json, limits::forced, tick},
     app::App,
     errors::ApiError,
     messages::Language,
@@ -60,19 +60,26 @@ pub async fn retry(State(app): State<Arc<App>>, JobKey(job): JobKey, language: L
     Ok(Json(json!({ "job_id": job.get(), "retried": done.retried, "message": message })))
 }
 
-/// `DELETE /admin/runners/{name}`: asks for its removal, which workers carry out, at GitHub first.
-pub async fn remove_runner(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>, language: Language) -> Result<Response, ApiError> {
+/// `DELETE /admin/runners/{name}?force=false`: asks for its removal, which workers carry out, at GitHub first; with `force` its pod ends whatever GitHub says.
+pub async fn remove_runner(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    language: Language,
+) -> Result<Response, ApiError> {
+    let force = forced(query.as_deref())?;
     let name = name.ok().map(|Path(name)| name).filter(|name| is_runner(name));
     let name = name.ok_or_else(|| ApiError::bad_request("the path names no runner: 1 to 63 of a-z, 0-9 and -"))?;
-    let observed = app.ledger.observe(Observation::Remove, &name, operator::WANTS_GONE).await?;
+    let observed = app.ledger.observe(if force { Observation::Force } else { Observation::Remove }, &name, operator::WANTS_GONE).await?;
     let (status, message) = match observed.state.as_str() {
         "unknown" => return Err(ApiError::not_found("no runner of this name was there in the last day")),
         "gone" => (StatusCode::OK, language.already_gone()),
+        _ if force => (StatusCode::ACCEPTED, language.removal_forced()),
         _ => (StatusCode::ACCEPTED, language.removal_asked()),
     };
     if observed.changed {
         tick(&app, "dispatch").await;
-        tracing::info!(runner.name = name, runner.state = observed.state, "an operator wants a runner gone");
+        tracing::info!(runner.name = name, runner.state = observed.state, force, "an operator wants a runner gone");
     }
     Ok((status, Json(json!({ "name": name, "state": observed.state, "message": message }))).into_response())
 }

@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::Status;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -40,6 +41,8 @@ const PAGE: u32 = 500;
 const LIST_TRIES: usize = 3;
 /// First minor release of Kubernetes 1 whose servers have native sidecars on by default.
 const NATIVE_SIDECARS: u32 = 29;
+/// A pod that is still there so long after it was to be gone does not go by itself.
+const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// Runners as pods of one cluster.
 #[derive(Clone)]
@@ -136,10 +139,14 @@ impl Kubernetes {
     }
 
     /// Deletes what bears the name; whether there was a pod.
-    async fn stop_in(&self, namespace: &str, name: &str) -> Result<bool, BackendError> {
+    async fn stop_in(&self, namespace: &str, name: &str) -> Result<Stopped, BackendError> {
         let pod = async {
             let params = DeleteParams::background().grace_period(GRACE_SECONDS);
-            found(answer(self.pods(namespace).delete(name, &params)).await)
+            match found(answer(self.pods(namespace).delete(name, &params)).await)? {
+                None => Ok(Stopped::Absent),
+                Some(deleted) if deleted.as_ref().left().is_some_and(|pod| is_stuck(pod, Timestamp::now())) => Ok(Stopped::Stuck),
+                Some(_) => Ok(Stopped::Ending),
+            }
         };
         // It would go with its pod; but it may have been made after the pod was gone.
         let secret = async { found(answer(self.secrets(namespace).delete(name, &DeleteParams::background())).await) };
@@ -183,8 +190,9 @@ impl Backend for Kubernetes {
     async fn stop(&self, name: &str) -> Result<Stopped, BackendError> {
         let mut stopped = Stopped::Absent;
         for namespace in self.namespaces.iter() {
-            if self.stop_in(namespace, name).await? {
-                stopped = Stopped::Ending;
+            match self.stop_in(namespace, name).await? {
+                Stopped::Absent => {}
+                seen => stopped = seen,
             }
         }
         Ok(stopped)
@@ -245,11 +253,16 @@ async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Resu
     limit.unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()).into())))
 }
 
-/// Whether there was something to delete.
-fn found<T>(deleted: kube::Result<T>) -> Result<bool, BackendError> {
+/// Whether a pod should have been gone for some minutes: Kubernetes sets the time of its end, grace included, when it is to be deleted.
+fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
+    pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| now.duration_since(due.0) > STUCK_AFTER)
+}
+
+/// What was there to delete, if anything.
+fn found<T>(deleted: kube::Result<T>) -> Result<Option<T>, BackendError> {
     match deleted {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Ok(answer) => Ok(Some(answer)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(refusal(error)),
     }
 }
@@ -297,6 +310,21 @@ mod tests {
 
     fn refused(code: u16, reason: &str, message: &str) -> BackendError {
         refusal(kube::Error::Api(Status::failure(message, reason).with_code(code).boxed()))
+    }
+
+    #[test]
+    fn a_pod_is_stuck_when_it_was_to_be_gone_minutes_ago() {
+        use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+        let now = Timestamp::now();
+        let due = |minutes: i64| {
+            let mut pod = Pod::default();
+            pod.metadata.deletion_timestamp = Some(Time(now - SignedDuration::from_mins(minutes)));
+            pod
+        };
+        assert!(is_stuck(&due(6), now));
+        for pod in [due(4), due(-1), Pod::default()] {
+            assert!(!is_stuck(&pod, now));
+        }
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub enum Change {
 pub enum Stopped {
     /// It is being ended; a [`Change::Gone`] follows.
     Ending,
+    /// It should have ended minutes ago, and has not: whatever runs it (a node) is lost, or does not obey.
+    Stuck,
     /// There is no such runner (a consistent read said so).
     Absent,
 }

@@ -7,6 +7,9 @@ local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
 -- What a pod says whose image cannot be had: no class of its profile gets one that starts.
 local NO_IMAGE = { ImagePullBackOff = true, ErrImagePull = true, ErrImageNeverPull = true, InvalidImageName = true }
 
+-- A credential that GitHub refuses for so long is refused for good; a runner that was at work is given longer, since its job may go on.
+local REFUSED_MS, REFUSED_BUSY_MS = 3600000, 21600000
+
 -- Work that GitHub holds back is looked at again after this time at the latest.
 local RECHECK_MS = 60000
 
@@ -86,6 +89,18 @@ local function owner_of(scope)
   return string.match(scope, '^%a+/([^/]+)')
 end
 
+-- Whether GitHub has refused the credential for so long that a runner of this owner is not waited for any more.
+local function refused_for_good(key, org, owner)
+  local credential = call('HGET', 'orgs:credential', org)
+  if not (credential and held_back(credential, owner)) then return false end
+  local bound = call('HEXISTS', key, 'busy_at') == 1 and REFUSED_BUSY_MS or REFUSED_MS
+  for _, of in ipairs(limits_at(credential, owner)) do
+    local since, whole = fields(of.key, 'refused_since', 'whole')
+    if since and (whole or not of.as_a_whole) and now - since >= bound then return true end
+  end
+  return false
+end
+
 for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'LIMIT', 0, args.n)) do
   local key = 'runner:' .. name .. ':info'
   local state = call('HGET', key, 'state')
@@ -95,16 +110,20 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'L
     local why = overdue(name, state)
     if why then begin_removal(name, why) end
   end
-  local scope, github_id, uncertain, deregistered, registering, started_at, org =
-    fields(key, 'scope', 'github_id', 'uncertain', 'deregistered', 'claimed_at', 'started_at', 'org')
-  local asks = github_id or ((uncertain or registering) and not deregistered)
+  local scope, github_id, uncertain, deregistered, registering, started_at, org, forced =
+    fields(key, 'scope', 'github_id', 'uncertain', 'deregistered', 'claimed_at', 'started_at', 'org', 'forced')
   local removing = call('HGET', key, 'state') == 'removing'
+  if removing and not forced and refused_for_good(key, org, owner_of(scope)) then
+    call('HSET', key, 'forced', 1, 'why', 'GitHub refuses its owner\'s credential')
+    forced = true
+  end
+  local asks = not forced and (github_id or ((uncertain or registering) and not deregistered))
   local at = removing and asks and later(org, owner_of(scope), name)
   if at then
     deadline(name, at)
   elseif removing then
     deadline(name, now + args.lease)
-    removals[#removals + 1] = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
+    removals[#removals + 1] = { name = name, scope = scope, github_id = github_id or nil, deregistered = (deregistered or forced) and true or false,
       uncertain = (uncertain or registering) and true or false, started = started_at and true or false }
   end
 end

@@ -1,7 +1,11 @@
--- started, note, release, rejected, outdated, busy, remove, postpone, absent: what was seen of a runner, or is wanted of it.
+-- started, note, release, rejected, outdated, busy, remove, force, postpone, absent: what was seen of a runner, or is wanted of it.
 --
 -- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
---       before it had any job, or `absent`), github_id (where a look-up by name found it)
+--       before it had any job, or `absent`), github_id (where a look-up by name found it), unserved (of `postpone`: nobody may
+--       call GitHub for its owner any more)
+
+-- Where nobody serves an owner any more, GitHub cannot be asked first for ever: after this time its runners end, those that have been at work later.
+local UNSERVED_MS, UNSERVED_BUSY_MS = 900000, 21600000
 
 local key = 'runner:' .. args.runner .. ':info'
 local state = call('HGET', key, 'state')
@@ -30,11 +34,24 @@ elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and li
   deadline(args.runner, now + setting('busy_recheck'))
 elseif args.what == 'remove' then
   changed = begin_removal(args.runner, args.why)
+elseif args.what == 'force' then -- an operator's order: its pod ends, whatever GitHub says or does not say
+  call('HSET', key, 'forced', 1)
+  if state == 'removing' then deadline(args.runner, now) else begin_removal(args.runner, args.why) end
 elseif args.what == 'postpone' then -- GitHub does not say, or its pod cannot be ended: again after 2, 4, … 20 s and up to a quarter more
   changed = state == 'removing'
   if changed then
     local wait = math.min(1000 * 2 ^ math.min(call('HINCRBY', key, 'removal_tries', 1), 5), 20000)
     deadline(args.runner, now + wait + jitter(args.runner, wait / 4))
+    if args.unserved then
+      call('HSETNX', key, 'unserved_since', now)
+      local since, busy_at = fields(key, 'unserved_since', 'busy_at')
+      if now - since >= (busy_at and UNSERVED_BUSY_MS or UNSERVED_MS) then
+        call('HSET', key, 'forced', 1, 'why', 'nobody serves its owner any more')
+        deadline(args.runner, now)
+      end
+    else
+      call('HDEL', key, 'unserved_since')
+    end
   end
 elseif args.what == 'absent' then -- no such pod, says a consistent read; a create that is still in flight may make it yet
   local hold_until = tonumber(call('HGET', key, 'hold_until'))
