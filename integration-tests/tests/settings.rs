@@ -1,5 +1,6 @@
-//! Every setting of every process, as charts, templates and shells hand it on: set to nothing, with a newline, as a number in scientific notation, as a
-//! file that is not there, and beside another that contradicts it. The settings are taken from `--help`, so a new one is tried as well.
+//! Every setting of every process, as charts, templates and shells hand it on: set to nothing, with a newline, as a
+//! number in scientific notation, as a file that is not there, and beside another that contradicts it. The settings are
+//! taken from `--help`, so a new one is tried as well.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -33,7 +33,8 @@ struct Bench {
     clock: Arc<AtomicI64>,
     redis: MultiplexedConnection,
     too_long: Vec<String>,
-    /// Of the scripts, which a Redis compiles when it first hears of them: once in its life each, so they are told apart from the calls. µs.
+    /// Of the scripts, which a Redis compiles when it first hears of them: once in its life each, so they are told
+    /// apart from the calls. µs.
     longest_load: u64,
 }
 

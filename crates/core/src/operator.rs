@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     config::{LimitsSettings, MAX_LIMIT, read_org_limits},
-    ledger::{Ledger, LedgerError},
+    ledger::{Ledger, LedgerError, Observation},
     names::{is_org, shown},
 };
 
@@ -13,6 +13,12 @@ use crate::{
 pub const REASON: usize = 200;
 /// What a runner is told to go for when an operator removes it.
 pub const WANTS_GONE: &str = "an operator wants it gone";
+
+/// The order to remove a runner: at GitHub first, or, with `force`, its pod whatever GitHub says.
+#[must_use]
+pub fn removal(force: bool) -> Observation {
+    if force { Observation::Force } else { Observation::Remove }
+}
 
 /// A limit of one organization.
 ///

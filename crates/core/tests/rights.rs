@@ -22,6 +22,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use redis::aio::MultiplexedConnection;
 use tokio_util::sync::CancellationToken;
 
+#[path = "support/eventually.rs"]
+mod waiting;
+use waiting::eventually;
 mod support;
 use support::{Store, completed, default_limits, in_progress, maker, queued, refused, why};
 
@@ -137,8 +140,8 @@ fn steps<'a>(scene: &'a Scene, ledger: &'a Ledger) -> Vec<Step<'a>> {
     ]
 }
 
-/// Takes the steps as a user with these rules, and returns those that failed. Each of these is a passing refusal and has
-/// changed nothing.
+/// Takes the steps as a user with these rules, and returns those that failed. Each of these is a passing refusal and
+/// has changed nothing.
 async fn take_steps(rules: &str) -> Vec<&'static str> {
     let scene = scene().await;
     let mut user = User::new(&scene.store, rules).await;
@@ -287,23 +290,13 @@ async fn a_right_that_is_lost_and_given_back_loses_nothing() {
         assert!(matches!(&error, LedgerError::Refused(text) if text.contains("may not run HINCRBY, ZADD")), "{error}");
     }
     assert!(before == user.dump().await);
-    eventually("it is counted", || gauge.get() == usual + 1).await;
+    eventually("it is counted", async || gauge.get() == usual + 1).await;
 
     user.may("+zadd +hincrby").await;
     assert_eq!(user.ledger.apply(&queued(2, "Acme"), None).await.expect("the same event applies"), "queued");
-    eventually("it is over", || gauge.get() == usual).await;
+    eventually("it is over", async || gauge.get() == usual).await;
     stop.cancel();
     watching.await.expect("it went on");
     assert!(why(&store, 2).await.why.contains("about to be admitted"));
     store.assert_sound().await;
-}
-
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..2400 {
-        if is_so() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("never came true: {what}");
 }

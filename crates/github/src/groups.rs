@@ -6,8 +6,9 @@
 //! the next runner asks again. That a name is not there is not cached. A group that is renamed keeps serving under its old name until
 //! the process restarts, which harms nobody: it is the same group.
 //!
-//! Where runners must not join groups that allow public repositories ([`ClientOptions::no_public_groups`](crate::ClientOptions)), what
-//! GitHub said of a group holds for an hour: an operator may change it at any time.
+//! Where runners must not join groups that allow public repositories
+//! ([`ClientOptions::no_public_groups`](crate::ClientOptions)), what GitHub said of a group holds for an hour: an
+//! operator may change it at any time.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -90,7 +91,8 @@ impl Client {
     /// a server without them, a token without the right to read them) or none is marked so, `default` is 1 as well: GitHub gives that id to the group that is always there.
     ///
     /// # Errors
-    /// [`Error::NoSuchGroup`]; [`Error::PublicGroup`], where the options allow none that takes jobs of public repositories; or as any call.
+    /// [`Error::NoSuchGroup`]; [`Error::PublicGroup`], where the options allow none that takes jobs of public
+    /// repositories; or as any call.
     pub async fn runner_group_id(&self, scope: &Scope, name: &str) -> Result<u64, Error> {
         if let Scope::Repository { .. } = scope {
             return Ok(DEFAULT_GROUP);

@@ -17,10 +17,11 @@
 //!
 //! Several credentials, each with the owners that it serves, are [`Credentials`].
 //!
-//! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages` lists, `deliveries`,
-//! `runs` and `repositories` what finds jobs whose webhook never came, `transport` one request, `tls` and `tls_words` the server's certificate, `gate` whether it may be sent, `answer`, `rate`, `words`
-//! and `error` what a refusal means, `types` what is sent and received. With the feature `openapi-validation`, `openapi` holds requests and
-//! answers against GitHub's own description; the tests of this crate and of the simulator use it.
+//! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages`
+//! lists, `deliveries`, `runs` and `repositories` what finds jobs whose webhook never came, `transport` one request,
+//! `tls` and `tls_words` the server's certificate, `gate` whether it may be sent, `answer`, `rate`, `words` and `error`
+//! what a refusal means, `types` what is sent and received. With the feature `openapi-validation`, `openapi` holds
+//! requests and answers against GitHub's own description; the tests of this crate and of the simulator use it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

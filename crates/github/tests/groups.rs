@@ -1,4 +1,5 @@
-//! Groups that allow public repositories: where runners must not join those, GitHub's word is asked for, and nothing else counts.
+//! Groups that allow public repositories: where runners must not join those, GitHub's word is asked for, and nothing
+//! else counts.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -67,13 +67,16 @@ pub struct ReceiverArgs {
     /// Connections at once; for one more the one that has been idle for longest is closed
     #[arg(long, env, default_value = "512")]
     pub max_connections: String,
-    /// Connections of one IP address at once; for one more that address's own one that has been idle for longest is closed; empty: half of MAX_CONNECTIONS
+    /// Connections of one IP address at once; for one more that address's own one that has been idle for longest is
+    /// closed; empty: half of MAX_CONNECTIONS
     #[arg(long, env, default_value = "")]
     pub max_connections_per_peer: String,
-    /// Proxies in front of the receiver, which bring connections of many senders: IP addresses and networks, for example 10.0.0.5,10.1.0.0/16; only MAX_CONNECTIONS bounds theirs
+    /// Proxies in front of the receiver, which bring connections of many senders: IP addresses and networks, for
+    /// example 10.0.0.5,10.1.0.0/16; only MAX_CONNECTIONS bounds theirs
     #[arg(long, env, default_value = "")]
     pub trusted_proxies: String,
-    /// TCP port that answers /health and /ready only, so that probes are answered when every connection of PORT is taken; 0 takes a free one; empty: none
+    /// TCP port that answers /health and /ready only, so that probes are answered when every connection of PORT is
+    /// taken; 0 takes a free one; empty: none
     #[arg(long, env, default_value = "")]
     pub probe_port: String,
     /// Verified webhooks on their way to Redis at once; those on top of them are answered 503

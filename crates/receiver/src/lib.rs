@@ -4,8 +4,9 @@
 //! the ledger's business. Everything that comes in is bounded: connections, headers, bodies and their memory, time, names, texts. Nothing that comes in
 //! can make the receiver fail: what it cannot take it refuses, with a status and a sentence.
 //!
-//! The rooms, in the order of a request: [`server`] accepts and [`connections`] decides who gives way, [`routes`] directs; [`webhook`] goes through
-//! [`body`], [`turns`], [`signature`], [`payload`], [`job`] and [`publish`]; [`status`], [`metrics`] and [`admin`] answer people.
+//! The rooms, in the order of a request: [`server`] accepts and [`connections`] decides who gives way, [`routes`]
+//! directs; [`webhook`] goes through [`body`], [`turns`], [`signature`], [`payload`], [`job`] and [`publish`];
+//! [`status`], [`metrics`] and [`admin`] answer people.
 
 use std::{sync::Arc, time::Duration};
 

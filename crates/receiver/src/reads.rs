@@ -1,4 +1,5 @@
-//! What anybody may read costs little, however often it is asked for: one answer serves all who ask within a second, and each sender has a rate.
+//! What anybody may read costs little, however often it is asked for: one answer serves all who ask within a second,
+//! and each sender has a rate.
 
 use std::{
     collections::HashMap,

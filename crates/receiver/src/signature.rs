@@ -100,7 +100,8 @@ impl Verifier {
     }
 }
 
-/// The keys that are accepted now: of the current secret, and of the previous one where that is still there. None without the current one.
+/// The keys that are accepted now: of the current secret, and of the previous one where that is still there. None
+/// without the current one.
 fn keys(secrets: &[Door]) -> Option<Vec<hmac::Key>> {
     let key = |secret: SecretString| hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
     let (current, previous) = secrets.split_first()?;

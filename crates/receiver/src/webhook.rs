@@ -1,8 +1,8 @@
 //! `POST /webhook`: from GitHub's bytes to an entry of `jit:events`.
 //!
-//! In this order: size, headers, body and its signature, JSON, decision, one round trip to Redis. Invariants: no byte of a
-//! body is read before its headers are complete and well formed; nothing is parsed before its signature was found good;
-//! the answer is 200 only once the entry is in Redis, or when there is nothing to enter; it comes within GitHub's
+//! In this order: size, headers, body and its signature, JSON, decision, one round trip to Redis. Invariants: no byte
+//! of a body is read before its headers are complete and well formed; nothing is parsed before its signature was found
+//! good; the answer is 200 only once the entry is in Redis, or when there is nothing to enter; it comes within GitHub's
 //! patience, whatever Redis does.
 
 use std::{borrow::Cow, sync::Arc};

@@ -1,4 +1,5 @@
-//! Secrets that are emptied, removed and replaced under traffic: what a file does not hold any more is accepted no more, within seconds.
+//! Secrets that are emptied, removed and replaced under traffic: what a file does not hold any more is accepted no
+//! more, within seconds.
 
 use axum::http::Method;
 use jit_core::{

@@ -1,9 +1,9 @@
 //! Which of an owner's credentials is used: the one with the most calls left, of those that GitHub does not refuse.
 //!
 //! The calls left are those that GitHub last told this worker of the hour; a credential that it told nothing of has all
-//! of them. A refused credential stands behind the others until another try is worth it. So a refusal costs one call, or
-//! none where the ledger knows of the limit, and the owner's jobs go on with the next credential. Recovery asks with an
-//! owner's first credential alone.
+//! of them. A refused credential stands behind the others until another try is worth it. So a refusal costs one call,
+//! or none where the ledger knows of the limit, and the owner's jobs go on with the next credential. Recovery asks with
+//! an owner's first credential alone.
 
 use std::{
     cmp::Reverse,

@@ -141,8 +141,9 @@ fn is_unserved(error: &jit_github::Error) -> bool {
     matches!(error, Error::NotServed { .. } | Error::NotInstalled { .. } | Error::Suspended { .. })
 }
 
-/// Absence is no proof: GitHub answers 404 too where the credential may not see the scope any more. That it does not know the id counts where it
-/// lists the runners of the scope, and that no list holds the name, where the list was complete.
+/// Absence is no proof: GitHub answers 404 too where the credential may not see the scope any more. That it does not
+/// know the id counts where it lists the runners of the scope, and that no list holds the name, where the list was
+/// complete.
 async fn delete(client: Client, name: &str, scope: &Scope, id: Option<u64>, looks: u32) -> Result<Registration, jit_github::Error> {
     if let Some(id) = id {
         match delete_by_id(&client, scope, id).await? {
@@ -204,8 +205,8 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Ends the pod, and says what is to be observed then. A pod that does not go, as on a lost node, keeps no slot where it is `settled` that its
-/// runner takes no job any more.
+/// Ends the pod, and says what is to be observed then. A pod that does not go, as on a lost node, keeps no slot where
+/// it is `settled` that its runner takes no job any more.
 async fn stop(worker: &Worker, name: &str, settled: bool) -> Observation {
     match worker.backend.stop(name).await.step("upkeep.pod_stopped") {
         Ok(Stopped::Stuck) if settled => {

@@ -3,15 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in the tests, but not in what they share")]
 
-use std::sync::{Arc, Mutex};
-
 use axum::{Json, Router};
 use jit_worker::backend::kubernetes::Kubernetes;
 use jit_worker::backend::profile::Profile;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
+use tokio::net::TcpListener;
+
+#[path = "../../github/tests/common/proxy.rs"]
+mod proxy;
+use proxy::{proxy, run_alone};
 
 /// An API server that tells its version; its address.
 async fn api_server() -> String {
@@ -25,31 +25,6 @@ async fn api_server() -> String {
     address
 }
 
-/// A proxy that makes tunnels; its address, and the first line of each request.
-async fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let asked = Arc::<Mutex<Vec<String>>>::default();
-    let log = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let log = log.clone();
-            tokio::spawn(async move {
-                let mut stream = BufReader::new(stream);
-                let mut head = String::new();
-                while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.unwrap() > 0 {}
-                let first = head.lines().next().unwrap_or_default().to_owned();
-                let target = first.split(' ').nth(1).unwrap_or_default().to_owned();
-                log.lock().unwrap().push(first);
-                let mut upstream = TcpStream::connect(target).await.unwrap();
-                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut stream, &mut upstream).await;
-            });
-        }
-    });
-    (address, asked)
-}
-
 /// Runs [`connects`] with a kubeconfig for `server` that has `more`, and with these variables.
 async fn run(server: &str, more: &str, variables: &[(&str, &str)]) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -59,14 +34,8 @@ async fn run(server: &str, more: &str, variables: &[(&str, &str)]) {
          clusters: [{{name: one, cluster: {{server: 'http://{server}'{more}}}}}]\n"
     );
     std::fs::write(&file, kubeconfig).unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "connects", "--ignored", "--nocapture"]).env("KUBECONFIG", file.path());
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
-        command.env_remove(name);
-    }
-    let output = command.envs(variables.iter().copied()).kill_on_drop(true).output().await.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    let kubeconfig = file.path().to_str().unwrap();
+    run_alone("connects", [("KUBECONFIG", kubeconfig)].into_iter().chain(variables.iter().copied())).await;
 }
 
 #[tokio::test]
@@ -79,7 +48,6 @@ async fn connects() {
 async fn the_proxy_variables_are_not_for_kubernetes() {
     let server = api_server().await;
     let (proxy, asked) = proxy().await;
-    let proxy = format!("http://{proxy}");
     run(&server, "", &[]).await;
     for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         run(&server, "", &[(name, &proxy)]).await;
@@ -93,7 +61,7 @@ async fn the_proxy_variables_are_not_for_kubernetes() {
 async fn a_proxy_that_the_kubeconfig_names_is_used() {
     let server = api_server().await;
     let (proxy, asked) = proxy().await;
-    let more = format!(", proxy-url: 'http://{proxy}'");
+    let more = format!(", proxy-url: '{proxy}'");
     for variables in [&[][..], &[("HTTPS_PROXY", "http://127.0.0.1:1")], &[("NO_PROXY", "*")]] {
         run(&server, &more, variables).await;
         assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), [format!("CONNECT {server} HTTP/1.1")]);

@@ -3,46 +3,35 @@
 use std::process::ExitCode;
 
 use jit_core::{
-    ledger::{Report, recovery::Recovery},
+    ledger::LedgerError,
     redis::check::{Severity, look},
     render,
 };
 
 use crate::Ctl;
 
-/// What backs off is told of so many at most.
+/// Back-offs that are shown at most.
 const HELD: isize = 20;
+
+/// An answer of the ledger. None where it cannot be read, as in a Cluster, and Redis was found unfit already.
+fn readable<T>(answer: Result<T, LedgerError>, refused: bool) -> anyhow::Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(_) if refused => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// `jitctl doctor`.
 pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
     let settings = look(ctl.ledger.pool(), &ctl.redis).await?;
     let refused = settings.iter().any(|finding| finding.severity == Severity::Refusal);
-    let report = match ctl.ledger.doctor_settled().await {
-        Ok(report) => report,
-        // A Cluster, say, does not let the ledger be read: what matters is known already.
-        Err(_) if refused => Report::default(),
-        Err(error) => return Err(error.into()),
-    };
-    let recovery = match ctl.ledger.recovery().await {
-        Ok(recovery) => recovery,
-        Err(_) if refused => Recovery::default(),
-        Err(error) => return Err(error.into()),
-    };
-    let unreadable = match ctl.ledger.unreadable_repositories().await {
-        Ok(repositories) => repositories,
-        Err(_) if refused => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
-    let conditions = match ctl.ledger.conditions().await {
-        Ok(conditions) => conditions,
-        Err(_) if refused => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
-    let held = match ctl.ledger.held_subjects(HELD).await {
-        Ok(held) => held,
-        Err(_) if refused => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
+    let report = readable(ctl.ledger.doctor_settled().await, refused)?;
+    let recovery = readable(ctl.ledger.recovery().await, refused)?.unwrap_or_default();
+    let unreadable = readable(ctl.ledger.unreadable_repositories().await, refused)?.unwrap_or_default();
+    let conditions = readable(ctl.ledger.conditions().await, refused)?.unwrap_or_default();
+    let held = readable(ctl.ledger.held_subjects(HELD).await, refused)?.unwrap_or_default();
+    let (looked, report) = (report.is_some(), report.unwrap_or_default());
     if ctl.is_json() {
         let mut value = serde_json::to_value(&report)?;
         value["held"] = held.iter().map(|(subject, until, why)| serde_json::json!({ "subject": subject, "until": render::time(*until), "why": why })).collect();
@@ -69,6 +58,10 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
                 ctl.out,
                 "GitHub cannot be asked about jobs of {repo}: give the credential the right \"Actions: read\" there (a classic token: the scope repo)"
             )?;
+        }
+        if !looked {
+            writeln!(ctl.out, "the ledger could not be looked at: mend first what is said of Redis")?;
+            return Ok(ExitCode::FAILURE);
         }
         writeln!(ctl.out, "looked at {} organizations, {} live runners, {} jobs that are not over", report.organizations, report.runners, report.jobs)?;
         for finding in &report.findings {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use jit_core::{event::JobId, ledger::Observation, operator, render};
+use jit_core::{event::JobId, operator, render};
 use serde_json::json;
 
 use crate::{Ctl, note, org};
@@ -63,9 +63,10 @@ pub async fn retry(ctl: &mut Ctl<'_>, job: JobId) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `jitctl remove RUNNER`: asks for its removal, which workers carry out, at GitHub first; with `force` its pod ends whatever GitHub says.
+/// `jitctl remove RUNNER`: asks for its removal, which workers carry out, at GitHub first; with `force` its pod ends
+/// whatever GitHub says.
 pub async fn remove(ctl: &mut Ctl<'_>, runner: &str, force: bool) -> anyhow::Result<ExitCode> {
-    let observed = ctl.ledger.observe(if force { Observation::Force } else { Observation::Remove }, runner, operator::WANTS_GONE).await?;
+    let observed = ctl.ledger.observe(operator::removal(force), runner, operator::WANTS_GONE).await?;
     anyhow::ensure!(observed.state != "unknown", "{runner}: no runner of this name was there in the last day (jitctl runners shows those that live)");
     if observed.changed {
         ctl.act_at_once().await;

@@ -16,8 +16,7 @@ pub async fn whole(ctl: &mut Ctl<'_>, terminal: bool) -> anyhow::Result<ExitCode
     let [events, provision, ticks, dead] = overview.backlog;
     writeln!(ctl.out, "backlog     jit:events {events}, jit:provision {provision}, jit:ticks {ticks}, jit:dead {dead}")?;
     writeln!(ctl.out, "workers     {} alive", overview.workers)?;
-    let admission = ctl.ledger.why_closed().await?.map_or_else(|| "open".to_owned(), |why| format!("closed {why}"));
-    writeln!(ctl.out, "admission   {admission}")?;
+    writeln!(ctl.out, "admission   {}", overview.closed.map_or_else(|| "open".to_owned(), |why| format!("closed {why}")))?;
     writeln!(ctl.out, "recovery    {}", overview.recovery.sentences().join("\n            "))?;
     writeln!(ctl.out, "known       {} organizations; limit {} each where they have none of their own", overview.known_orgs, overview.max_per_org)?;
     if !overview.organizations.is_empty() {

@@ -4,16 +4,16 @@ use std::{convert::Infallible, ffi::OsStr, path::PathBuf};
 
 use clap::{Arg, ArgAction, Parser, builder::Resettable};
 
-/// Set to nothing it means something; any other variable that is set to nothing, as charts do, is not set.
+/// The one variable whose empty value has a meaning. Any other that is set to nothing, as charts do, is not set.
 const MEANS_SOMETHING_EMPTY: &str = "LABEL_MATCHERS";
 const CHECK: &str = "check-config";
 
-/// What a process is started with.
+/// Command line and environment of a process.
 #[derive(Debug)]
 pub struct CommandLine<A> {
-    /// Its flags and variables, as text.
+    /// Flags and variables, as text.
     pub args: A,
-    /// Whether it only checks them, and ends.
+    /// Whether the process checks its configuration and ends.
     pub check: bool,
 }
 

@@ -177,7 +177,7 @@ struct Entry {
 #[serde(untagged)]
 enum Id {
     Number(u64),
-    /// What a template made of one.
+    /// A number that a template wrote as 1.23e+06.
     Decimal(f64),
     Text(String),
 }
@@ -255,7 +255,8 @@ fn parse(text: &str, dir: &Path, check_key: CheckKey) -> Result<Vec<CredentialSe
     if wrong.is_empty() { Ok(list) } else { Err(wrong) }
 }
 
-/// An App's id has digits alone, its client id begins with a letter. A template that takes an id for a number writes 1.23e+06.
+/// An App's id has digits alone, its client id begins with a letter. A template that takes an id for a number writes
+/// 1.23e+06.
 fn check_app_id(id: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let number = id.bytes().all(|byte| byte.is_ascii_digit());

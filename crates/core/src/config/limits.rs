@@ -27,7 +27,8 @@ pub struct LimitsArgs {
     /// Starts the name of every runner, its pod and its Secret
     #[arg(long, env, default_value = "jit-runner")]
     pub runner_name_prefix: String,
-    /// YAML file of limits of single organizations; loaded where Redis holds none; by default config/org-limits.yaml, which may be absent
+    /// YAML file of limits of single organizations; loaded where Redis holds none; by default config/org-limits.yaml,
+    /// which may be absent
     #[arg(long, env)]
     pub org_limits_file: Option<PathBuf>,
     /// A runner has to start within this time

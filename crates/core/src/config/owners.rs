@@ -21,7 +21,7 @@ impl Owners {
         Ok(Self(owners))
     }
 
-    /// Whether this owner is served. A repository's owner may be given with the repository.
+    /// True if runners are made for this owner, which may be given as `owner/repository` too.
     #[must_use]
     pub fn serve(&self, owner: &str) -> bool {
         let login = owner.split('/').next().unwrap_or_default().to_ascii_lowercase();
@@ -29,7 +29,7 @@ impl Owners {
     }
 }
 
-/// Whether a text is what a pattern says, in which `*` is any text.
+/// Matches a text with a pattern, in which `*` stands for any text.
 fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };

@@ -1,8 +1,8 @@
 //! Secrets: from the environment, or from a file that is read again when it changes.
 //!
-//! A secret that we show to others (a token, a password) is used as it was last known when its file is gone: a mount that fails for a
-//! moment must not stop the work. One that others have to show us (a webhook's secret, an admin key) is a [`Door`]: whoever empties or
-//! removes its file wants it accepted no more, so it is not.
+//! A secret that we show to others (a token, a password) is used as it was last known when its file is gone: a mount
+//! that fails for a moment must not stop the work. One that others have to show us (a webhook's secret, an admin key)
+//! is a [`Door`]: whoever empties or removes its file wants it accepted no more, so it is not.
 
 use std::{
     path::{Path, PathBuf},
@@ -126,7 +126,7 @@ impl Secret {
         }
     }
 
-    /// What is wrong with its file, where it is gone.
+    /// A sentence about the secret's file if that is gone.
     fn gone(&self) -> Option<String> {
         let Source::File { path, read } = &*self.0 else { return None };
         look(path, read).1.map(|why| format!("a secret's file is gone: {} {why}", path.display()))
@@ -186,7 +186,8 @@ impl From<Secret> for Door {
     }
 }
 
-/// The last content of a file, read again where the last look is a while ago; and why there is none now, where it has been gone for a while.
+/// The last content of a file, read again where the last look is a while ago; and why there is none now, where it has
+/// been gone for a while.
 fn look(path: &Path, state: &Mutex<Read>) -> (SecretString, Option<String>) {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     if state.looked.elapsed() >= LOOK_EVERY {

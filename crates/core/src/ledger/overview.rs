@@ -56,6 +56,9 @@ pub struct Overview {
     pub runners: BTreeMap<String, u64>,
     /// Whether admission is open (a reconcile has run since the data came up).
     pub admitting: bool,
+    /// Why it is closed, as [`Ledger::why_closed`] says.
+    #[serde(skip)]
+    pub closed: Option<&'static str>,
     /// What never came, and how soon it is found.
     pub recovery: Recovery,
 }
@@ -216,8 +219,8 @@ impl Ledger {
         Ok(self.why_closed().await?.is_none())
     }
 
-    /// Why nothing is admitted at all, as a clause that begins with "until" or "because"; `None` while the gate is open.
-    /// `INFO` names the run of Redis. Without it, admission cannot tell whether data was lost.
+    /// Why nothing is admitted at all, as a clause that begins with "until" or "because"; `None` while the gate is
+    /// open. `INFO` names the run of Redis. Without it, admission cannot tell whether data was lost.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -268,7 +271,8 @@ impl Ledger {
         }
     }
 
-    /// Some jobs of an organization that stand in no queue until they are demand again: of those that are due first, so few others are looked at.
+    /// Some jobs of an organization that stand in no queue until they are demand again: of those that are due first, so
+    /// few others are looked at.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -282,7 +286,8 @@ impl Ledger {
         Ok(held.jobs)
     }
 
-    /// What backs off now, until when (ms since 1970) and why: those that end first, `n` at most. Pauses are told elsewhere.
+    /// What backs off now, until when (ms since 1970) and why: those that end first, `n` at most. Pauses are told
+    /// elsewhere.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -334,7 +339,8 @@ impl Ledger {
         overview.backlog = [events, provision, ticks, dead];
         overview.workers = workers;
         drop(connection);
-        overview.admitting = self.gate_is_open().await?;
+        overview.closed = self.why_closed().await?;
+        overview.admitting = overview.closed.is_none();
         overview.recovery = self.recovery().await?;
         overview.runners = self.runner_states().await?;
         Ok(overview)

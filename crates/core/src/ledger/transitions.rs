@@ -191,8 +191,8 @@ impl Ledger {
         self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why, "deregistered": gone })).await
     }
 
-    /// A removal has to wait: GitHub does not say, its pod cannot be ended, or (`unserved`) nobody may ask GitHub for its owner any more, which is
-    /// waited for only for a while.
+    /// A removal has to wait: GitHub does not say, its pod cannot be ended, or (`unserved`) nobody may ask GitHub for
+    /// its owner any more, which is waited for only for a while.
     ///
     /// # Errors
     /// When Redis is unavailable.

@@ -236,8 +236,8 @@ pub struct Removal {
     /// GitHub's id, where it is known.
     #[serde(default, deserialize_with = "id_text")]
     pub github_id: Option<u64>,
-    /// GitHub is not to be asked first: it has confirmed already that there is no such registration, or an operator has ordered it, or
-    /// nobody may ask for its owner any more.
+    /// GitHub is not to be asked first: it has confirmed already that there is no such registration, or an operator has
+    /// ordered it, or nobody may ask for its owner any more.
     pub deregistered: bool,
     /// It may be registered without its id being known: to be looked up by name.
     pub uncertain: bool,

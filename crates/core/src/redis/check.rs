@@ -1,9 +1,9 @@
 //! Whether this Redis keeps what it is given: its version, eviction, append-only file, memory, and what else lies in it.
 //!
-//! Looked at when a process starts, every few minutes while it runs, and by `jitctl doctor`. What would lose jobs, or cannot work, refuses a start;
-//! what happens to a running process is logged and counted, and ends nothing. `INFO` tells most, so a server that forbids
-//! `CONFIG` is checked too. The commands and keys that the user of Redis needs and may not use are told in one list.
-//! Nothing runs `KEYS` or `SCAN`.
+//! Looked at when a process starts, every few minutes while it runs, and by `jitctl doctor`. What would lose jobs, or
+//! cannot work, refuses a start; what happens to a running process is logged and counted, and ends nothing. `INFO`
+//! tells most, so a server that forbids `CONFIG` is checked too. The commands and keys that the user of Redis needs and
+//! may not use are told in one list. Nothing runs `KEYS` or `SCAN`.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -13,6 +13,10 @@ use std::{
 use jit_core::{config::RedisSettings, redis::RESPONSE_TIMEOUT};
 use redis::{AsyncConnectionConfig, FromRedisValue, aio::MultiplexedConnection};
 
+#[path = "../support/eventually.rs"]
+mod waiting;
+pub use waiting::eventually;
+
 /// One redis-server on a port of its own.
 pub struct Server {
     pub port: u16,
@@ -211,15 +215,4 @@ pub fn certificates(dir: &Path) -> [PathBuf; 5] {
         std::fs::write(private, key.serialize_pem()).unwrap();
     }
     paths
-}
-
-/// Waits until it is so.
-pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..2400 {
-        if is_so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("never came true: {what}");
 }

@@ -9,7 +9,7 @@ use axum::{
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
-use jit_core::{ledger::Observation, operator, render};
+use jit_core::{operator, render};
 use serde_json::{Value, json};
 
 use crate::{
@@ -60,7 +60,8 @@ pub async fn retry(State(app): State<Arc<App>>, JobKey(job): JobKey, language: L
     Ok(Json(json!({ "job_id": job.get(), "retried": done.retried, "message": message })))
 }
 
-/// `DELETE /admin/runners/{name}?force=false`: asks for its removal, which workers carry out, at GitHub first; with `force` its pod ends whatever GitHub says.
+/// `DELETE /admin/runners/{name}?force=false`: asks for its removal, which workers carry out, at GitHub first; with
+/// `force` its pod ends whatever GitHub says.
 pub async fn remove_runner(
     State(app): State<Arc<App>>,
     name: Result<Path<String>, PathRejection>,
@@ -70,7 +71,7 @@ pub async fn remove_runner(
     let force = forced(query.as_deref())?;
     let name = name.ok().map(|Path(name)| name).filter(|name| is_runner(name));
     let name = name.ok_or_else(|| ApiError::bad_request("the path names no runner: 1 to 63 of a-z, 0-9 and -"))?;
-    let observed = app.ledger.observe(if force { Observation::Force } else { Observation::Remove }, &name, operator::WANTS_GONE).await?;
+    let observed = app.ledger.observe(operator::removal(force), &name, operator::WANTS_GONE).await?;
     let (status, message) = match observed.state.as_str() {
         "unknown" => return Err(ApiError::not_found("no runner of this name was there in the last day")),
         "gone" => (StatusCode::OK, language.already_gone()),

@@ -253,7 +253,8 @@ async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Resu
     limit.unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()).into())))
 }
 
-/// Whether a pod should have been gone for some minutes: Kubernetes sets the time of its end, grace included, when it is to be deleted.
+/// Whether a pod should have been gone for some minutes: Kubernetes sets the time of its end, grace included, when it
+/// is to be deleted.
 fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
     pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| now.duration_since(due.0) > STUCK_AFTER)
 }

@@ -7,7 +7,8 @@ local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
 -- What a pod says whose image cannot be had: no class of its profile gets one that starts.
 local NO_IMAGE = { ImagePullBackOff = true, ErrImagePull = true, ErrImageNeverPull = true, InvalidImageName = true }
 
--- A credential that GitHub refuses for so long is refused for good; a runner that was at work is given longer, since its job may go on.
+-- A credential that GitHub refuses for so long is refused for good; a runner that was at work is given longer, since
+-- its job may go on.
 local REFUSED_MS, REFUSED_BUSY_MS = 3600000, 21600000
 
 -- Work that GitHub holds back is looked at again after this time at the latest.

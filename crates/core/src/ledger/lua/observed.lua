@@ -1,10 +1,12 @@
--- started, note, release, rejected, outdated, busy, remove, force, postpone, absent: what was seen of a runner, or is wanted of it.
+-- started, note, release, rejected, outdated, busy, remove, force, postpone, absent: what was seen of a runner, or is
+-- wanted of it.
 --
 -- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
 --       before it had any job, or `absent`), github_id (where a look-up by name found it), unserved (of `postpone`: nobody may
 --       call GitHub for its owner any more)
 
--- Where nobody serves an owner any more, GitHub cannot be asked first for ever: after this time its runners end, those that have been at work later.
+-- Where nobody serves an owner any more, GitHub cannot be asked first for ever: after this time its runners end, those
+-- that have been at work later.
 local UNSERVED_MS, UNSERVED_BUSY_MS = 900000, 21600000
 
 local key = 'runner:' .. args.runner .. ':info'
