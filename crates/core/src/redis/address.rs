@@ -112,7 +112,7 @@ fn addition(scheme: &str, rest: &str) -> Option<&'static str> {
 }
 
 fn server(url: &str) -> Result<ConnectionInfo, String> {
-    url.into_connection_info().map_err(|error| error.to_string())
+    url.into_connection_info().map_err(|error| format!("it cannot be read ({error}): write for example redis://redis:6379/0"))
 }
 
 fn sentinels(rest: &str, tls: bool) -> Result<Sentinels, String> {
