@@ -118,13 +118,15 @@ async fn settled(stack: &Stack, jobs: u64) -> anyhow::Result<()> {
     loop {
         let github = stack.summary().await?;
         let number = |pointer: &str| github.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        if number("/jobs/success") >= jobs && number("/leftovers/runners") == 0 && stack.ledger().await?["total_running"] == 0 {
+        let over = number("/jobs/success") >= jobs && number("/leftovers/runners") == 0;
+        if over && stack.ledger().await?["total_running"] == 0 {
             return Ok(());
         }
         if began.elapsed() > Duration::from_secs(180) {
             bail!("{} of {jobs} jobs are over after 3 minutes", number("/jobs/success"));
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // The receiver's answer is shared for a second, and a sender may ask for 50 in one.
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 
