@@ -48,7 +48,7 @@ enum Output {
 enum Command {
     /// The whole at a glance, or one organization
     Status {
-        /// Organization, or owner/repo of a user's repository
+        /// Organization or user
         #[arg(value_parser = org)]
         org: Option<String>,
     },
@@ -74,7 +74,7 @@ enum Command {
     Pause(orders::PauseArgs),
     /// Makes runners for an organization again
     Resume {
-        /// Organization, or owner/repo of a user's repository
+        /// Organization or user
         #[arg(value_parser = org)]
         org: String,
     },
@@ -168,7 +168,7 @@ fn note(text: &str) {
 }
 
 fn org(text: &str) -> Result<String, String> {
-    if names::is_org(text) { Ok(text.to_owned()) } else { Err("not an organization's name (letters, digits, - and _), nor an owner/repository".into()) }
+    names::owner(text).map(str::to_owned).ok_or_else(|| "not an organization's name (letters, digits, - and _), nor an owner/repository".into())
 }
 
 fn runner(text: &str) -> Result<String, String> {

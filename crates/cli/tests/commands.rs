@@ -29,8 +29,8 @@ async fn limits_are_seen_and_changed() {
     // One that is still to come is taken, with a word; a repository too.
     let said = store.ctl(&["limits", "set", "octocat/app", "3"]);
     assert!(said.err.contains("not known here yet"), "{said:?}");
-    assert_eq!(said.ok(), "octocat/app: 3, it was 10\n");
-    assert_eq!(store.ctl(&["limits", "set", "OctoCat/App", "4"]).ok(), "octocat/app: 4, it was 3\n");
+    assert_eq!(said.ok(), "octocat: 3, it was 10\n");
+    assert_eq!(store.ctl(&["limits", "set", "OctoCat/App", "4"]).ok(), "octocat: 4, it was 3\n");
     store.ticks().await;
 
     for (command, code, said) in [
@@ -46,7 +46,7 @@ async fn limits_are_seen_and_changed() {
     ] {
         assert!(store.ctl(command).refused(code).contains(said), "{command:?}");
     }
-    assert_eq!((store.ticks().await, store.json(&["limits"])["custom_limits"].clone()), (NONE.into(), json!({ "octocat/app": 4 })));
+    assert_eq!((store.ticks().await, store.json(&["limits"])["custom_limits"].clone()), (NONE.into(), json!({ "octocat": 4 })));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What GitHub gives a runner its jobs by. Two jobs with equal classes compete for the same runners.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Class {
-    /// Organization whose limit counts (`owner/repo` for a user's repository), as GitHub writes it.
+    /// Organization or user whose limit counts, as GitHub writes it.
     pub org: String,
     /// Where runners register: `orgs/{org}`, `repos/{owner}/{repo}` or `enterprises/{slug}`.
     pub scope: String,

@@ -92,7 +92,7 @@ pub struct JobEvent {
     /// Which attempt of its run, from 1; older servers do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// Organization, or `owner/repo` of a user's repository, as GitHub writes it.
+    /// Login of the organization, or of the user whose repository it is, as GitHub writes it.
     pub org: String,
     /// `owner/repo`.
     pub repo: String,
@@ -108,6 +108,29 @@ pub struct JobEvent {
     /// How it ended: `success`, `failure`, `cancelled`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conclusion: Option<String>,
+    /// Whose it is by what does not change.
+    #[serde(default, skip_serializing_if = "Identity::is_unknown")]
+    pub identity: Identity,
+}
+
+/// Who the owner of a job is: logins and names of repositories change, GitHub's ids do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// GitHub's id of the owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_id: Option<u64>,
+    /// When GitHub called the owner so, in ms: the latest time that the word names. What is older than a renaming is late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<i64>,
+    /// The owner is a user: its runners register at its repositories.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub user: bool,
+}
+
+impl Identity {
+    fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[cfg(test)]

@@ -19,14 +19,20 @@ pub fn is_full_name(text: &str) -> bool {
     })
 }
 
+/// The owner in `owner/repository`.
+#[must_use]
+pub fn owner_of(full_name: &str) -> &str {
+    full_name.split('/').next().unwrap_or_default()
+}
+
 fn is_name(text: &str, allowed: impl Fn(char) -> bool) -> bool {
     (1..=NAME).contains(&text.len()) && text.chars().all(allowed)
 }
 
-/// Whether limits can be kept by it: an organization's login, or `owner/repository` of a user's repository.
+/// Whose limit is meant: a login, or the owner of `owner/repository`, since a user's repositories have one limit together.
 #[must_use]
-pub fn is_org(text: &str) -> bool {
-    is_login(text) || is_full_name(text)
+pub fn owner(text: &str) -> Option<&str> {
+    (is_login(text) || is_full_name(text)).then(|| owner_of(text))
 }
 
 /// Whether this can be the name of a runner of ours: a DNS-1123 label.
@@ -52,7 +58,7 @@ mod tests {
     #[test]
     fn names_that_githubs_have_are_taken() {
         for name in ["acme", "Acme-Corp", "emu_user", "0", "octo-cat/Hello.World_1", "a/.github"] {
-            assert!(is_org(name), "{name}");
+            assert_eq!(owner(name), Some(owner_of(name)));
         }
     }
 
@@ -61,7 +67,7 @@ mod tests {
         for name in
             ["", "a:b", "{a}", "a\nb", "a b", "a*", "ä", "a/b/c", "/b", "a/", "a/...", "a/..", "a/.", "a/b:c", "a\0", &"x".repeat(101), &"x".repeat(300)]
         {
-            assert!(!is_org(name), "{name:?}");
+            assert_eq!(owner(name), None, "{name:?}");
         }
     }
 

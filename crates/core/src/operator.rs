@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    config::{LimitsSettings, MAX_LIMIT, read_org_limits},
+    config::{GithubSettings, LimitsSettings, MAX_LIMIT, read_org_limits},
     ledger::{Ledger, LedgerError, Observation},
-    names::{is_org, shown},
+    names::{owner, shown},
 };
 
 /// Longest reason of a pause, in characters.
@@ -55,11 +55,16 @@ pub fn limits_file(path: &Path) -> Result<Option<BTreeMap<String, u64>>, String>
     if !path.exists() {
         return Ok(None);
     }
-    let limits = read_org_limits(path)?;
-    match limits.keys().find(|org| !is_org(org)) {
-        Some(org) => Err(format!("{}: org_limits.{}: not an organization's name, nor an owner/repository", path.display(), shown(org, 100))),
-        None => Ok(Some(limits)),
+    let mut limits = BTreeMap::new();
+    for (org, limit) in read_org_limits(path)? {
+        let Some(login) = owner(&org) else {
+            return Err(format!("{}: org_limits.{}: not an organization's name, nor an owner/repository", path.display(), shown(&org, 100)));
+        };
+        // A user's repositories had a limit each once: of several, the lowest holds for all.
+        let of_all = limits.entry(login.to_owned()).or_insert(limit);
+        *of_all = limit.min(*of_all);
     }
+    Ok(Some(limits))
 }
 
 /// Loads these limits: where Redis holds none, or with `force` in the place of all that it holds. `None` when Redis's own were kept.
@@ -94,6 +99,18 @@ pub async fn configure(ledger: &Ledger, limits: &LimitsSettings) -> Result<(), L
         }
     }
     ledger.configure(limits).await
+}
+
+/// Derives the classes of jobs that have not begun, where other settings had derived them.
+///
+/// # Errors
+/// When Redis is unavailable; a next call finishes it.
+pub async fn derive_classes(ledger: &Ledger, github: &GithubSettings) -> Result<(), LedgerError> {
+    let jobs = ledger.derive_classes(github).await?;
+    if jobs > 0 {
+        tracing::info!(jobs, "other settings had said where the runners of these jobs register, and how: they wait for others now");
+    }
+    Ok(())
 }
 
 /// Makes this the effective configuration where there is none: the data in Redis is gone, and no worker has started since.

@@ -7,7 +7,7 @@ use jit_core::{
     class::Class,
     config::{MAX_LIMIT, ORG_LIMITS_SIZE, parse_org_limits, read_org_limits},
     dead_letters::{self, DeadLetter},
-    event::{Action, JobEvent, JobId},
+    event::{Action, Identity, JobEvent, JobId},
     labels::LabelMatcher,
     names, render,
     stream::Entry,
@@ -146,8 +146,9 @@ fn event() -> impl Strategy<Value = JobEvent> {
     let action = prop::sample::select(vec![Action::Queued, Action::Waiting, Action::InProgress, Action::Completed]);
     let job = (1..=i64::MAX.unsigned_abs()).prop_filter_map("an id", JobId::new);
     let text = || prop::option::of(any::<String>());
-    (action, job, any::<Option<u32>>(), ("\\PC{0,9}", "\\PC{0,9}"), prop::option::of(class), text(), any::<Option<u64>>(), text()).prop_map(
-        |(action, job, attempt, (org, repo), class, runner, runner_id, conclusion)| JobEvent {
+    let identity = (any::<Option<u64>>(), any::<Option<i64>>(), any::<bool>()).prop_map(|(owner_id, at, user)| Identity { owner_id, at, user });
+    (action, job, any::<Option<u32>>(), ("\\PC{0,9}", "\\PC{0,9}"), prop::option::of(class), text(), any::<Option<u64>>(), (text(), identity)).prop_map(
+        |(action, job, attempt, (org, repo), class, runner, runner_id, (conclusion, identity))| JobEvent {
             action,
             job,
             attempt,
@@ -157,6 +158,7 @@ fn event() -> impl Strategy<Value = JobEvent> {
             runner,
             runner_id,
             conclusion,
+            identity,
         },
     )
 }
@@ -241,9 +243,9 @@ fn a_text_is_a_job_id_exactly_when_it_is_a_number_in_range() {
 #[test]
 fn a_name_that_is_taken_can_leave_no_key() {
     fuzz(prop_oneof!["[A-Za-z0-9._/-]{0,12}", any::<String>()], |text| {
-        if names::is_org(&text) {
+        if let Some(owner) = names::owner(&text) {
             assert!(
-                text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._/-".contains(&b)) && text.matches('/').count() <= 1 && !text.ends_with("/.."),
+                owner.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) && text.matches('/').count() <= 1 && !text.ends_with("/.."),
                 "{text:?}"
             );
         }

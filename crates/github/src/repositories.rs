@@ -18,6 +18,8 @@ pub struct Repository {
     pub full_name: String,
     /// Login of the organization that owns it; none where a user does.
     pub organization: Option<String>,
+    /// GitHub's id of the owner.
+    pub owner_id: Option<u64>,
     /// Whether everybody sees it. One that does not say is taken for public.
     pub public: bool,
     /// Whether it is archived or switched off: no workflow runs there.
@@ -45,6 +47,8 @@ struct Described {
 #[derive(Deserialize)]
 struct Owner {
     login: String,
+    #[serde(default)]
+    id: Option<u64>,
     #[serde(default, rename = "type")]
     kind: Option<String>,
 }
@@ -56,7 +60,7 @@ impl From<Described> for Repository {
             None => !it.private.unwrap_or(false),
         };
         let organization = (it.owner.kind.as_deref() == Some("Organization")).then_some(it.owner.login);
-        Self { full_name: it.full_name, organization, public, asleep: it.archived || it.disabled, pushed_at: it.pushed_at }
+        Self { full_name: it.full_name, organization, owner_id: it.owner.id, public, asleep: it.archived || it.disabled, pushed_at: it.pushed_at }
     }
 }
 

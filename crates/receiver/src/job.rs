@@ -5,7 +5,8 @@
 
 use jit_core::{
     config::{GithubSettings, LimitsSettings},
-    event::{Action, JobEvent, JobId},
+    event::{Action, Identity, JobEvent, JobId},
+    names::owner_of,
 };
 
 use crate::{
@@ -88,12 +89,13 @@ pub fn decide(payload: &Payload, github: &GithubSettings, limits: &LimitsSetting
         action,
         job: id,
         attempt: job.run_attempt.and_then(|attempt| u32::try_from(attempt).ok()).filter(|attempt| *attempt > 0),
-        org: organization.unwrap_or(full_name).to_owned(),
+        org: organization.unwrap_or_else(|| owner_of(full_name)).to_owned(),
         repo: full_name.to_owned(),
         class,
         runner_id: runner.as_ref().and(job.runner_id).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0),
         runner,
         conclusion: job.conclusion.as_deref().filter(|text| is_word(text)).map(str::to_owned),
+        identity: identity(payload, repository, job, organization),
     };
     let asks = matches!(action, Action::Queued | Action::Waiting);
     if asks && event.class.is_none() {
@@ -139,6 +141,18 @@ fn organization<'p>(payload: &'p Payload, repository: &'p Repository) -> Result<
         },
         None => Ok(None),
     }
+}
+
+/// Who the owner is, by GitHub's id. An id is believed only where all that the payload says of the owner agrees, and says when: the jobs of an owner
+/// that seems to be renamed move, so what another system wrote after GitHub's example must not seem to.
+fn identity(payload: &Payload, repository: &Repository, job: &WorkflowJob, organization: Option<&str>) -> Identity {
+    let at = [job.created_at, job.started_at, job.completed_at].into_iter().flatten().max();
+    let owner = repository.owner.as_ref();
+    let owner_id = match (&payload.organization, organization) {
+        (Some(told), Some(login)) => told.id.filter(|id| owner.is_some_and(|owner| owner.id == Some(*id) && owner.login.as_deref() == Some(login))),
+        _ => owner.and_then(|owner| owner.id),
+    };
+    Identity { owner_id: owner_id.filter(|_| at.is_some()), at, user: organization.is_none() }
 }
 
 /// A name that is too long or no text for people is nobody's here, and dropped.
@@ -213,14 +227,35 @@ mod tests {
     }
 
     #[test]
-    fn a_users_job_counts_at_the_repository() {
+    fn a_users_jobs_count_at_the_user_and_register_at_the_repository() {
         let mut payload = payload("queued");
         payload["repository"] = json!({ "full_name": "octocat/Hello-World", "private": true, "owner": { "login": "octocat", "type": "User" } });
         payload["organization"] = Value::Null;
-        assert_eq!(published(decide_with(&[], &payload)).org, "octocat/Hello-World");
+        let event = published(decide_with(&[], &payload));
+        assert_eq!((event.org.as_str(), event.identity.user, event.class.expect("ours").scope.as_str()), ("octocat", true, "repos/octocat/Hello-World"));
         assert_eq!(reason(decide_with(&["--repository-scope", "false"], &payload)), Some(Reason::NoOrganization));
         payload["repository"]["owner"] = Value::Null;
-        assert_eq!(published(decide_with(&[], &payload)).org, "octocat/Hello-World", "older servers do not say whose it is");
+        assert_eq!(published(decide_with(&[], &payload)).org, "octocat", "older servers do not say whose it is");
+    }
+
+    #[test]
+    fn an_owner_is_known_by_its_id_and_by_when_it_was_called_so() {
+        let identity = |payload: &Value| published(decide_with(&[], payload)).identity;
+        let mut payload = payload("completed");
+        payload["organization"]["id"] = json!(5);
+        payload["repository"]["owner"]["id"] = json!(5);
+        assert_eq!(identity(&payload), Identity::default(), "it does not say when");
+        payload["workflow_job"]["created_at"] = json!("2026-11-22T00:00:00Z");
+        payload["workflow_job"]["completed_at"] = json!("2026-11-22T00:00:01Z");
+        assert_eq!(identity(&payload), Identity { owner_id: Some(5), at: Some(1_795_305_601_000), user: false });
+        payload["repository"]["owner"]["id"] = json!(7);
+        assert_eq!(identity(&payload).owner_id, None, "it says two ids of one owner");
+        payload.as_object_mut().expect("an object").remove("organization");
+        payload["workflow_job"]["completed_at"] = json!("yesterday");
+        assert_eq!(identity(&payload), Identity { owner_id: Some(7), at: Some(1_795_305_600_000), user: false });
+        payload["repository"]["owner"]["id"] = json!("seven");
+        payload["workflow_job"]["created_at"] = json!(5);
+        assert_eq!(identity(&payload).owner_id, None, "what does not decide about a runner refuses no webhook");
     }
 
     #[test]

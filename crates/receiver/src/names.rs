@@ -3,20 +3,20 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use jit_core::event::JobId;
-use jit_core::names::is_org;
+use jit_core::names::owner;
 pub use jit_core::names::{is_full_name, is_login, is_runner, shown};
 
 use crate::errors::ApiError;
 
-/// What limits are kept by: an organization's login, or `owner/repository` of a user's repository.
+/// What limits are kept by: the login of an organization or a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrgKey(pub String);
 
 impl OrgKey {
-    /// Takes a text that can be one.
+    /// Takes a login, or `owner/repository`, which means its owner.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        is_org(text).then(|| Self(text.to_owned()))
+        owner(text).map(|login| Self(login.to_owned()))
     }
 }
 
@@ -29,11 +29,11 @@ impl<S: Send + Sync> FromRequestParts<S> for OrgKey {
         // Each part is held against its own rule: `a%2Fb` in one place is not `a/b` in two.
         let part = |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
         let key = match (part("org"), part("repo")) {
-            (Some(org), None) if is_login(org) => Some(org.to_owned()),
-            (Some(org), Some(repo)) if !repo.contains('/') => Some(format!("{org}/{repo}")).filter(|name| is_full_name(name)),
+            (Some(org), None) if is_login(org) => Self::parse(org),
+            (Some(org), Some(repo)) if !repo.contains('/') => Self::parse(&format!("{org}/{repo}")),
             _ => None,
         };
-        key.map(Self).ok_or_else(|| ApiError::bad_request("the path names no organization: letters, digits, - and _ only, or owner/repository"))
+        key.ok_or_else(|| ApiError::bad_request("the path names no organization: letters, digits, - and _ only, or owner/repository"))
     }
 }
 

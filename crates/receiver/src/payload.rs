@@ -54,6 +54,15 @@ pub struct WorkflowJob {
     pub runner_id: Option<i64>,
     /// Name of that runner: null or empty before there is one.
     pub runner_name: Option<String>,
+    /// When it was created.
+    #[serde(default, deserialize_with = "time")]
+    pub created_at: Option<i64>,
+    /// When it began; while it is queued, the time of its creation.
+    #[serde(default, deserialize_with = "time")]
+    pub started_at: Option<i64>,
+    /// When it ended.
+    #[serde(default, deserialize_with = "time")]
+    pub completed_at: Option<i64>,
 }
 
 /// The organization.
@@ -61,6 +70,9 @@ pub struct WorkflowJob {
 pub struct Organization {
     /// Its login.
     pub login: Option<String>,
+    /// GitHub's id of it.
+    #[serde(default, deserialize_with = "owner_id")]
+    pub id: Option<u64>,
 }
 
 /// The repository.
@@ -82,6 +94,9 @@ pub struct Repository {
 pub struct Owner {
     /// Login.
     pub login: Option<String>,
+    /// GitHub's id of it.
+    #[serde(default, deserialize_with = "owner_id")]
+    pub id: Option<u64>,
     /// `User` or `Organization`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
@@ -164,6 +179,17 @@ fn job_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
         }
     }
     deserializer.deserialize_any(Id)
+}
+
+/// What does not decide whether a job gets its runner refuses no webhook: anything but a time is none. In ms.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let text = serde_json::Value::deserialize(deserializer)?;
+    Ok(text.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_millisecond))
+}
+
+/// As [`time`]: anything but an id is none.
+fn owner_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(serde_json::Value::deserialize(deserializer)?.as_u64().filter(|id| *id > 0))
 }
 
 impl<'de> Deserialize<'de> for Labels {

@@ -118,10 +118,10 @@ async fn the_life_of_a_limit() {
         json!({ "organization": "platform-team", "limit": 30, "is_custom": true, "current_running": 0, "available": 30 })
     );
     let many = receiver.admin(Method::PUT, "/admin/org-limits", json!({ "limits": { "org-a": 25, "org-b": 5, "octocat/app": 1000 } })).await.ok();
-    assert_eq!(many, json!({ "updated": 3, "limits": { "org-a": 25, "org-b": 5, "octocat/app": 1000 }, "message": "limits of 3 organizations were set" }));
+    assert_eq!(many, json!({ "updated": 3, "limits": { "org-a": 25, "org-b": 5, "octocat": 1000 }, "message": "limits of 3 organizations were set" }));
     assert_eq!(
         receiver.admin(Method::GET, "/admin/org-limits", "").await.ok(),
-        json!({ "default_limit": 10, "custom_limits": { "octocat/app": 1000, "org-a": 25, "org-b": 5, "platform-team": 30 }, "total_custom_orgs": 4 })
+        json!({ "default_limit": 10, "custom_limits": { "octocat": 1000, "org-a": 25, "org-b": 5, "platform-team": 30 }, "total_custom_orgs": 4 })
     );
     assert_eq!(receiver.admin(Method::GET, "/admin/org-limits/octocat/app", "").await.ok()["limit"], 1000);
     assert_eq!(
@@ -149,14 +149,14 @@ async fn the_messages_are_those_that_operators_know_in_korean() {
 #[tokio::test]
 async fn no_name_of_an_organization_collides_with_a_route() {
     let receiver = Receiver::start().await;
-    for (org, limit) in [("reload", 3), ("limit", 4), ("octocat/limit", 5), ("octocat/pause", 6)] {
-        let path = format!("/admin/orgs/{org}/limit");
-        assert_eq!(receiver.admin(Method::PUT, &path, json!({ "limit": limit })).await.ok()["organization"], *org);
+    for (named, org, limit) in [("reload", "reload", 3), ("limit", "limit", 4), ("octocat/limit", "octocat", 5), ("octocat/pause", "octocat", 6)] {
+        let path = format!("/admin/orgs/{named}/limit");
+        assert_eq!(receiver.admin(Method::PUT, &path, json!({ "limit": limit })).await.ok()["organization"], org);
         let told = receiver.admin(Method::GET, &path, "").await.ok();
         assert_eq!((&told["organization"], &told["limit"], &told["is_custom"]), (&json!(org), &json!(limit), &json!(true)));
     }
     let all = receiver.admin(Method::GET, "/admin/org-limits", "").await.ok();
-    assert_eq!(all["custom_limits"], json!({ "limit": 4, "octocat/limit": 5, "octocat/pause": 6, "reload": 3 }));
+    assert_eq!(all["custom_limits"], json!({ "limit": 4, "octocat": 6, "reload": 3 }));
     receiver.admin(Method::DELETE, "/admin/orgs/reload/limit", "").await.ok();
     receiver.admin(Method::POST, "/admin/orgs/limit/pause", json!({ "reason": "r" })).await.ok();
     assert_eq!(receiver.redis::<Vec<String>>(&["HKEYS", "orgs:paused"]).await, ["limit"]);
@@ -228,7 +228,7 @@ async fn limits_come_from_the_file_where_redis_holds_none() {
     redis.resume();
     loading.await.expect("loaded");
     let limits = async || receiver.admin(Method::GET, "/admin/org-limits", "").await.ok()["custom_limits"].clone();
-    assert_eq!(limits().await, json!({ "octocat/app": 3, "platform-team": 25 }));
+    assert_eq!(limits().await, json!({ "octocat": 3, "platform-team": 25 }));
     // What was changed meanwhile does not come back with a restart, nor with a reload that does not insist.
     receiver.admin(Method::DELETE, "/admin/org-limits/octocat/app", "").await.ok();
     receiver.admin(Method::PUT, "/admin/org-limits/other", json!({ "limit": 4 })).await.ok();
@@ -240,14 +240,14 @@ async fn limits_come_from_the_file_where_redis_holds_none() {
     assert_eq!(limits().await, json!({ "other": 4, "platform-team": 25 }));
     let forced = reload("?force=true").await.ok();
     assert_eq!((&forced["loaded"], forced["message"].is_string()), (&json!(2), true));
-    assert_eq!(limits().await, json!({ "octocat/app": 3, "platform-team": 25 }));
+    assert_eq!(limits().await, json!({ "octocat": 3, "platform-team": 25 }));
     for (text, wrong) in [("org_limits: {a: 0}", "org_limits.a"), ("org_limits: {\"a:b\": 5}", "a:b"), ("org_limits: [", "ORG_LIMITS_FILE")] {
         write(text);
         assert!(reload("?force=true").await.refused(422).contains(wrong));
     }
     std::fs::remove_file(&path).expect("removed");
     assert!(reload("?force=true").await.refused(422).contains("no such file"));
-    assert_eq!(limits().await, json!({ "octocat/app": 3, "platform-team": 25 }));
+    assert_eq!(limits().await, json!({ "octocat": 3, "platform-team": 25 }));
 }
 
 #[tokio::test]
@@ -373,6 +373,7 @@ async fn jobs_are_listed_by_organization_and_state_in_pages() {
         runner: Some("elsewhere".into()),
         runner_id: None,
         conclusion: None,
+        identity: jit_core::event::Identity::default(),
     };
     receiver.ledger().apply(&event, None).await.expect("applied");
     event.action = jit_core::event::Action::Completed;

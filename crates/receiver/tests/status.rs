@@ -24,7 +24,7 @@ async fn health_tells_of_redis_and_of_workers() {
 #[tokio::test]
 async fn an_organization_that_nobody_has_heard_of_has_the_default() {
     let receiver = Receiver::start().await;
-    for (path, org) in [("/orgs/org-alpha/status", "org-alpha"), ("/orgs/octocat/Hello.World/status", "octocat/Hello.World")] {
+    for (path, org) in [("/orgs/org-alpha/status", "org-alpha"), ("/orgs/octocat/Hello.World/status", "octocat")] {
         assert_eq!(
             receiver.get(path).await.ok(),
             json!({

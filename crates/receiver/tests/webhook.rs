@@ -54,7 +54,7 @@ async fn payloads_of_older_servers_and_of_users_are_taken() {
     let receiver = Receiver::start().await;
     for (name, org, job) in [
         ("queued_with_status_waiting", "Acme-Corp", 31_415_926_538_u64),
-        ("queued_user_repository", "Octo-cat_emu/Hello.World", 2_832_853_555),
+        ("queued_user_repository", "Octo-cat_emu", 2_832_853_555),
         ("queued_old_server", "Acme-Corp", 512),
         ("queued_old_server_without_organization", "Acme-Corp", 513),
     ] {

@@ -57,7 +57,10 @@ pub async fn process(worker: &Worker, entries: &[Entry], stop: &CancellationToke
 /// Whether the entry's effect is in the ledger (or the entry among the dead letters, where it is no longer pending).
 async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool {
     let event = match entry.job_event() {
-        Ok(event) => event,
+        Ok(mut event) => {
+            worker.recovery.jobs.derive(&mut event);
+            event
+        }
         Err(error) => {
             bury(worker, entry, &error.to_string()).await;
             return false;

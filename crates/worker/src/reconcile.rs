@@ -55,6 +55,7 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     } else {
         tracing::debug!(listed, "reconciled: nothing differs");
     }
+    operator::derive_classes(&worker.ledger, &worker.recovery.jobs).await.step("reconcile.classes_derived")?;
     worker.admit().await;
     if result.opened {
         worker.recover.notify_one(); // what the lost data held is looked for at once

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jit_core::{
-    ledger::{Ledger, conditions},
+    ledger::{Ledger, LedgerError, conditions},
     operator, probe, process,
     redis::{self as connect, check::Checks},
     telemetry,
@@ -40,7 +40,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let probes = tokio::spawn(probe::serve(settings.listen, readiness.clone(), registry, probes_stop.clone()));
     tokio::task::yield_now().await;
 
-    let ledger = Ledger::new(connect::pool(&settings.redis)?);
+    let ledger = Ledger::new(connect::pool(&settings.redis)?).with_classes(&settings.github);
     let (id, rates) = (process::identity(), Rates::default());
     let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
     let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;
@@ -52,7 +52,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let mut pause = Pause::new();
     loop {
         let result = match checks.first().await {
-            Ok(Ok(())) => operator::configure(&worker.ledger, &settings.limits).await.step("run.configured"),
+            Ok(Ok(())) => configure(&worker.ledger, &settings).await.step("run.configured"),
             Ok(Err(refused)) => return Err(refused.into()),
             Err(error) => Err(error),
         };
@@ -104,6 +104,11 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     probes.await??;
     tracing::info!(worker.id = worker.id, "worker ended: nothing is left in hand");
     Ok(())
+}
+
+async fn configure(ledger: &Ledger, settings: &Settings) -> Result<(), LedgerError> {
+    operator::configure(ledger, &settings.limits).await?;
+    ledger.announce_classes(&settings.github).await
 }
 
 fn spawn<F: Future<Output = ()> + Send + 'static>(

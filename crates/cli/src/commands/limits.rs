@@ -13,13 +13,13 @@ use crate::{Ctl, org, table};
 pub enum Command {
     /// The limit of an organization
     Get {
-        /// Organization, or owner/repo of a user's repository
+        /// Organization or user
         #[arg(value_parser = org)]
         org: String,
     },
     /// Gives an organization a limit of its own; upward it takes effect at once, downward no runner is ended for it
     Set {
-        /// Organization, or owner/repo of a user's repository
+        /// Organization or user
         #[arg(value_parser = org)]
         org: String,
         /// Runners at once, 1 to 1000
@@ -28,7 +28,7 @@ pub enum Command {
     },
     /// Gives an organization the default limit again
     Unset {
-        /// Organization, or owner/repo of a user's repository
+        /// Organization or user
         #[arg(value_parser = org)]
         org: String,
     },

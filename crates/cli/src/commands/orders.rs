@@ -10,7 +10,7 @@ use crate::{Ctl, note, org};
 /// Whom to pause, and why.
 #[derive(clap::Args)]
 pub struct PauseArgs {
-    /// Organization, or owner/repo of a user's repository
+    /// Organization or user
     #[arg(value_parser = org)]
     org: String,
     /// Why; it is what people are told who wait

@@ -8,7 +8,7 @@ use clap::Parser;
 use jit_core::{
     class::Class,
     config::{LimitsArgs, Problems},
-    event::{Action, JobEvent, JobId},
+    event::{Action, Identity, JobEvent, JobId},
     ledger::Ledger,
     redis as connect,
 };
@@ -109,5 +109,6 @@ pub fn queued(job: u64, org: &str) -> JobEvent {
         runner: None,
         runner_id: None,
         conclusion: None,
+        identity: Identity::default(),
     }
 }

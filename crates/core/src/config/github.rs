@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::{Owners, Problems, given};
-use crate::{class::Class, labels::LabelMatcher, names::is_login};
+use crate::{
+    class::Class,
+    event::JobEvent,
+    labels::LabelMatcher,
+    names::{is_login, owner_of},
+};
 
 /// GitHub and the jobs that are ours.
 #[derive(Clone, Debug, clap::Args)]
@@ -151,6 +156,25 @@ impl GithubArgs {
 }
 
 impl GithubSettings {
+    /// What tells these settings from others that derive other classes.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        format!("{:?} {} {}", self.scope, self.group, self.matcher)
+    }
+
+    /// Derives anew the class of an event's job: another process, with other settings, may have written it. Where its labels are not ours by these
+    /// settings, the class stays, since GitHub was told that the job gets a runner.
+    pub fn derive(&self, event: &mut JobEvent) {
+        if event.org.contains('/') {
+            event.org = owner_of(&event.org).to_owned(); // so a release before wrote a user's repository
+            event.identity.user = true;
+        }
+        let organization = (!event.identity.user).then_some(event.org.as_str());
+        if let Some(class) = event.class.as_ref().and_then(|class| self.classify(organization, &event.repo, &class.labels)) {
+            event.class = Some(class);
+        }
+    }
+
     /// The class of a job, or none when its labels are not ours. `organization` is none for a user's repository.
     #[must_use]
     pub fn classify(&self, organization: Option<&str>, repo: &str, labels: &[String]) -> Option<Class> {
@@ -163,7 +187,8 @@ impl GithubSettings {
             (Scope::Organization, Some(org)) => format!("orgs/{org}"),
             (Scope::Repository, _) | (_, None) => format!("repos/{repo}"),
         };
-        Some(Class { org: organization.unwrap_or(repo).to_owned(), scope, group: self.group.clone(), profile: DEFAULT_PROFILE.to_owned(), labels })
+        let owner = organization.unwrap_or_else(|| owner_of(repo));
+        Some(Class { org: owner.to_owned(), scope, group: self.group.clone(), profile: DEFAULT_PROFILE.to_owned(), labels })
     }
 }
 
@@ -191,7 +216,7 @@ mod tests {
         let settings = settings(&[]);
         assert_eq!(settings.classify(Some("Acme"), "Acme/app", &labels).expect("ours").scope, "orgs/Acme");
         let class = settings.classify(None, "octocat/app", &labels).expect("ours");
-        assert_eq!((class.org.as_str(), class.scope.as_str()), ("octocat/app", "repos/octocat/app"));
+        assert_eq!((class.org.as_str(), class.scope.as_str()), ("octocat", "repos/octocat/app"));
         assert_eq!(settings.classify(Some("Acme"), "Acme/app", &["ubuntu-latest".into()]), None);
         let enterprise = self::settings(&["--runner-scope", "enterprise", "--github-enterprise", "big"]);
         assert_eq!(enterprise.classify(Some("Acme"), "Acme/app", &labels).expect("ours").scope, "enterprises/big");

@@ -18,6 +18,13 @@
 //! orgs:ready              ZSET    org → fairness score               (unmet demand, room, no back-off, no pause)
 //! orgs:served             HASH    org → number of the admission at which it was last served
 //! orgs:known              HASH    lower-case login → login as GitHub writes it
+//! org:{org}:repos         SET     names of a user's repositories
+//! owners:logins           HASH    GitHub's id of an owner → its login
+//! owners:ids              HASH    lower-case login → GitHub's id of the owner
+//! owners:told             HASH    GitHub's id → when it first told the login of now
+//! owners:were             HASH    login of before → GitHub's id of the owner
+//! owners:moving           HASH    GitHub's id → cursor, while records of its jobs move to the login of now
+//! owners:heard            ZSET    login → when a new job last came; 30 days
 //! orgs:paused             HASH    org → {reason, until_ms, since}
 //! orgs:credential         HASH    org → the credential that alone serves it, as its last runner's maker knew it
 //! credential:{name}:orgs  SET     organizations that a credential serves
@@ -66,7 +73,7 @@
 //!
 //! # Transitions
 //!
-//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`demand.lua`, `backoff.lua`, `runner.lua`, `job.lua`) and a body of its own. Keys are
+//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`owner.lua` to `rename.lua`) and a body of its own. Keys are
 //! named inside the scripts, so this needs one Redis (or a Sentinel group), not a Redis Cluster. A transition costs O(log n), however deep the queues are.
 //!
 //! # Invariants
@@ -92,6 +99,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod budget;
 mod calls;
+mod classes;
 pub mod conditions;
 mod doctor;
 mod explain;
@@ -111,7 +119,10 @@ pub use overview::{JobInfo, OrgStatus, Overview, RunnerInfo, shown_state};
 pub use transitions::{ADMIT_BATCH, Claim};
 pub use types::*;
 
-use crate::redis::{Pool, PoolError, error};
+use crate::{
+    config::GithubSettings,
+    redis::{Pool, PoolError, error},
+};
 
 /// A time as the scripts take it, ms.
 fn millis(duration: Duration) -> u64 {
@@ -168,6 +179,8 @@ pub struct Ledger {
     clock: Option<Arc<AtomicI64>>,
     /// The furthest that this process has seen the ledger's names come: data that is behind it has been rolled back, and admits nothing.
     seen: Arc<Mutex<Option<Seen>>>,
+    /// What this process derives classes by: see [`Ledger::derive_classes`].
+    classes: Option<Arc<str>>,
 }
 
 #[derive(Serialize)]
@@ -182,13 +195,20 @@ impl Ledger {
     /// The ledger in the Redis of this pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, clock: None, seen: Arc::default() }
+        Self { pool, clock: None, seen: Arc::default(), classes: None }
     }
 
     /// The same ledger with time, in ms since 1970, taken from `clock` and not from Redis: for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<AtomicI64>) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// The same ledger, for a process that derives classes by these settings.
+    #[must_use]
+    pub fn with_classes(mut self, github: &GithubSettings) -> Self {
+        self.classes = Some(github.fingerprint().into());
         self
     }
 

@@ -11,11 +11,13 @@ use crate::redis::rights::guarded;
 macro_rules! text {
     ($body:literal) => {
         concat!(
+            include_str!("lua/owner.lua"),
             include_str!("lua/demand.lua"),
             include_str!("lua/backoff.lua"),
             include_str!("lua/held.lua"),
             include_str!("lua/runner.lua"),
             include_str!("lua/job.lua"),
+            include_str!("lua/rename.lua"),
             include_str!($body)
         )
     };

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question,
-    Reconciliation, Registration, Reservation, Retried, Silence, millis, scripts,
+    Reconciliation, Registration, Reservation, Retried, Silence, classes::described, millis, scripts,
 };
 use crate::{
     config::LimitsSettings,
@@ -81,11 +81,7 @@ impl Ledger {
         });
         let map = args.as_object_mut().unwrap_or_else(|| unreachable!("an object literal"));
         if let Some(class) = &event.class {
-            map.insert("class".into(), class.id().into());
-            map.insert("scope".into(), class.scope.clone().into());
-            map.insert("group".into(), class.group.clone().into());
-            map.insert("profile".into(), class.profile.clone().into());
-            map.insert("labels".into(), json!(class.labels).to_string().into());
+            map.extend(described(class));
         }
         let optional = [
             ("attempt", event.attempt.map(|attempt| attempt.to_string().into())),
@@ -93,6 +89,10 @@ impl Ledger {
             ("runner_id", event.runner_id.filter(|id| *id > 0).map(|id| id.to_string().into())),
             ("conclusion", event.conclusion.clone().map(Into::into)),
             ("accepted_at", accepted_at.map(Into::into)),
+            ("owner_id", event.identity.owner_id.map(|id| id.to_string().into())),
+            ("at", event.identity.at.map(Into::into)),
+            ("classes", self.classes.as_deref().map(Into::into)),
+            ("user", event.identity.user.then(|| "1".into())),
         ];
         map.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Ok(self.run::<State>(&scripts::EVENT, &args).await?.state)

@@ -37,6 +37,7 @@ const COMMANDS: &[&str] = &[
     "PEXPIRE ? 1",
     "PING",
     "PTTL ?",
+    "RENAME ? ?",
     "SADD ? m",
     "SCARD ?",
     "SCRIPT|LOAD return",
@@ -73,11 +74,12 @@ const COMMANDS: &[&str] = &[
     "ZREM ? m",
     "ZREMRANGEBYSCORE ? 0 1",
     "ZREVRANGE ? 0 1",
+    "ZSCAN ? 0",
     "ZSCORE ? m",
 ];
 
 /// An example of each family of keys. A test compares this with the table in `docs/architecture.md`.
-pub const KEYS: [&str; 32] = [
+pub const KEYS: [&str; 33] = [
     "ledger:meta",
     "org_limits",
     "org:o:pending",
@@ -85,6 +87,7 @@ pub const KEYS: [&str; 32] = [
     "class:c:info",
     "classes:surplus",
     "orgs:known",
+    "owners:logins",
     "credential:c:orgs",
     "backoffs",
     "backoffs:waking",

@@ -12,7 +12,7 @@ use std::{
 use jit_core::{
     class::Class,
     config::LimitsSettings,
-    event::{Action, JobEvent, JobId},
+    event::{Action, Identity, JobEvent, JobId},
     ledger::{Answer, AnswerStatus, Failure, Ledger, Listed, ListedSpec, Question},
 };
 use redis::aio::MultiplexedConnection;
@@ -346,6 +346,7 @@ impl<'a> World<'a> {
             runner_id: name.as_ref().and_then(|name| self.id_of(name, runner.1)),
             runner: name,
             conclusion: (action == Action::Completed).then(|| "success".to_owned()),
+            identity: Identity::default(),
         }
     }
 

@@ -349,6 +349,17 @@ impl Model {
             return "completed";
         }
         self.tell(id);
+        let asks = matches!(event.action, Action::Queued | Action::Waiting);
+        let has_not_begun = matches!(state, Some(JobState::Queued | JobState::Waiting | JobState::InQuestion)) && self.jobs[&id].class.is_some();
+        let moves = |job: &Job, class: &Class| job.class.as_deref() != Some(&class.id()) || job.org != org;
+        if let (true, true, Some(class)) = (asks, has_not_begun, event.class.as_ref().filter(|class| moves(&self.jobs[&id], class))) {
+            self.known.entry(org.clone()).or_insert_with(|| event.org.clone());
+            let job = self.job(id);
+            (job.org, job.class) = (org.clone(), Some(class.id()));
+            let again = job.class.clone().filter(|_| job.misfits > 0 && job.state == JobState::Queued);
+            self.misfits.extend(again);
+            self.settle();
+        }
         match (event.action, state) {
             (Action::Queued, None | Some(JobState::Waiting)) => self.queue(id, accepted_at),
             (Action::Queued, Some(JobState::InQuestion)) => self.ask(id, self.now),

@@ -1,7 +1,7 @@
 //! Faults end: GitHub says of every job that it is over, every removal works. All has to come to rest, and to leave nothing behind.
 
 use jit_core::{
-    event::{Action, JobEvent, JobId},
+    event::{Action, Identity, JobEvent, JobId},
     ledger::{Deregistration, Observation},
 };
 
@@ -27,6 +27,7 @@ impl World<'_> {
                 runner: None,
                 runner_id: None,
                 conclusion: Some("cancelled".into()),
+                identity: Identity::default(),
             };
             self.event(&event, self.model.now).await?;
         }
@@ -54,8 +55,8 @@ impl World<'_> {
         for (key, (expires, content)) in &self.held {
             let state = content.iter().position(|field| field == "state").map(|at| content[at + 1].as_str());
             let may_stay = match key.as_str() {
-                "ledger:meta" | "orgs:known" | "orgs:served" | "orgs:credential" | "orgs:paused" | "org_limits" | "repos:active" | "repos:new"
-                | "repos:unreadable" | "quota:ceiling" => true,
+                "ledger:meta" | "owners:heard" | "orgs:known" | "orgs:served" | "orgs:credential" | "orgs:paused" | "org_limits" | "repos:active"
+                | "repos:new" | "repos:unreadable" | "quota:ceiling" => true,
                 "global:total_running" => content == &["0"],
                 _ if key.starts_with("credential:") && key.ends_with(":orgs") => true,
                 _ if key.starts_with("job:") => *expires && state == Some("completed"),

@@ -15,7 +15,7 @@ use clap::Parser;
 use jit_core::{
     class::Class,
     config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
-    event::{Action, JobEvent, JobId},
+    event::{Action, Identity, JobEvent, JobId},
     ledger::{Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Maker, Needs, Observation, Registration, Subject},
     redis as connect,
 };
@@ -155,6 +155,7 @@ fn event(action: Action, job: u64, org: &str) -> JobEvent {
         runner: None,
         runner_id: None,
         conclusion: None,
+        identity: Identity::default(),
     }
 }
 

@@ -139,7 +139,7 @@ impl Server {
             (None, Endpoint::AppHook | Endpoint::ListDeliveries | Endpoint::Redeliver) => self.about_hooks(call, site),
             (_, Endpoint::Installations | Endpoint::OrgInstallation | Endpoint::UserInstallation | Endpoint::AccessTokens) => self.about_app(call, site, now),
             (_, Endpoint::InstallationRepositories) => self.list_installation_repositories(call, site),
-            (Some(scope), _) if !self.find_scope(scope) => Answer::not_found(),
+            (Some(scope), _) if !self.find_scope(scope) => self.redirect(call, site).unwrap_or_else(Answer::not_found),
             (Some(scope), Endpoint::GenerateJitconfig) => match self.register(scope, call, &site.url, now) {
                 Ok((answer, id, name)) => {
                     registered = Some((id, name));

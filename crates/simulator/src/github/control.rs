@@ -42,6 +42,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/jobs/{id}/rerun", post(|app: Shared, id: Path<u64>| act(app, id, Server::rerun)))
         .route("/runners", get(runners))
         .route("/orgs", post(add_owner))
+        .route("/orgs/{login}/rename", post(rename_owner))
         .route("/app", post(set_app))
         .route("/tokens", post(add_token))
         .route("/rate-limit", post(set_rate_limit))
@@ -153,6 +154,18 @@ async fn add_owner(State(app): Shared, body: Posted<NewOwner>) -> Result<Json<Va
     let kind = if owner.user { OwnerKind::User } else { OwnerKind::Organization };
     app.with(|server, _| server.add_owner(&owner.login, kind))?;
     Ok(Json(json!({ "login": owner.login })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewLogin {
+    login: String,
+}
+
+async fn rename_owner(State(app): Shared, Path(login): Path<String>, body: Posted<NewLogin>) -> Result<Json<Value>, ControlError> {
+    let new = posted(body)?.login;
+    app.with(|server, _| server.rename_owner(&login, &new))?;
+    Ok(Json(json!({ "login": new })))
 }
 
 #[derive(Deserialize)]

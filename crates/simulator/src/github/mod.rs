@@ -15,6 +15,7 @@ pub mod log;
 pub mod model;
 pub mod payload;
 mod registry;
+mod rename;
 mod rest;
 pub mod rights;
 mod runners;

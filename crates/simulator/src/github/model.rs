@@ -143,7 +143,7 @@ pub struct Owner {
 }
 
 /// A repository.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Repo {
     /// GitHub's id.
     pub id: u64,
@@ -199,7 +199,7 @@ impl Group {
 }
 
 /// What is known of a job before anything happens to it; shared by its reruns.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct JobFacts {
     /// Where it belongs.
     pub repo: Arc<Repo>,

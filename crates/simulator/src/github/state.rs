@@ -50,6 +50,8 @@ pub struct Server {
     pub log: Log,
     pub(super) rng: Rng,
     pub(super) owners: BTreeMap<String, Owner>,
+    /// Logins of before, in lower case, and those of now.
+    pub(super) moved: BTreeMap<String, Arc<str>>,
     pub(super) enterprise_groups: Vec<Group>,
     pub(super) jobs: BTreeMap<u64, Job>,
     pub(super) runs: BTreeMap<u64, Vec<u64>>,
@@ -122,6 +124,7 @@ impl Server {
             log: Log::default(),
             rng,
             owners: BTreeMap::new(),
+            moved: BTreeMap::new(),
             enterprise_groups: vec![Group::default_group()],
             jobs: BTreeMap::new(),
             runs: BTreeMap::new(),

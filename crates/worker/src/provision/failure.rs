@@ -61,12 +61,10 @@ pub(super) fn undeliverable(error: &BackendError) -> Failure {
     Failure { made: false, registration: Registration::None, ..delivery_failure(error) }
 }
 
-/// Whose right it is that GitHub refuses, and who is away when it does not answer. An organization's repositories have rights of their own.
-fn place(scope: &Scope, org: &str) -> (&'static [Subject], &'static [Subject]) {
+/// Whose right it is that GitHub refuses, and who is away when it does not answer. Repositories have rights of their own.
+fn place(scope: &Scope) -> (&'static [Subject], &'static [Subject]) {
     match scope {
-        Scope::Repository { .. } if !org.contains('/') => {
-            (&[Subject::Scope, Subject::Org, Subject::Credential], &[Subject::Scope, Subject::Org, Subject::Global])
-        }
+        Scope::Repository { .. } => (&[Subject::Scope, Subject::Org, Subject::Credential], &[Subject::Scope, Subject::Org, Subject::Global]),
         _ => (&[Subject::Org, Subject::Credential], &[Subject::Org, Subject::Global]),
     }
 }
@@ -80,8 +78,8 @@ fn unreachable(error: &jit_github::Error) -> bool {
 }
 
 /// A registration that did not work. `asked`: GitHub had been asked to register by then.
-pub(super) fn registration_failure(error: &jit_github::Error, scope: &Scope, org: &str, asked: bool, organization: Duration) -> Failure {
-    let (rights, answers) = place(scope, org);
+pub(super) fn registration_failure(error: &jit_github::Error, scope: &Scope, asked: bool, organization: Duration) -> Failure {
+    let (rights, answers) = place(scope);
     let said = error.retry_after().map(|said| said.max(secs(1)));
     let back_off = match (error.backs_off(), said) {
         // GitHub has said when.
@@ -109,7 +107,7 @@ mod tests {
     }
 
     fn failed(error: jit_github::Error, scope: &str, asked: bool) -> Failure {
-        registration_failure(&error, &scope.parse().expect("a scope"), "acme", asked, secs(60))
+        registration_failure(&error, &scope.parse().expect("a scope"), asked, secs(60))
     }
 
     #[test]

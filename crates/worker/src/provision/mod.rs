@@ -262,7 +262,7 @@ async fn make(
         Ok(place) => place,
         Err(error) => {
             let scope = Scope::Organization(spec.org.clone());
-            return fail("registration", Failure { made: false, ..registration_failure(error, &scope, &spec.org, false, worker.organization_backoff) }).await;
+            return fail("registration", Failure { made: false, ..registration_failure(error, &scope, false, worker.organization_backoff) }).await;
         }
     };
     let owner = place.scope.owner().to_lowercase();
@@ -278,13 +278,13 @@ async fn make(
     // Before anything is made: what GitHub would refuse costs neither a pod nor a call. Where the App is not installed, the
     // token tells; one at hand costs nothing.
     if let Err(error) = place.credential.client.ready(&place.scope).await.step("provision.token_ready") {
-        return fail("registration", Failure { made: false, ..place.failure(worker, &error, &spec, false) }).await;
+        return fail("registration", Failure { made: false, ..place.failure(worker, &error, false) }).await;
     }
     let account = place.credential.account(&place.scope);
     match persist(PERSIST, || worker.ledger.spend_registration(&account, &spec.scope, name, &worker.budget)).await.step("provision.budget_spent")? {
         Spending::Allowed => {}
         Spending::Wait { whose, wait, why } => {
-            let back_off = place.limited(worker, &spec, whose, wait);
+            let back_off = place.limited(worker, whose, wait);
             return fail("budget", Failure { made: false, registration: Registration::None, back_off, why }).await;
         }
     }
@@ -311,7 +311,7 @@ async fn make(
     settle(registered.as_ref().err().is_none_or(|(error, asked)| *asked && error.sent())).await;
     let runner = match registered {
         Ok(runner) => runner,
-        Err((error, asked)) => return fail("registration", place.failure(worker, &error, &spec, asked)).await,
+        Err((error, asked)) => return fail("registration", place.failure(worker, &error, asked)).await,
     };
     match persist(PERSIST, || worker.ledger.registered(name, fence, runner.id, worker.backend.timeout() * 2)).await.step("provision.registration_recorded")? {
         Claim::Ours(()) => {}

@@ -6,7 +6,7 @@ use jit_core::ledger::{BackOff, Failure, Subject, Whose};
 use jit_github::{BackOff as Reach, Credential, Scope};
 
 use super::failure::{named, registration_failure};
-use crate::{Worker, backend::RunnerSpec};
+use crate::Worker;
 
 /// Where a runner is to be registered, and as whom.
 pub(super) struct Place {
@@ -33,11 +33,11 @@ impl Place {
     }
 
     /// What is held back by a limit of GitHub's.
-    pub(super) fn holds(&self, whose: Whose, spec: &RunnerSpec) -> &'static [Subject] {
+    pub(super) fn holds(&self, whose: Whose) -> &'static [Subject] {
         match (whose, &self.scope) {
             (Whose::Scope, Scope::Enterprise(_)) => &[Subject::Global],
-            // An organization's other repositories have windows of their own; a user's repository stands for an organization.
-            (Whose::Scope, Scope::Repository { .. }) if !spec.org.contains('/') => &[Subject::Scope],
+            // An owner's other repositories have windows of their own.
+            (Whose::Scope, Scope::Repository { .. }) => &[Subject::Scope],
             (Whose::Scope, _) => &[Subject::Org],
             (Whose::Credential, scope) if self.is_one_installations(scope) => &[Subject::Org],
             (Whose::Credential, _) => &[Subject::Credential],
@@ -51,21 +51,21 @@ impl Place {
 
     /// What a limit of the credential's that is kept ahead of time holds back: its owner goes on with the next, where
     /// there is one.
-    pub(super) fn limited(&self, worker: &Worker, spec: &RunnerSpec, whose: Whose, wait: Duration) -> Option<BackOff> {
+    pub(super) fn limited(&self, worker: &Worker, whose: Whose, wait: Duration) -> Option<BackOff> {
         match whose {
             Whose::Credential if !self.alone => (!worker.set_aside(&self.credential, &self.scope, wait)).then(|| of_several(wait)),
-            _ => Some(named(self.holds(whose, spec), wait)),
+            _ => Some(named(self.holds(whose), wait)),
         }
     }
 
-    pub(super) fn failure(&self, worker: &Worker, error: &jit_github::Error, spec: &RunnerSpec, asked: bool) -> Failure {
-        let failure = registration_failure(error, &self.scope, &spec.org, asked, worker.organization_backoff);
+    pub(super) fn failure(&self, worker: &Worker, error: &jit_github::Error, asked: bool) -> Failure {
+        let failure = registration_failure(error, &self.scope, asked, worker.organization_backoff);
         let whose = match error {
             jit_github::Error::PrimaryLimit { .. } | jit_github::Error::Held { .. } => Some(Whose::Credential),
             jit_github::Error::RegistrationLimit { .. } => Some(Whose::Scope),
             _ => None,
         };
-        let limit = whose.and_then(|whose| Some(named(self.holds(whose, spec), error.retry_after()?.max(Duration::from_secs(1)))));
+        let limit = whose.and_then(|whose| Some(named(self.holds(whose), error.retry_after()?.max(Duration::from_secs(1)))));
         let back_off = match error.backs_off() {
             _ if !self.alone && worker.set_aside_on(&self.credential, &self.scope, error) => None,
             Reach::Credential if !self.alone => Some(of_several(error.retry_after().unwrap_or(OF_SEVERAL))),

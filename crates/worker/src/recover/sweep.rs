@@ -7,11 +7,12 @@
 
 use jit_core::{
     config::GithubSettings,
-    event::{Action, JobEvent, JobId},
+    event::{Action, Identity, JobEvent, JobId},
     ledger::{
         LedgerError,
         recovery::{DueItem, KnownRuns, Round},
     },
+    names::owner_of,
 };
 use jit_github::{Job, JobStatus, Repository, Run, RunStatus};
 
@@ -189,7 +190,7 @@ fn event(settings: &GithubSettings, repo: &Repository, job: &Job) -> Option<JobE
     if repo.organization.is_none() && !settings.user_repositories {
         return None;
     }
-    let owner = repo.organization.as_deref().unwrap_or(&repo.full_name);
+    let owner = repo.organization.as_deref().unwrap_or_else(|| owner_of(&repo.full_name));
     let refused = (repo.public && !settings.public_repositories) || !settings.owners.serve(owner);
     let class = settings.classify(repo.organization.as_deref(), &repo.full_name, &job.labels).filter(|_| !refused);
     if action == Action::Queued && class.is_none() {
@@ -206,6 +207,8 @@ fn event(settings: &GithubSettings, repo: &Repository, job: &Job) -> Option<JobE
         runner_id: runner.as_ref().and(job.runner_id),
         runner,
         conclusion: None,
+        // GitHub's answer of this moment: no time, so that nothing is later.
+        identity: Identity { owner_id: repo.owner_id, at: None, user: repo.organization.is_none() },
     })
 }
 
@@ -238,7 +241,7 @@ mod tests {
         assert_eq!((queued.action, queued.attempt, queued.org.as_str(), queued.runner), (Action::Queued, Some(2), "Acme", None));
         assert_eq!(queued.class.expect("a class").scope, "orgs/Acme");
         let users = told(ghes, "User", "private", "queued", "code-linux").expect("ours");
-        assert_eq!((users.org.as_str(), users.class.expect("a class").scope.as_str()), ("Acme/app", "repos/Acme/app"));
+        assert_eq!((users.org.as_str(), users.class.expect("a class").scope.as_str()), ("Acme", "repos/Acme/app"));
         let running = told(ghes, "Organization", "private", "in_progress", "other").expect("it may be on one of our runners");
         assert_eq!((running.class, running.runner.as_deref(), running.runner_id), (None, Some("jit-runner-7-a"), Some(3)));
         assert_eq!(told(ghes, "Organization", "private", "queued", "other"), None);

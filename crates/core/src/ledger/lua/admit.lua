@@ -21,6 +21,7 @@ local function reserve(org, class)
   local key = 'class:' .. class
   local idle = call('SCARD', key .. ':idle')
   local job = call('ZRANGE', key .. ':queued', idle, idle)[1]
+  settle(key .. ':info')
   local scope, group, profile, labels = fields(key .. ':info', 'scope', 'group', 'profile', 'labels')
   local prefix, epoch = fields('ledger:meta', 'prefix', 'epoch')
   local subjects = { 'global', 'profile:' .. profile, 'scope:' .. string.lower(scope), 'class:' .. class, unpack(org_subjects(org)) }
@@ -71,6 +72,7 @@ end
 wake()
 local more = recount()
 more = bring_back() or more
+more = move_slice() or more
 
 -- Nothing is admitted from data that may be lost or rolled back: a reconcile has to run first and open a new epoch.
 local run_id = args.run_id or string.match(call('INFO', 'server'), 'run_id:(%w+)')
@@ -112,7 +114,7 @@ local reaped = 0
 local surplus = call('ZRANGE', 'classes:surplus', 0, SURPLUS_SCAN - 1, 'WITHSCORES')
 for i = 1, #surplus, 2 do
   local class, since = surplus[i], tonumber(surplus[i + 1])
-  local org = call('HGET', 'class:' .. class .. ':info', 'org')
+  local org = settle('class:' .. class .. ':info')
   local org_full = call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) and open_class(org)
   if since + setting('surplus_grace') <= now or full or org_full then reaped = reaped + reap(class) end
 end

@@ -1,5 +1,5 @@
 -- Back-offs: a failure is a fact about its subject, which is looked up when a class is picked. It is never copied
--- into what it concerns, so it costs the same however much that is. Prelude of every transition, second part.
+-- into what it concerns, so it costs the same however much that is. Prelude of every transition, third part.
 --
 -- Subjects: `class:ID`, `scope:SCOPE` (where a repository registers its own), `org:ORG`, `profile:NAME`, `credential:NAME`, `global`.
 --

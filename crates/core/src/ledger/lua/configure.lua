@@ -1,9 +1,16 @@
 -- configure(settings): the effective configuration, one for all scripts. The last worker that starts wins; each change counts up the generation.
+-- derive_classes(jobs): the classes of jobs that have not begun, which another configuration derives otherwise.
 --
--- args: settings (name -> value)
+-- args: settings (name -> value), jobs ([{job, org, class, scope, group, profile, labels}])
+
+for _, of in ipairs(args.jobs or {}) do
+  settle('job:' .. of.job .. ':info')
+  local state, class = fields('job:' .. of.job .. ':info', 'state', 'class')
+  if class and (state == 'queued' or state == 'waiting' or state == 'in_question') then reclass(of.job, learn(of.org), of) end
+end
 
 local changed = false
-for name, value in pairs(args.settings) do
+for name, value in pairs(args.settings or {}) do
   local text = tostring(value)
   if call('HGET', 'ledger:meta', name) ~= text then
     call('HSET', 'ledger:meta', name, text)

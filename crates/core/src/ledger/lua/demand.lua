@@ -1,58 +1,6 @@
--- Demand: what each class lacks, which organizations may be served next. Prelude of every transition, first part.
---
--- ARGV[1] is one JSON object. Ids are strings there: a Lua number holds 53 bits, a GitHub id up to 63.
--- Times are milliseconds by Redis's own clock, so that no worker's clock matters; a test passes `now`.
+-- Demand: what each class lacks, which organizations may be served next. Prelude of every transition, second part.
 
-local call = redis.call
-local args = cjson.decode(ARGV[1])
-local now = args.now
-if not now then
-  local time = call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
-local settings = {}
--- A number of the effective configuration, which `configure` keeps in `ledger:meta`.
-local function setting(name)
-  if settings[name] == nil then
-    settings[name] = tonumber(call('HGET', 'ledger:meta', name)) or 0
-  end
-  return settings[name]
-end
-
-local function fields(key, ...)
-  return unpack(call('HMGET', key, ...))
-end
-
--- The login as GitHub writes it, whatever the case it comes in.
-local function known(org)
-  return call('HGET', 'orgs:known', string.lower(org)) or org
-end
-
--- Learns a login from GitHub's own spelling; what operators had set under another spelling moves to it.
-local function learn(org)
-  local login = call('HGET', 'orgs:known', string.lower(org))
-  if login then return login end
-  -- The Python system kept a list under this key: nothing of ours may be mixed with what it left.
-  if call('TYPE', 'org:' .. org .. ':pending').ok == 'list' then
-    error('LEGACY this Redis holds data of the Python system (org:' .. org .. ':pending is a list): use another Redis or database, or flush this one', 0)
-  end
-  call('HSET', 'orgs:known', string.lower(org), org)
-  for _, key in ipairs({ 'org_limits', 'orgs:paused' }) do
-    for _, spelt in ipairs(call('HKEYS', key)) do
-      if spelt ~= org and string.lower(spelt) == string.lower(org) then
-        call('HSET', key, org, call('HGET', key, spelt))
-        call('HDEL', key, spelt)
-        local until_ms = key == 'orgs:paused' and call('ZSCORE', 'backoffs', 'pause:' .. spelt)
-        if until_ms then
-          call('ZREM', 'backoffs', 'pause:' .. spelt)
-          call('ZADD', 'backoffs', until_ms, 'pause:' .. org)
-        end
-      end
-    end
-  end
-  return org
-end
+local FORGET_MS = 30 * 86400000 -- so long an owner is remembered without a job
 
 local function limit_of(org)
   return tonumber(call('HGET', 'org_limits', org)) or setting('max_per_org')
@@ -99,13 +47,15 @@ local function ensure_class(class, of)
   if call('EXISTS', 'class:' .. class .. ':info') == 0 then
     call('HSET', 'class:' .. class .. ':info', 'org', of.org, 'scope', of.scope, 'group', of.group, 'profile', of.profile, 'labels', of.labels)
   end
+  if of.owner_id then call('HSETNX', 'class:' .. class .. ':info', 'owner_id', of.owner_id) end
 end
 
 -- Recounts one class after its queue or its idle runners changed, then its organization. A class with neither is deleted.
 local function refresh_class(class)
   local key = 'class:' .. class
-  local org, aside = fields(key .. ':info', 'org', 'parked')
+  local org = settle(key .. ':info')
   if not org then return end
+  local aside = call('HGET', key .. ':info', 'parked')
   local wants, idle = wanted(class), call('SCARD', key .. ':idle')
   if wants > idle then
     local first_unmet = call('ZRANGE', key .. ':queued', idle, idle, 'WITHSCORES')
@@ -133,6 +83,24 @@ local function mirror(org)
   call('SET', 'global:total_running', call('SCARD', 'runners:live'))
 end
 
+-- Forgets an owner that has had no job for long, and for which nobody has decided anything.
+local function forget(org)
+  local heard = call('ZSCORE', 'owners:heard', org)
+  if not heard then call('ZADD', 'owners:heard', now, org) end
+  if not heard or now - heard < FORGET_MS then return end
+  if call('EXISTS', 'org:' .. org .. ':pending', 'org:' .. org .. ':runners') > 0 then return end
+  if call('HEXISTS', 'org_limits', org) == 1 or call('HEXISTS', 'orgs:paused', org) == 1 then return end
+  local credential, id = call('HGET', 'orgs:credential', org), call('HGET', 'owners:ids', string.lower(org))
+  if credential then call('SREM', 'credential:' .. credential .. ':orgs', org) end
+  if id then
+    for _, hash in ipairs({ 'owners:logins', 'owners:told', 'owners:moving' }) do call('HDEL', hash, id) end
+  end
+  for _, hash in ipairs({ 'orgs:served', 'orgs:credential' }) do call('HDEL', hash, org) end
+  for _, hash in ipairs({ 'orgs:known', 'owners:ids' }) do call('HDEL', hash, string.lower(org)) end
+  call('ZREM', 'owners:heard', org)
+  call('DEL', 'org:' .. org .. ':running', 'org:' .. org .. ':repos')
+end
+
 -- Begins to count all organizations anew, a slice at a time: `recount` goes on with it.
 local function begin_recount()
   call('HSET', 'ledger:meta', 'recount', '0')
@@ -148,6 +116,7 @@ local function recount()
     if (tonumber(call('GET', 'org:' .. org .. ':running')) or 0) ~= call('SCARD', 'org:' .. org .. ':runners') then corrected = corrected + 1 end
     mirror(org)
     refresh_org(org)
+    forget(org)
   end
   local more = slice[1] ~= '0'
   if more then call('HSET', 'ledger:meta', 'recount', slice[1]) else call('HDEL', 'ledger:meta', 'recount') end

@@ -1,10 +1,16 @@
 -- queued, waiting, in_progress, completed: one event about one job, at GitHub's word. Late, doubled and reordered events settle alike.
 -- GitHub's word wins over a guess of ours: a job that was given up (conclusion `gone`) comes back.
 --
--- args: kind, job, org, repo, ours, class, scope, group, profile, labels, attempt, accepted_at, runner, runner_id, conclusion
+-- args: kind, job, org, owner_id, user, at (when GitHub called the owner so), repo, ours, class, scope, group, profile, labels, attempt, accepted_at,
+--       classes (what they were derived by), runner, runner_id, conclusion
 
-local org = known(args.org)
+local org = identify(args.org, args.owner_id, args.at)
+if org ~= args.org then -- it calls its owner otherwise than GitHub does now
+  args.repo = at_owner(args.repo, args.org, org)
+  if args.scope then args.scope = at_owner(args.scope, args.org, org) end
+end
 local job, kind = args.job, args.kind
+settle('job:' .. job .. ':info')
 local state, attempt, class, conclusion = fields('job:' .. job .. ':info', 'state', 'attempt', 'class', 'conclusion')
 local runner = believed(args.runner, org, args.runner_id) and args.runner or nil
 
@@ -19,9 +25,9 @@ if not state or again then
   if not args.ours and not (runner and (kind == 'in_progress' or kind == 'completed')) then return cjson.encode({ state = state or 'ignored' }) end
   if again then call('DEL', 'job:' .. job .. ':info') end
   state = false
-  remember_job(job, learn(org), args)
+  remember_job(job, learn(org, args.owner_id, args.at), args)
 elseif state ~= 'completed' and args.ours and not class then
-  remember_job(job, learn(org), args) -- taken for other runners' business until now
+  remember_job(job, learn(org, args.owner_id, args.at), args) -- taken for other runners' business until now
 elseif attempts > 0 then
   call('HSET', 'job:' .. job .. ':info', 'attempt', args.attempt)
 end
@@ -30,6 +36,14 @@ if state == 'completed' and not given_up then
   return cjson.encode({ state = 'completed' })
 end
 told(job)
+if (state == 'queued' or state == 'waiting' or state == 'in_question') and (kind == 'queued' or kind == 'waiting') and args.ours and class and
+  string.lower(org) == string.lower(args.org) then
+  reclass(job, learn(org, args.owner_id, args.at), args)
+end
+
+if args.ours and args.classes and (kind == 'queued' or kind == 'waiting') and call('HGET', 'ledger:meta', 'classes') ~= args.classes then
+  call('HDEL', 'ledger:meta', 'derived') -- by settings that are not the ones that hold: its class is derived anew
+end
 
 if kind == 'queued' then
   if not state or state == 'waiting' then

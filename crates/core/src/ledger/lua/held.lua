@@ -1,4 +1,4 @@
--- Held: what GitHub's limits and refusals hold back. Prelude of every transition, between demand and runners.
+-- Held: what GitHub's limits and refusals hold back. Prelude of every transition, fourth part.
 --
 -- `credential:{account}:limited`  HASH  until (ms), why, whole (it holds for every owner that the credential serves), probe (until when one
 -- call tries whether it is over), refused_since, late. An account is a credential, or `{credential}/{owner}` for an App's installation. The

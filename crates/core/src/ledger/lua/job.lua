@@ -1,8 +1,9 @@
--- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every transition, fourth part.
+-- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every transition, sixth part.
 
 local MISFIT_CAP = 6 -- times `misfit_hold`: 10 minutes, doubling to an hour
 local SELDOM_CAP = 24 -- times `question_interval`: an hour, doubling to a day
-local FIELDS = { 'repo', 'class', 'scope', 'group', 'profile', 'labels', 'attempt' }
+local MADE_OF_IT = { 'class', 'scope', 'group', 'profile', 'labels' } -- what is made of what a job asks for, by the settings
+local FIELDS = { 'repo', 'attempt', 'owner_id', 'user', unpack(MADE_OF_IT) }
 
 local function job_state(job)
   return call('HGET', 'job:' .. job .. ':info', 'state')
@@ -44,7 +45,11 @@ local function remember_job(job, org, of)
   for _, field in ipairs(FIELDS) do
     if of[field] then call('HSET', key, field, of[field]) end
   end
-  if call('ZADD', 'repos:active', now, of.repo) == 1 then call('SADD', 'repos:new', of.repo) end
+  call('ZADD', 'owners:heard', now, org)
+  if call('ZADD', 'repos:active', now, of.repo) == 1 then
+    call('SADD', 'repos:new', of.repo)
+    if of.user then call('SADD', 'org:' .. org .. ':repos', string.match(of.repo, '[^/]*$')) end
+  end
 end
 
 -- Takes a job out of its queue, where it is in one.
@@ -55,19 +60,39 @@ local function unqueue(job)
   if class and call('ZREM', 'class:' .. class .. ':queued', job) == 1 then refresh_class(class) end
 end
 
--- Makes a job demand. Its place in the queue is the time at which it was first accepted, also when it comes back.
-local function queue(job)
+-- Puts a job into the queues of its class and its owner.
+local function enqueue(job, queued_at)
   local key = 'job:' .. job .. ':info'
-  local org, class, scope, group, profile, labels, queued_at = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'queued_at')
-  queued_at = tonumber(queued_at) or args.accepted_at or now
-  call('HSET', key, 'state', 'queued', 'queued_at', queued_at)
-  call('HDEL', key, 'reason', 'runner', 'started_at', 'held_until', 'waits')
-  ensure_class(class, { org = org, scope = scope, group = group, profile = profile, labels = labels })
+  local org, class, scope, group, profile, labels, owner_id = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'owner_id')
+  ensure_class(class, { org = org, scope = scope, group = group, profile = profile, labels = labels, owner_id = owner_id })
   if call('HEXISTS', key, 'misfits') == 1 then call('HSET', 'class:' .. class .. ':info', 'misfit', now) end -- it may have been forgotten meanwhile
   call('ZADD', 'class:' .. class .. ':queued', queued_at, job)
   call('ZADD', 'org:' .. org .. ':pending', queued_at, job)
-  judge(job, nil, true)
   refresh_class(class)
+end
+
+-- Makes a job demand. Its place in the queue is the time at which it was first accepted, also when it comes back.
+local function queue(job)
+  local key = 'job:' .. job .. ':info'
+  local queued_at = tonumber(call('HGET', key, 'queued_at')) or args.accepted_at or now
+  call('HSET', key, 'state', 'queued', 'queued_at', queued_at)
+  call('HDEL', key, 'reason', 'runner', 'started_at', 'held_until', 'waits')
+  judge(job, nil, true)
+  enqueue(job, queued_at)
+end
+
+-- Derives anew what a job that has not begun is made of: the settings may be others, or its repository another owner's. Runners stay what they are.
+local function reclass(job, org, of)
+  local key = 'job:' .. job .. ':info'
+  local before, its_org, scope, group, profile, labels = fields(key, 'class', 'org', 'scope', 'group', 'profile', 'labels')
+  local same = string.lower(scope) == string.lower(of.scope) and string.lower(group) == string.lower(of.group) and profile == of.profile and labels == of.labels
+  if same and its_org == org then return end -- also where its id is of another login: runners are made for that class already
+  local queued_at = call('ZSCORE', 'class:' .. before .. ':queued', job)
+  if queued_at then unqueue(job) end
+  call('HSET', key, 'org', org)
+  for _, field in ipairs(MADE_OF_IT) do call('HSET', key, field, of[field]) end
+  if of.owner_id then call('HSET', key, 'owner_id', of.owner_id) end
+  if queued_at then enqueue(job, queued_at) end
 end
 
 -- A job that waits for an approval is no demand; GitHub is asked about it, ever more seldom.

@@ -1,4 +1,4 @@
--- Runners: reserved -> created -> busy -> removing -> gone. Prelude of every transition, third part.
+-- Runners: reserved -> created -> busy -> removing -> gone. Prelude of every transition, fifth part.
 
 local GONE_TTL_MS = 86400000 -- a released name is remembered for a day, so that a late pod of that name is removed and not adopted
 
@@ -33,7 +33,7 @@ end
 local function put_in_question(job, reason)
   local key = 'job:' .. job .. ':info'
   heard(job)
-  local org, class = fields(key, 'org', 'class')
+  local org, class = settle(key), call('HGET', key, 'class')
   call('HSET', key, 'state', 'in_question', 'reason', reason)
   call('ZREM', 'org:' .. org .. ':pending', job)
   call('ZREM', 'class:' .. class .. ':queued', job)
@@ -112,7 +112,9 @@ end
 -- Whether an event means the runner that it names: of this organization, with this GitHub id where one is known.
 local function meant(name, org, github_id)
   local its_org, scope, its_id = fields('runner:' .. name .. ':info', 'org', 'scope', 'github_id')
-  if not its_org or (its_org ~= org and string.sub(scope, 1, 12) ~= 'enterprises/') then return false end
+  if not its_org then return false end
+  local of_repository = its_org == args.repo -- as a user's repository was written by a release before
+  if its_org ~= org and not of_repository and string.sub(scope, 1, 12) ~= 'enterprises/' then return false end
   return not (its_id and github_id and its_id ~= github_id)
 end
 

@@ -72,7 +72,20 @@ impl Ledger {
     pub async fn known_owners(&self, cursor: &str) -> Result<(String, Vec<String>), LedgerError> {
         let mut connection = self.pool().get().await?;
         let (next, flat): (String, Vec<String>) = redis::cmd("HSCAN").arg("orgs:known").arg(cursor).arg("COUNT").arg(PAGE).query_async(&mut connection).await?;
-        Ok((next, flat.into_iter().skip(1).step_by(2).collect()))
+        let owners: Vec<String> = flat.into_iter().skip(1).step_by(2).collect();
+        if owners.is_empty() {
+            return Ok((next, owners));
+        }
+        let mut pipe = redis::pipe();
+        for owner in &owners {
+            pipe.smembers(format!("org:{owner}:repos"));
+        }
+        let repos: Vec<Vec<String>> = pipe.query_async(&mut connection).await?;
+        let named = owners.into_iter().zip(repos).flat_map(|(owner, repos)| match repos.is_empty() {
+            true => vec![owner],
+            false => repos.into_iter().map(|repo| format!("{owner}/{repo}")).collect(),
+        });
+        Ok((next, named.collect()))
     }
 
     /// The known owners were walked through up to this cursor.

@@ -1,0 +1,89 @@
+-- Owners: who they are by GitHub's ids, which stay, and what they are called, which changes. Prelude of every transition, first part.
+--
+-- ARGV[1] is one JSON object. Ids are strings there: a Lua number holds 53 bits, a GitHub id up to 63.
+-- Times are milliseconds by Redis's own clock, so that no worker's clock matters; a test passes `now`.
+--
+-- `owners:logins`   HASH  GitHub's id of an owner → its login, as it stands in keys
+-- `owners:ids`      HASH  login in lower case → GitHub's id
+-- `owners:told`      HASH  GitHub's id → when GitHub first called it by its login of now; what says otherwise and is older is late
+-- `owners:were`     HASH  login of before → GitHub's id: for records of a release that did not note the id
+-- `owners:moving`   HASH  GitHub's id → a cursor, while not all records of its jobs have moved
+-- `owners:heard`    ZSET  login → when a new job last came
+
+local call = redis.call
+local args = cjson.decode(ARGV[1])
+local now = args.now
+if not now then
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local settings = {}
+-- A number of the effective configuration, which `configure` keeps in `ledger:meta`.
+local function setting(name)
+  if settings[name] == nil then
+    settings[name] = tonumber(call('HGET', 'ledger:meta', name)) or 0
+  end
+  return settings[name]
+end
+
+local function fields(key, ...)
+  return unpack(call('HMGET', key, ...))
+end
+
+-- The login as GitHub writes it, whatever the case it comes in.
+local function known(org)
+  return call('HGET', 'orgs:known', string.lower(org)) or org
+end
+
+-- Learns a login from GitHub's own spelling; what operators had set under another spelling moves to it.
+local function learn(org, id, at)
+  local login = call('HGET', 'orgs:known', string.lower(org))
+  if not login then
+    -- The Python system kept a list under this key: nothing of ours may be mixed with what it left.
+    if call('TYPE', 'org:' .. org .. ':pending').ok == 'list' then
+      error('LEGACY this Redis holds data of the Python system (org:' .. org .. ':pending is a list): use another Redis or database, or flush this one', 0)
+    end
+    login = org
+    call('HSET', 'orgs:known', string.lower(org), org)
+    for _, key in ipairs({ 'org_limits', 'orgs:paused' }) do
+      for _, spelt in ipairs(call('HKEYS', key)) do
+        if spelt ~= org and string.lower(spelt) == string.lower(org) then
+          call('HSET', key, org, call('HGET', key, spelt))
+          call('HDEL', key, spelt)
+          local until_ms = key == 'orgs:paused' and call('ZSCORE', 'backoffs', 'pause:' .. spelt)
+          if until_ms then
+            call('ZREM', 'backoffs', 'pause:' .. spelt)
+            call('ZADD', 'backoffs', until_ms, 'pause:' .. org)
+          end
+        end
+      end
+    end
+  end
+  if id and call('HSETNX', 'owners:logins', id, login) == 1 then
+    call('HSET', 'owners:ids', string.lower(login), id)
+    call('HSET', 'owners:told', id, at or now)
+  end
+  return login
+end
+
+-- `orgs/old`, `repos/old/app` or `old/app` as they are called under another login.
+local function at_owner(path, old, new)
+  local kind, owner, rest = string.match(path, '^(orgs/)([^/]+)(.*)$')
+  if not kind then kind, owner, rest = string.match(path, '^(repos/)([^/]+)(.*)$') end
+  if not kind then kind, owner, rest = string.match(path, '^()([^/]+)(/[^/]*)$') end
+  if not kind or string.lower(owner) ~= string.lower(old) then return path end
+  return (type(kind) == 'string' and kind or '') .. new .. rest
+end
+
+-- Brings a record of a class or a job to the login that its owner has now, which it gives back.
+local function settle(key)
+  local org, id, scope, repo = fields(key, 'org', 'owner_id', 'scope', 'repo')
+  id = id or org and call('HGET', 'owners:were', org)
+  local login = id and call('HGET', 'owners:logins', id)
+  if not login or login == org then return org end
+  call('HSET', key, 'org', login)
+  if scope then call('HSET', key, 'scope', at_owner(scope, org, login)) end
+  if repo then call('HSET', key, 'repo', at_owner(repo, org, login)) end
+  return login
+end
