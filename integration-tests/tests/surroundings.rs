@@ -75,3 +75,19 @@ async fn a_users_repositories_share_one_limit() {
     assert_sound(&stack).await;
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_looks_elsewhere_frees_and_ends_nobodys_runners() {
+    const LIMIT: u64 = 5;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut stack = Stack::start(&options(&[("MAX_RUNNERS_PER_ORG", "5"), ("SYNC_INTERVAL", "1s")])).await.unwrap();
+    stack.part("worker-2").unwrap().set_env("RUNNER_DIRECTORY", elsewhere.path().to_str());
+    stack.restart("worker-2").await.unwrap();
+    stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 4000, "count": 10 })).await.unwrap();
+    let summary = settle(&stack, 10).await;
+    assert_eq!(number(&summary, "/jobs/success"), 10, "no runner was ended at its work: {summary}");
+    let most = number(&summary, "/orgs/org-0001/max_registered");
+    assert!(most <= LIMIT, "{most} runners at once: {summary}");
+    assert_sound(&stack).await;
+    stack.stop().await;
+}

@@ -92,6 +92,11 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Frees the slots of all runners at a place that is gone for good (a cluster, a namespace, a host); jitctl doctor names such places
+    GiveUp {
+        /// As doctor writes it
+        place: String,
+    },
     /// Makes a worker compare the ledger with the real runners now
     Reconcile,
     /// Dead letters: entries that could not be applied
@@ -214,6 +219,7 @@ async fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         Command::Resume { org } => orders::resume(&mut ctl, &org).await,
         Command::Retry { job } => orders::retry(&mut ctl, job).await,
         Command::Remove { runner, force } => orders::remove(&mut ctl, &runner, force).await,
+        Command::GiveUp { place } => orders::give_up(&mut ctl, &place).await,
         Command::Reconcile => orders::reconcile(&mut ctl).await,
         Command::Dead { command } => dead::run(&mut ctl, command).await,
         Command::Doctor => doctor::doctor(&mut ctl).await,

@@ -3,7 +3,7 @@
 use jit_core::{
     class::Class,
     event::JobId,
-    ledger::{Listed, ListedSpec, Reconciliation},
+    ledger::{Leftover, Listed, ListedSpec, Reconciliation},
     operator,
 };
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use crate::{
     backend::{Observed, Phase, RunnerSpec},
     retry::Pause,
     step::Step,
+    upkeep,
 };
 
 /// Reconciles when rung for, until `stop`.
@@ -41,11 +42,8 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     let began = worker.ledger.now().await?;
     let runners: Vec<Listed> = worker.backend.list().await.step("reconcile.listed")?.into_iter().map(listed).collect();
     let result = worker.ledger.reconcile(began, &runners).await.step("reconcile.compared")?;
-    for name in &result.stop {
-        tracing::info!(runner.name = name, "ending a runner that the ledger does not count");
-        if let Err(error) = worker.backend.stop(name).await.step("reconcile.stopped") {
-            tracing::warn!(%error, runner.name = name, "it cannot be ended; the next reconcile tries again");
-        }
+    for leftover in &result.stop {
+        end(worker, leftover).await;
     }
     worker.metrics.reconcile_seconds.set(started.elapsed().as_secs_f64());
     let changed = result.released + result.adopted + result.corrected > 0 || result.opened || !result.stop.is_empty();
@@ -61,6 +59,21 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
         worker.recover.notify_one(); // what the lost data held is looked for at once
     }
     Ok(result)
+}
+
+/// Ends what the ledger does not count; where it may be at work, only when GitHub has said that it is not.
+async fn end(worker: &Worker, leftover: &Leftover) {
+    let name = leftover.name.as_str();
+    if let Some(removal) = &leftover.removal
+        && !upkeep::may_end(worker, removal).await
+    {
+        tracing::warn!(runner.name = name, "a runner that the ledger does not count is at work, or GitHub does not say that it is not; it lives on");
+        return;
+    }
+    tracing::info!(runner.name = name, "ending a runner that the ledger does not count");
+    if let Err(error) = worker.backend.stop(name).await.step("reconcile.stopped") {
+        tracing::warn!(%error, runner.name = name, "it cannot be ended; the next reconcile tries again");
+    }
 }
 
 fn listed(seen: Observed) -> Listed {

@@ -45,7 +45,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
     let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;
     let Some(backend) = connect_backend(&settings.backend, &stop).await? else { return Ok(()) };
-    let worker = Arc::new(Worker::new(id, &settings, ledger, github, rates, backend, metrics));
+    let worker = Arc::new(Worker::new(id, &settings, ledger.at(backend.places()), github, rates, backend, metrics));
 
     // Looked at before anything is written: it may be another system's.
     let mut checks = Checks::new(worker.ledger.pool(), &settings.redis, worker.metrics.redis_findings.clone());

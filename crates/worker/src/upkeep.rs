@@ -177,11 +177,25 @@ async fn delete_by_id(client: &Client, scope: &Scope, id: u64) -> Result<Deletio
     client.delete_runner(scope, id).await.step("upkeep.registration_deleted")
 }
 
+/// Whether GitHub must say first that a runner is not registered.
+fn must_ask(removal: &Removal) -> bool {
+    !removal.deregistered && (removal.github_id.is_some() || removal.uncertain)
+}
+
+async fn registration_of(worker: &Worker, removal: &Removal) -> Registration {
+    let looks = if removal.started { 2 } else { 1 };
+    if must_ask(removal) { deregister(worker, &removal.name, &removal.scope, removal.github_id, looks).await } else { Registration::NotFound }
+}
+
+/// Whether the pod of a runner that does not count may end: GitHub has it no more.
+pub(crate) async fn may_end(worker: &Worker, removal: &Removal) -> bool {
+    matches!(registration_of(worker, removal).await, Registration::Gone(_) | Registration::NotFound)
+}
+
 async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
     let name = removal.name.as_str();
-    let ask = !removal.deregistered && (removal.github_id.is_some() || removal.uncertain);
-    let looks = if removal.started { 2 } else { 1 };
-    let registration = if ask { deregister(worker, name, &removal.scope, removal.github_id, looks).await } else { Registration::NotFound };
+    let ask = must_ask(removal);
+    let registration = registration_of(worker, removal).await;
     let unserved = matches!(registration, Registration::Unserved);
     let settled = !ask || matches!(registration, Registration::Gone(_));
     let (confirmed, observation) = match registration {

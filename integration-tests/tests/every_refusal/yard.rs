@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
+use jit_core::ledger::places::Places;
 use jit_worker::backend::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
 use secrecy::SecretString;
 use tokio::sync::Notify;
@@ -210,6 +211,10 @@ fn seen(runner: &Runner) -> Observed {
 
 #[async_trait::async_trait]
 impl Backend for Yard {
+    fn places(&self) -> Places {
+        Places::new()
+    }
+
     async fn start(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
         let mut state = self.state();
         *state.started.entry(spec.org.clone()).or_default() += 1;

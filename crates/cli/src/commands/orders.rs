@@ -1,4 +1,4 @@
-//! `pause`, `resume`, `retry`, `remove`, `reconcile`: orders of an operator.
+//! `pause`, `resume`, `retry`, `remove`, `give-up`, `reconcile`: orders of an operator.
 
 use std::process::ExitCode;
 
@@ -77,6 +77,19 @@ pub async fn remove(ctl: &mut Ctl<'_>, runner: &str, force: bool) -> anyhow::Res
         _ => format!("{runner} is removed at GitHub first, then its pod; if GitHub calls it busy it lives on"),
     };
     ctl.say(&json!({ "name": runner, "state": observed.state }), &sentence)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `jitctl give-up PLACE`: frees the slots of all runners there.
+pub async fn give_up(ctl: &mut Ctl<'_>, place: &str) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(!ctl.ledger.is_listed(place).await?, "{place}: a worker lists what is there, so nothing of it is given up");
+    let freed = ctl.ledger.give_up(place).await?;
+    anyhow::ensure!(freed > 0, "{place}: no runner counts there (jitctl doctor names the places that no worker lists)");
+    ctl.act_at_once().await;
+    ctl.say(
+        &json!({ "place": place, "freed": freed }),
+        &format!("{freed} runners of {place} count no more; GitHub is asked about their registrations and jobs"),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

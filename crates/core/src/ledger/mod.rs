@@ -57,6 +57,7 @@
 //! runners:live            SET     every live runner
 //! runners:deadlines       ZSET    runner → when it must have moved on
 //! conditions              ZSET    what is wrong around a process, as it says, JSON → last told
+//! places                  ZSET    where runners run → when a worker last listed what is there
 //! workers:alive           ZSET    worker → last heartbeat
 //! job:{id}:info           HASH    state, org, repo, class, times, runner, conclusion, reason; expires after the end
 //! runner:{name}:info      HASH    org, class, job that asked for it, job that it runs, state, fence, GitHub id, times; expires after the end
@@ -105,6 +106,7 @@ mod doctor;
 mod explain;
 mod lists;
 mod overview;
+pub mod places;
 pub mod recovery;
 mod scripts;
 mod transitions;
@@ -181,6 +183,8 @@ pub struct Ledger {
     seen: Arc<Mutex<Option<Seen>>>,
     /// What this process derives classes by: see [`Ledger::derive_classes`].
     classes: Option<Arc<str>>,
+    /// Where this process makes, lists and ends runners.
+    places: Arc<places::Places>,
 }
 
 #[derive(Serialize)]
@@ -195,7 +199,7 @@ impl Ledger {
     /// The ledger in the Redis of this pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, clock: None, seen: Arc::default(), classes: None }
+        Self { pool, clock: None, seen: Arc::default(), classes: None, places: Arc::default() }
     }
 
     /// The same ledger with time, in ms since 1970, taken from `clock` and not from Redis: for tests.

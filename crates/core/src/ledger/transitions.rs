@@ -120,7 +120,7 @@ impl Ledger {
     pub async fn claim(&self, runner: &str, fence: &str, maker: &Maker<'_>) -> Result<Claim<Reservation>, LedgerError> {
         let args = json!({
             "step": "claim", "runner": runner, "fence": fence, "worker": maker.worker, "credential": maker.credential, "alone": maker.alone,
-            "claim": maker.claim.to_string(), "timeout": millis(maker.timeout), "create_timeout": millis(maker.create_timeout),
+            "claim": maker.claim.to_string(), "timeout": millis(maker.timeout), "create_timeout": millis(maker.create_timeout), "places": *self.places,
         });
         Ok(match self.run(&scripts::PROVISION, &args).await? {
             Claimed::Reservation(reservation) => Claim::Ours(reservation),
@@ -217,7 +217,7 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn due(&self, n: u32, lease: Duration) -> Result<Due, LedgerError> {
-        self.run(&scripts::DUE, &json!({ "n": n, "lease": millis(lease) })).await
+        self.run(&scripts::DUE, &self.here(json!({ "n": n, "lease": millis(lease) }))).await
     }
 
     /// Settles a question with GitHub's answer. The job's state afterwards.
@@ -336,7 +336,7 @@ impl Ledger {
     pub async fn reconcile(&self, began: i64, runners: &[Listed]) -> Result<Reconciliation, LedgerError> {
         let mut done = Reconciliation::default();
         for slice in runners.chunks(SLICE) {
-            self.reconcile_slice(&mut done, json!({ "began": began, "runners": slice })).await?;
+            self.reconcile_slice(&mut done, json!({ "began": began, "runners": slice, "places": *self.places })).await?;
         }
         let mut connection = self.pool().get().await?;
         let live: HashSet<String> = redis::AsyncCommands::smembers(&mut connection, "runners:live").await?;
@@ -345,13 +345,13 @@ impl Ledger {
         let mut missing: Vec<&String> = live.iter().filter(|name| !listed.contains(name.as_str())).collect();
         missing.sort();
         for slice in missing.chunks(SLICE) {
-            self.reconcile_slice(&mut done, json!({ "began": began, "missing": slice })).await?;
+            self.reconcile_slice(&mut done, self.here(json!({ "began": began, "missing": slice }))).await?;
         }
         let mut recount = "begin";
         while self.reconcile_slice(&mut done, json!({ "began": began, "recount": recount })).await? {
             recount = "go on";
         }
-        let mut last = json!({ "began": began, "open": true });
+        let mut last = self.here(json!({ "began": began, "open": true }));
         if let Some(seen) = self.seen() {
             last["seen"] = seen.epoch.into();
         }

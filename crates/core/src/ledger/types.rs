@@ -396,6 +396,16 @@ pub struct Reconciliation {
     pub corrected: u32,
     /// The epoch gate was closed and is open now.
     pub opened: bool,
-    /// Names to end: what is left of runners that are released, or were never ours.
-    pub stop: Vec<String>,
+    /// What is to end: what is left of runners that are released, or were never ours.
+    pub stop: Vec<Leftover>,
+}
+
+/// A runner that is there and does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Leftover {
+    /// Unique name.
+    pub name: String,
+    /// It may be at work: what GitHub is to be asked first.
+    #[serde(default)]
+    pub removal: Option<Removal>,
 }

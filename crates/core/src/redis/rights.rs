@@ -79,7 +79,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 /// An example of each family of keys. A test compares this with the table in `docs/architecture.md`.
-pub const KEYS: [&str; 33] = [
+pub const KEYS: [&str; 34] = [
     "ledger:meta",
     "org_limits",
     "org:o:pending",
@@ -109,6 +109,7 @@ pub const KEYS: [&str; 33] = [
     "runners:deadlines",
     "conditions",
     "workers:alive",
+    "places",
     "job:1:info",
     "runner:r:info",
     "tick:t",

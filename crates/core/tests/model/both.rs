@@ -213,7 +213,8 @@ impl World<'_> {
         if expected.opened {
             self.model.epoch = self.model.epoch.max(self.seen.0 + 1);
         }
-        agree("reconciled", &(told.released, told.adopted, told.opened, &told.stop), &(expected.released, expected.adopted, expected.opened, &expected.stop))?;
+        let stop: Vec<_> = told.stop.iter().map(|leftover| leftover.name.clone()).collect();
+        agree("reconciled", &(told.released, told.adopted, told.opened, &stop), &(expected.released, expected.adopted, expected.opened, &expected.stop))?;
         agree("mirrors that were wrong", &told.corrected, &0)?;
         self.check().await
     }

@@ -99,7 +99,7 @@ pub fn observed(dump: &Dump) -> Keyspace {
     for (key, (expires, content)) in dump {
         let fields: BTreeMap<String, String> = match key.as_str() {
             // What is put aside is told below.
-            "ledger:meta" | "owners:heard" | "repos:active" | "repos:new" | "repos:unreadable" | "orgs:parked" | "backoffs:waking" => continue,
+            "ledger:meta" | "places" | "owners:heard" | "repos:active" | "repos:new" | "repos:unreadable" | "orgs:parked" | "backoffs:waking" => continue,
             "orgs:known" => pairs(content).collect(),
             "org_limits" | "orgs:served" | "orgs:credential" | "orgs:running" | "orgs:pending" => {
                 pairs(content).map(|(org, value)| (fold(&org), value)).collect()

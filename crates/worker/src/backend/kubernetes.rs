@@ -4,7 +4,8 @@
 //! volume and waits for it, so quota and policy refuse before GitHub is asked for anything. Nothing is remembered between two calls:
 //! the pod holds all that a later one needs, so any worker can take over.
 //!
-//! Rights, in each namespace of the profiles: pods create, get, list, watch, delete; secrets create, delete.
+//! Rights, in each namespace of the profiles: pods create, get, list, watch, delete; secrets create, delete; and, to tell the namespace from one of its
+//! name in another cluster, get of itself.
 //!
 //! kube's client would retry 429, 503 and 504 up to 15 times, waiting for minutes; that is off, and each request has a time limit,
 //! since who calls decides what an outage means.
@@ -17,7 +18,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use jit_core::ledger::places::Places;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::Status;
@@ -54,6 +56,8 @@ pub struct Kubernetes {
     profiles: Arc<BTreeMap<String, (String, Profile)>>,
     /// Every namespace that a runner may be in; most installations have one.
     namespaces: Arc<BTreeSet<String>>,
+    /// Uids of those that it may see: a namespace of this name elsewhere is another place.
+    uids: Arc<BTreeMap<String, String>>,
     native_sidecars: bool,
 }
 
@@ -97,7 +101,16 @@ impl Kubernetes {
             );
         }
         tracing::info!(kubernetes.version = version.git_version, kubernetes.namespaces = ?namespaces, "connected to Kubernetes");
-        Ok(Self { client, watching, profiles: Arc::new(by_name), namespaces: Arc::new(namespaces), native_sidecars })
+        let mut uids = BTreeMap::new();
+        for name in &namespaces {
+            match answer(Api::<Namespace>::all(client.clone()).get(name)).await {
+                Ok(namespace) => uids.extend(namespace.metadata.uid.map(|uid| (name.clone(), uid))),
+                Err(error) => {
+                    tracing::info!(%error, kubernetes.namespace = name, "the namespace may not be looked at: one of this name in another cluster would be taken for it")
+                }
+            }
+        }
+        Ok(Self { client, watching, profiles: Arc::new(by_name), namespaces: Arc::new(namespaces), uids: Arc::new(uids), native_sidecars })
     }
 
     fn place(&self, spec: &RunnerSpec) -> Result<&(String, Profile), BackendError> {
@@ -204,6 +217,14 @@ impl Backend for Kubernetes {
             all.extend(self.list_namespace(namespace).await.map_err(refusal)?);
         }
         Ok(all)
+    }
+
+    fn places(&self) -> Places {
+        let place = |namespace: &str| match self.uids.get(namespace) {
+            Some(uid) => format!("kubernetes/{namespace}/{uid}"),
+            None => format!("kubernetes/{namespace}"),
+        };
+        self.profiles.iter().map(|(profile, (namespace, _))| (profile.clone(), place(namespace))).collect()
     }
 
     fn watch(&self) -> BoxStream<'static, Change> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use jit_core::ledger::places::Places;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Every runner of ours, by a consistent read: what is not listed was not there when the call began.
     async fn list(&self) -> Result<Vec<Observed>, BackendError>;
+
+    /// Where the runners of each profile run: what this backend lists and ends, and no other.
+    fn places(&self) -> Places;
 
     /// Changes from now on, for ever; it reconnects by itself. The first item is [`Change::Restarted`].
     fn watch(&self) -> BoxStream<'static, Change>;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
+use jit_core::{config::DEFAULT_PROFILE, ledger::places::Places};
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncWriteExt as _;
@@ -210,6 +211,10 @@ impl Backend for Process {
 
     async fn list(&self) -> Result<Vec<Observed>, BackendError> {
         in_time(&self.registry, Registry::list).await
+    }
+
+    fn places(&self) -> Places {
+        [(DEFAULT_PROFILE.to_owned(), format!("process{}/{}", self.registry.dir().display(), self.registry.id()))].into()
     }
 
     fn watch(&self) -> BoxStream<'static, Change> {

@@ -2,7 +2,7 @@
 //!
 //! * `{name}.json` is the record. Whole records only: written beside it and renamed.
 //! * `{name}.log` is what the runner printed. The last [`LOGS_KEPT`] outlive their runners.
-//! * `.lock` is locked for every change, and shared for every reading of the whole, so a listing is consistent. The kernel drops a lock
+//! * `.lock` holds the directory's id. It is locked for every change, and shared for every reading of the whole, so a listing is consistent. The kernel drops a lock
 //!   with the process that held it, so nothing a worker's death leaves behind needs cleaning up.
 //!
 //! A process is known by its id, the time it started and the boot, since ids are used again. Only workers that see each other's
@@ -10,7 +10,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -99,6 +99,8 @@ pub(super) enum Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     dir: PathBuf,
+    /// Tells it from a directory of this path on another host.
+    id: String,
 }
 
 impl Registry {
@@ -108,9 +110,25 @@ impl Registry {
             fs::create_dir_all(dir)?;
             fs::set_permissions(dir, Permissions::from_mode(0o700))?;
         }
-        let registry = Self { dir: dir.canonicalize()? };
-        registry.lock_file()?;
+        let mut registry = Self { dir: dir.canonicalize()?, id: String::new() };
+        let mut lock = registry.lock_file()?;
+        lock.lock()?;
+        lock.read_to_string(&mut registry.id)?;
+        if registry.id.is_empty() {
+            registry.id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned();
+            lock.write_all(registry.id.as_bytes())?;
+        }
         Ok(registry)
+    }
+
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its id, for as long as it exists.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// Writes the record of a new runner; `false` if there is one of that name.
@@ -202,7 +220,7 @@ impl Registry {
 
     /// The file that takes what a runner prints.
     pub(super) fn log(&self, name: &str) -> io::Result<File> {
-        File::options().create(true).append(true).mode(0o600).open(self.path(name, "log"))
+        File::options().create(true).read(true).append(true).mode(0o600).open(self.path(name, "log"))
     }
 
     fn write(&self, name: &str, record: &Record) -> io::Result<()> {
@@ -217,7 +235,7 @@ impl Registry {
     }
 
     fn lock_file(&self) -> io::Result<File> {
-        File::options().create(true).append(true).mode(0o600).open(self.dir.join(".lock"))
+        File::options().create(true).read(true).append(true).mode(0o600).open(self.dir.join(".lock"))
     }
 }
 

@@ -1,7 +1,7 @@
 -- due(n, lease): the work whose time has come, leased to the caller for `lease` ms: runners to remove, jobs to ask GitHub about,
 -- registrations to look up. What is not finished by then is handed out again. What GitHub holds back is not handed out: it is due later.
 --
--- args: n (of each kind), lease
+-- args: n (of each kind), lease, here (the places whose pods the caller can end)
 
 local UNCERTAIN_TRIES = 3 -- at 1, 3 and 15 minutes
 -- What a pod says whose image cannot be had: no class of its profile gets one that starts.
@@ -10,6 +10,8 @@ local NO_IMAGE = { ImagePullBackOff = true, ErrImagePull = true, ErrImageNeverPu
 -- A credential that GitHub refuses for so long is refused for good; a runner that was at work is given longer, since
 -- its job may go on.
 local REFUSED_MS, REFUSED_BUSY_MS = 3600000, 21600000
+
+local ELSEWHERE = 4 -- times n: so many are looked through for those whose pods are here
 
 -- Work that GitHub holds back is looked at again after this time at the latest.
 local RECHECK_MS = 60000
@@ -103,7 +105,8 @@ local function refused_for_good(key, org, owner)
   return false
 end
 
-for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'LIMIT', 0, args.n)) do
+for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'LIMIT', 0, args.n * ELSEWHERE)) do
+  if #removals >= args.n then break end
   local key = 'runner:' .. name .. ':info'
   local state = call('HGET', key, 'state')
   if not state or state == 'gone' then
@@ -120,10 +123,11 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'L
     forced = true
   end
   local asks = not forced and (github_id or ((uncertain or registering) and not deregistered))
-  local at = removing and asks and later(org, owner_of(scope), name)
+  local here = is_at(key, args.here)
+  local at = removing and here and asks and later(org, owner_of(scope), name)
   if at then
     deadline(name, at)
-  elseif removing then
+  elseif removing and here then
     deadline(name, now + args.lease)
     removals[#removals + 1] = { name = name, scope = scope, github_id = github_id or nil, deregistered = (deregistered or forced) and true or false,
       uncertain = (uncertain or registering) and true or false, started = started_at and true or false }

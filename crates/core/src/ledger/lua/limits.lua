@@ -1,6 +1,6 @@
--- set_limits, pause, resume, retry: what operators decide. Takes effect at the next admission, upward and downward.
+-- set_limits, pause, resume, retry, give_up: what operators decide. Takes effect at the next admission, upward and downward.
 --
--- args: limits ([org, limit or false] pairs), pause (org, reason, until), resume (org), retry (job)
+-- args: limits ([org, limit or false] pairs), pause (org, reason, until), resume (org), retry (job), give_up (place, runners: live ones)
 
 local standing
 -- The spelling under which an organization stands here: GitHub's, or, until that is known, the one that an operator used first.
@@ -58,6 +58,18 @@ if args.retry then
     end
   end
   return cjson.encode({ state = state or 'unknown', retried = #retried > 0 and retried or nil })
+end
+if args.give_up then
+  local freed = 0
+  for _, name in ipairs(args.give_up.runners) do
+    local state, place = fields('runner:' .. name .. ':info', 'state', 'place')
+    if state and state ~= 'gone' and place == args.give_up.place then
+      free(name, 'the place where it ran was given up')
+      freed = freed + 1
+    end
+  end
+  call('ZREM', 'places', args.give_up.place)
+  return cjson.encode({ freed = freed })
 end
 if #previous == 0 then return '{}' end
 return cjson.encode({ previous = previous })

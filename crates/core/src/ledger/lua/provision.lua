@@ -8,7 +8,7 @@
 --
 -- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
 --       serves the organization), alone (no other does), create_timeout (ms, of the create alone), claim (the number
---       of this claim among its worker's)
+--       of this claim among its worker's), places (profile -> where its runners run)
 
 local GRACE_MS = 60000
 
@@ -49,6 +49,8 @@ if args.step == 'claim' then
     end
   end
   call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'claim', args.claim, 'credential', args.credential, 'create_timeout', args.create_timeout)
+  local place = args.places and args.places[profile]
+  if place then call('HSET', key, 'place', place) end
   deadline(args.runner, now + args.timeout + GRACE_MS)
   return cjson.encode({ name = args.runner, org = org, class = class, scope = scope, group = group, profile = profile, labels = labels, job = job })
 elseif args.step == 'registered' then

@@ -1,10 +1,10 @@
 -- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and opens the epoch gate in the last.
 --
--- Releases what was created before the list began and is not in it; never a reservation, whose pod may be on its way. Adopts what the
+-- Releases what was created before the list began, at a place that was listed, and is not in the list; never a reservation, whose pod may be on its way. Adopts what the
 -- ledger does not know: as idle, or as one that is removed where its deletion is under way, since it counts until it is gone. Sets the mirrors and the order of the organizations anew from what admission trusts.
 --
--- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running, terminating, spec, class}]),
---       missing (live runners, by their names, that are not in the list), recount (begin | go on), open, seen (the highest epoch, as a number, that the
+-- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running, terminating, spec, class}]), places (profile -> where its runners run),
+--       missing (live runners, by their names, that are not in the list), here (the places that were listed), recount (begin | go on), open, seen (the highest epoch, as a number, that the
 --       caller has seen), run_id (tests only)
 
 local stop, released, adopted = {}, 0, 0
@@ -13,17 +13,24 @@ for _, seen in ipairs(args.runners or {}) do
   local name, key = seen.name, 'runner:' .. seen.name .. ':info'
   local state, gone_at = fields(key, 'state', 'gone_at')
   if state == 'gone' then
-    if not seen.terminating and (seen.ended or tonumber(gone_at) < args.began) then stop[#stop + 1] = name end
+    if seen.ended and not seen.terminating then
+      stop[#stop + 1] = { name = name }
+    elseif not seen.terminating and tonumber(gone_at) < args.began then
+      -- It is not counted, and may be at work all the same: GitHub is asked first.
+      local scope, github_id, deregistered, started_at = fields(key, 'scope', 'github_id', 'deregistered', 'started_at')
+      stop[#stop + 1] = { name = name, removal = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
+        uncertain = true, started = (seen.running or started_at) and true or false } }
+    end
   elseif state then
     if seen.ended then
       ended(name, seen.detail or 'ended', seen.rejected)
       released = released + 1
-      stop[#stop + 1] = name
+      stop[#stop + 1] = { name = name }
     elseif seen.running and state == 'created' then
       started(name)
     end
   elseif seen.ended or not seen.spec then
-    if not seen.terminating then stop[#stop + 1] = name end
+    if not seen.terminating then stop[#stop + 1] = { name = name } end
   else
     local spec = seen.spec
     local org = learn(spec.org)
@@ -31,6 +38,8 @@ for _, seen in ipairs(args.runners or {}) do
     call('HSET', key, 'org', org, 'class', seen.class, 'scope', spec.scope, 'group', spec.group, 'profile', spec.profile, 'labels', spec.labels,
       'job', spec.job, 'state', seen.terminating and 'removing' or 'created', 'fence', call('HINCRBY', 'ledger:meta', 'sequence', 1), 'reserved_at', now, 'created_at', now,
       'started_at', now, 'adopted_at', now, 'uncertain', 1)
+    local place = args.places and args.places[spec.profile]
+    if place then call('HSET', key, 'place', place) end
     call('SADD', 'org:' .. org .. ':runners', name)
     call('SADD', 'runners:live', name)
     if seen.terminating then
@@ -48,10 +57,11 @@ for _, seen in ipairs(args.runners or {}) do
 end
 
 for _, name in ipairs(args.missing or {}) do
-  local state, created_at, busy_at = fields('runner:' .. name .. ':info', 'state', 'created_at', 'busy_at')
+  local key = 'runner:' .. name .. ':info'
+  local state, created_at, busy_at = fields(key, 'state', 'created_at', 'busy_at')
   local since = tonumber(created_at)
   if not since and state == 'busy' then since = tonumber(busy_at) end
-  if state ~= 'reserved' and state ~= 'gone' and since and since < args.began then
+  if state ~= 'reserved' and state ~= 'gone' and since and since < args.began and is_at(key, args.here) then
     ended(name, 'gone')
     released = released + 1
   end
@@ -82,5 +92,6 @@ if opened then
   call('HSET', 'ledger:meta', 'epoch', text, 'run_id', run_id)
 end
 call('HSET', 'ledger:meta', 'reconciled_at', now)
+for _, place in ipairs(args.here or {}) do call('ZADD', 'places', now, place) end
 result.opened = opened
 return cjson.encode(result)

@@ -9,6 +9,17 @@ local function deadline(name, at)
   call('ZADD', 'runners:deadlines', at, name)
 end
 
+-- Whether a runner is at one of these places. One whose place was not noted, by a release before, is at all of them. The last part of a place, its
+-- uid, is left out where a worker may not see it: then what is before it decides.
+local function is_at(key, places)
+  local place = call('HGET', key, 'place')
+  if not place or not places then return true end
+  for _, here in ipairs(places) do
+    if here == place or string.sub(here, 1, #place + 1) == place .. '/' or string.sub(place, 1, #here + 1) == here .. '/' then return true end
+  end
+  return false
+end
+
 -- 0 to `most` ms, another for each `what` and each time: what failed together does not come again together.
 local function jitter(what, most)
   local sum = 0
