@@ -106,7 +106,8 @@ pub async fn publish<C: ConnectionLike>(connection: &mut C, event: &JobEvent, de
 
 static EMIT_TICK: LazyLock<Script> = LazyLock::new(|| {
     guarded(
-        "if redis.call('SET', 'tick:' .. ARGV[1], '1', 'NX', 'PX', ARGV[2]) then redis.call('XADD', 'jit:ticks', '*', 'v', ARGV[3], 'kind', ARGV[1]) return 1 end return 0",
+        // A mark that lasts for longer than it can is from when Redis's clock was ahead.
+        "local mark = 'tick:' .. ARGV[1] if redis.call('PTTL', mark) > tonumber(ARGV[2]) then redis.call('DEL', mark) end if redis.call('SET', mark, '1', 'NX', 'PX', ARGV[2]) then redis.call('XADD', 'jit:ticks', '*', 'v', ARGV[3], 'kind', ARGV[1]) return 1 end return 0",
     )
 });
 

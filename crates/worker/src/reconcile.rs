@@ -56,6 +56,7 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     operator::derive_classes(&worker.ledger, &worker.recovery.jobs).await.step("reconcile.classes_derived")?;
     worker.admit().await;
     if result.opened {
+        worker.ledger.cut_times(&worker.id).await.step("reconcile.times_cut")?;
         worker.recover.notify_one(); // what the lost data held is looked for at once
     }
     Ok(result)

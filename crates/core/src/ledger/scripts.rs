@@ -42,5 +42,6 @@ script!(RECONCILE, "lua/reconcile.lua");
 script!(RECOVERY, "lua/recovery.lua");
 script!(BUDGET, "lua/budget.lua");
 script!(CALLS, "lua/calls.lua");
+script!(CLOCK, "lua/clock.lua");
 /// It changes nothing, so it needs no guard: what people are told must not depend on the right to write.
 pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(text!("lua/look.lua")));

@@ -60,6 +60,14 @@ enum Claimed {
 }
 
 #[derive(Deserialize)]
+struct Clock {
+    #[serde(default)]
+    by: Option<i64>,
+    #[serde(default)]
+    more: bool,
+}
+
+#[derive(Deserialize)]
 struct State {
     state: String,
 }
@@ -370,20 +378,30 @@ impl Ledger {
         Ok(more)
     }
 
-    /// Says that a worker is alive, and forgets those that have not been heard of for an hour.
+    /// Says that a worker is alive, and looks at Redis's clock: where it was ahead, what was written meanwhile is put right.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn heartbeat(&self, worker: &str) -> Result<(), LedgerError> {
-        let now = self.now().await?;
-        let mut connection = self.pool().get().await?;
-        redis::pipe()
-            .zadd("workers:alive", worker, now)
-            .ignore()
-            .zrembyscore("workers:alive", "-inf", now - 3_600_000)
-            .ignore()
-            .exec_async(&mut connection)
-            .await?;
+        self.look_at_clock(&json!({ "worker": worker })).await
+    }
+
+    /// Puts right what lies further ahead than it can, since the data may be from under another clock.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn cut_times(&self, worker: &str) -> Result<(), LedgerError> {
+        self.look_at_clock(&json!({ "worker": worker, "anew": true })).await
+    }
+
+    async fn look_at_clock(&self, args: &serde_json::Value) -> Result<(), LedgerError> {
+        let mut look: Clock = self.run(&scripts::CLOCK, args).await?;
+        if let Some(by) = look.by {
+            tracing::warn!(seconds = by / 1000, "Redis's clock was ahead, and has been set back: what was written meanwhile is put right");
+        }
+        while look.more {
+            look = self.run(&scripts::CLOCK, &json!({ "worker": args["worker"] })).await?;
+        }
         Ok(())
     }
 
@@ -411,10 +429,15 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn take_tick(&self, kind: &str, worker: &str, for_at_most: Duration) -> Result<bool, LedgerError> {
+        // A right that lasts for longer than it can is from when Redis's clock was ahead.
+        static TAKE: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
+            crate::redis::rights::guarded(
+                "if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then redis.call('DEL', KEYS[1]) end return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0",
+            )
+        });
         let mut connection = self.pool().get().await?;
-        let set: Option<String> =
-            redis::cmd("SET").arg(format!("tick:{kind}:work")).arg(worker).arg("NX").arg("PX").arg(millis(for_at_most)).query_async(&mut connection).await?;
-        Ok(set.is_some())
+        let taken: i64 = TAKE.key(format!("tick:{kind}:work")).arg(worker).arg(millis(for_at_most)).invoke_async(&mut connection).await?;
+        Ok(taken == 1)
     }
 
     /// Gives that right back.

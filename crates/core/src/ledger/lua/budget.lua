@@ -23,7 +23,7 @@ local registrations = args.scope and 'scope:' .. args.scope .. ':registrations'
 local function hour()
   local limit, remaining, reset, spent = fields(rate, 'limit', 'remaining', 'reset', 'spent')
   reset = tonumber(reset)
-  if not reset or reset <= now then return nil end
+  if not reset or reset <= now or reset > now + HOUR_MS + MINUTE_MS then return nil end -- or Redis's clock was ahead when it was said
   return tonumber(limit), tonumber(remaining) - (tonumber(spent) or 0), reset
 end
 
@@ -31,6 +31,7 @@ end
 local function room(key, most, span)
   if most == 0 then return nil end
   call('ZREMRANGEBYSCORE', key, '-inf', now - span)
+  for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do call('ZADD', key, now, member) end -- Redis's clock was ahead
   local n = call('ZCARD', key)
   if n < most then return nil end
   local leaves = call('ZRANGE', key, n - most, n - most, 'WITHSCORES')
@@ -112,7 +113,7 @@ elseif args.what == 'spare' then
   local spent, by_minute, flat = 0, {}, call('HGETALL', key)
   for i = 1, #flat, 2 do
     local at = tonumber(flat[i])
-    if at * MINUTE_MS <= now - HOUR_MS - MINUTE_MS then -- all of that minute is more than an hour ago
+    if at * MINUTE_MS <= now - HOUR_MS - MINUTE_MS or at * MINUTE_MS > now then -- all of that minute is more than an hour ago, or Redis's clock was ahead
       call('HDEL', key, flat[i])
     else
       spent = spent + tonumber(flat[i + 1])

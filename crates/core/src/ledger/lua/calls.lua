@@ -23,7 +23,8 @@ local under_way = 'credential:' .. name .. ':calls'
 -- Notes that GitHub holds back an account for a time, and has admission leave alone what it serves.
 local function hold(of, wait, why, whole)
   local key = 'credential:' .. of .. ':limited'
-  local till = math.max(now + wait, tonumber(call('HGET', key, 'until')) or 0)
+  local held_until = tonumber(call('HGET', key, 'until')) or 0
+  local till = math.max(now + wait, held_until <= now + MOST_HELD_MS and held_until or 0)
   call('HSET', key, 'until', till, 'why', why)
   if whole then call('HSET', key, 'whole', 1) end
   call('HDEL', key, 'probe')
@@ -42,7 +43,7 @@ end
 local function refused(why)
   local key = 'credential:' .. account .. ':limited'
   local till, since = fields(key, 'until', 'refused_since')
-  if (tonumber(till) or 0) > now then return end -- under way since before
+  if (tonumber(till) or 0) > now and tonumber(till) <= now + MOST_HELD_MS then return end -- under way since before
   local wait = REFUSED_MS
   if not since then
     call('HSET', key, 'refused_since', now)
@@ -58,7 +59,7 @@ local function points_fit(key)
   local sum, seconds, flat = 0, {}, call('HGETALL', key)
   for i = 1, #flat, 2 do
     local at, points = tonumber(flat[i]), tonumber(flat[i + 1])
-    if at <= second - MINUTE then
+    if at <= second - MINUTE or at > second then
       call('HDEL', key, flat[i])
     else
       sum = sum + points
@@ -90,6 +91,7 @@ if args.what == 'enter' then
     return cjson.encode({ wait = tonumber(reset) - now, why = why })
   end
   call('ZREMRANGEBYSCORE', under_way, '-inf', now)
+  call('ZREMRANGEBYSCORE', under_way, '(' .. string.format('%.0f', now + HOUR_MS), '+inf') -- Redis's clock was ahead
   if call('ZCARD', under_way) >= args.at_once then
     return soon(SOON_MS, args.at_once .. ' calls of credential ' .. name .. ' are under way, and GitHub allows no more at once')
   end

@@ -29,7 +29,7 @@ local function stayed_idle(name, class)
   if call('HEXISTS', key .. ':info', 'misfit') == 1 and call('SCARD', key .. ':idle') > 1 then return 'it stayed idle, and its class gets one at a time' end
   local idle_timeout = setting('idle_timeout')
   local last_start, replaced_at = fields('ledger:meta', 'last_start', 'replaced_at')
-  local within = function(at) return at and now < tonumber(at) + idle_timeout end
+  local within = function(at) return at and tonumber(at) <= now and now < tonumber(at) + idle_timeout end
   if not within(last_start) and within(replaced_at) then
     deadline(name, now + idle_timeout)
     return nil

@@ -4,6 +4,8 @@
 -- call tries whether it is over), refused_since, late. An account is a credential, or `{credential}/{owner}` for an App's installation. The
 -- hash stays after `until`, until a call succeeds.
 
+local MOST_HELD_MS = 7200000 -- what is held for longer was written while Redis's clock was ahead: GitHub's hour is the longest that there is
+
 -- The keys that can hold the calls of a credential at an owner, and whether each does so only as a whole.
 local function limits_at(credential, owner)
   local keys = { { key = 'credential:' .. credential .. ':limited', as_a_whole = owner ~= nil } }
@@ -17,7 +19,7 @@ local function held_back(credential, owner)
   for _, of in ipairs(limits_at(credential, owner)) do
     local at, words, whole = fields(of.key, 'until', 'why', 'whole')
     at = tonumber(at)
-    if at and at > now and (whole or not of.as_a_whole) and at > (till or 0) then till, why = at, words end
+    if at and at > now and at <= now + MOST_HELD_MS and (whole or not of.as_a_whole) and at > (till or 0) then till, why = at, words end
   end
   return till, why
 end

@@ -15,7 +15,7 @@ for _, seen in ipairs(args.runners or {}) do
   if state == 'gone' then
     if seen.ended and not seen.terminating then
       stop[#stop + 1] = { name = name }
-    elseif not seen.terminating and tonumber(gone_at) < args.began then
+    elseif not seen.terminating and (tonumber(gone_at) < args.began or tonumber(gone_at) > now) then
       -- It is not counted, and may be at work all the same: GitHub is asked first.
       local scope, github_id, deregistered, started_at = fields(key, 'scope', 'github_id', 'deregistered', 'started_at')
       stop[#stop + 1] = { name = name, removal = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
