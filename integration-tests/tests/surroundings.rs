@@ -1,5 +1,5 @@
-//! The world around the system changes while it works: names, and what a job's runner is made by. Runners are processes here: what they run on does
-//! not matter to this.
+//! The world around the system changes while it works: names, and what a job's runner is made by. Runners are processes
+//! here: what they run on does not matter to this.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

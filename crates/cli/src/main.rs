@@ -92,7 +92,8 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Frees the slots of all runners at a place that is gone for good (a cluster, a namespace, a host); jitctl doctor names such places
+    /// Frees the slots of all runners at a place that is gone for good (a cluster, a namespace, a host); jitctl doctor
+    /// names such places
     GiveUp {
         /// As doctor writes it
         place: String,

@@ -119,7 +119,8 @@ pub struct Identity {
     /// GitHub's id of the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_id: Option<u64>,
-    /// When GitHub called the owner so, in ms: the latest time that the word names. What is older than a renaming is late.
+    /// When GitHub called the owner so, in ms: the latest time that the word names. What is older than a renaming is
+    /// late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<i64>,
     /// The owner is a user: its runners register at its repositories.

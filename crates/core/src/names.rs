@@ -29,7 +29,8 @@ fn is_name(text: &str, allowed: impl Fn(char) -> bool) -> bool {
     (1..=NAME).contains(&text.len()) && text.chars().all(allowed)
 }
 
-/// Whose limit is meant: a login, or the owner of `owner/repository`, since a user's repositories have one limit together.
+/// Whose limit is meant: a login, or the owner of `owner/repository`, since a user's repositories have one limit
+/// together.
 #[must_use]
 pub fn owner(text: &str) -> Option<&str> {
     (is_login(text) || is_full_name(text)).then(|| owner_of(text))

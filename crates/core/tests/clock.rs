@@ -1,4 +1,5 @@
-//! Redis's clock was an hour ahead, and is right again: everything goes on within the time that it takes by itself. On a real Redis.
+//! Redis's clock was an hour ahead, and is right again: everything goes on within the time that it takes by itself. On
+//! a real Redis.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +26,7 @@ async fn ahead() -> Store {
     store
 }
 
-/// It is right again, and a worker's heart beats.
+/// The clock is right again, and a worker's heart beats.
 async fn set_back(store: &Store) {
     store.pass(-HOUR);
     store.ledger.heartbeat("w").await.unwrap();

@@ -36,13 +36,13 @@ const STATES: [State; 7] = [State::Waiting, State::Queued, State::Reserved, Stat
 /// What becomes of the owner.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    /// It gets another login.
+    /// The owner gets another login.
     Renamed,
-    /// It writes itself in another case.
+    /// The owner writes itself in another case.
     Case,
-    /// It gets a login that operators have set something for already.
+    /// The owner gets a login that operators have set something for already.
     Awaited,
-    /// It gets another, and then its first one again.
+    /// The owner gets another login, and then its first one again.
     ThereAndBack,
 }
 
@@ -181,7 +181,7 @@ async fn a_login_that_another_owner_takes_is_that_owners() {
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 5).await;
     store.apply(&told(in_progress(1, "Acme", &name, 5), ACME, 1100)).await;
-    // It was renamed, which nobody has told yet; another owner has taken its login.
+    // Acme was renamed, which nobody has told yet; another owner has taken its login.
     store.apply(&told(queued(2, "Acme"), 78, 2000)).await;
     all_moved(&store).await;
     assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["scope"], "orgs/Acme~77", "nobody asks the other owner about it");

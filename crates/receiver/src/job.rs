@@ -143,8 +143,9 @@ fn organization<'p>(payload: &'p Payload, repository: &'p Repository) -> Result<
     }
 }
 
-/// Who the owner is, by GitHub's id. An id is believed only where all that the payload says of the owner agrees, and says when: the jobs of an owner
-/// that seems to be renamed move, so what another system wrote after GitHub's example must not seem to.
+/// Who the owner is, by GitHub's id. An id is believed only where all that the payload says of the owner agrees, and
+/// says when: the jobs of an owner that seems to be renamed move, so what another system wrote after GitHub's example
+/// must not seem to.
 fn identity(payload: &Payload, repository: &Repository, job: &WorkflowJob, organization: Option<&str>) -> Identity {
     let at = [job.created_at, job.started_at, job.completed_at].into_iter().flatten().max();
     let owner = repository.owner.as_ref();

@@ -162,8 +162,8 @@ impl GithubSettings {
         format!("{:?} {} {}", self.scope, self.group, self.matcher)
     }
 
-    /// Derives anew the class of an event's job: another process, with other settings, may have written it. Where its labels are not ours by these
-    /// settings, the class stays, since GitHub was told that the job gets a runner.
+    /// Derives anew the class of an event's job: another process, with other settings, may have written it. Where its
+    /// labels are not ours by these settings, the class stays, since GitHub was told that the job gets a runner.
     pub fn derive(&self, event: &mut JobEvent) {
         if event.org.contains('/') {
             event.org = owner_of(&event.org).to_owned(); // so a release before wrote a user's repository

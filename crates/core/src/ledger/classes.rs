@@ -1,4 +1,5 @@
-//! What a job asked for is kept; what is made of it (its class) is derived, and derived anew where the settings are others.
+//! What a job asked for is kept; what is made of it (its class) is derived, and derived anew where the settings are
+//! others.
 
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use crate::{class::Class, config::GithubSettings, event::JobId};
 const ASKED: [&str; 5] = ["org", "repo", "labels", "user", "class"];
 
 impl Ledger {
-    /// These settings derive classes from now on: the worker that starts last wins, as with the limits.
+    /// Makes these settings the ones that derive classes from now on: the worker that starts last wins, as with the limits.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -18,7 +19,8 @@ impl Ledger {
         Ok(redis::AsyncCommands::hset(&mut connection, "ledger:meta", "classes", github.fingerprint()).await?)
     }
 
-    /// Derives the classes of all jobs that have not begun, where these settings are the ones announced, and jobs came by others. How many moved.
+    /// Derives the classes of all jobs that have not begun, where these settings are the ones announced, and jobs came
+    /// by others. How many moved.
     ///
     /// # Errors
     /// When Redis is unavailable; a next call finishes it.

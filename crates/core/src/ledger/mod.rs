@@ -74,8 +74,9 @@
 //!
 //! # Transitions
 //!
-//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`owner.lua` to `rename.lua`) and a body of its own. Keys are
-//! named inside the scripts, so this needs one Redis (or a Sentinel group), not a Redis Cluster. A transition costs O(log n), however deep the queues are.
+//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`owner.lua` to `rename.lua`) and a body of
+//! its own. Keys are named inside the scripts, so this needs one Redis (or a Sentinel group), not a Redis Cluster. A
+//! transition costs O(log n), however deep the queues are.
 //!
 //! # Invariants
 //!

@@ -12,8 +12,8 @@ use crate::render;
 /// A place that no worker has listed for so long is not looked at by any, in ms. By default workers list every minute.
 const UNSEEN_MS: i64 = 600_000;
 
-/// By profile, where its runners run: `kubernetes/{namespace}/{uid of the namespace}`, without the uid where a worker may not see it, or
-/// `process/{directory}/{id of the directory}`.
+/// By profile, where its runners run: `kubernetes/{namespace}/{uid of the namespace}`, without the uid where a worker
+/// may not see it, or `process/{directory}/{id of the directory}`.
 pub type Places = BTreeMap<String, String>;
 
 #[derive(Deserialize)]

@@ -378,7 +378,8 @@ impl Ledger {
         Ok(more)
     }
 
-    /// Says that a worker is alive, and looks at Redis's clock: where it was ahead, what was written meanwhile is put right.
+    /// Says that a worker is alive, and looks at Redis's clock: where it was ahead, what was written meanwhile is put
+    /// right.
     ///
     /// # Errors
     /// When Redis is unavailable.

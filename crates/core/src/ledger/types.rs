@@ -405,7 +405,7 @@ pub struct Reconciliation {
 pub struct Leftover {
     /// Unique name.
     pub name: String,
-    /// It may be at work: what GitHub is to be asked first.
+    /// What GitHub is to be asked first, since it may be at work.
     #[serde(default)]
     pub removal: Option<Removal>,
 }

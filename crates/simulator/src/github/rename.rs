@@ -1,4 +1,5 @@
-//! An owner gets another login. Its repositories redirect from where they were; its own old address answers 404, as GitHub says of organizations.
+//! An owner gets another login. Its repositories redirect from where they were; its own old address answers 404, as
+//! GitHub says of organizations.
 
 use std::collections::HashMap;
 use std::hash::Hash;

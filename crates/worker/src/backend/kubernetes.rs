@@ -4,8 +4,8 @@
 //! volume and waits for it, so quota and policy refuse before GitHub is asked for anything. Nothing is remembered between two calls:
 //! the pod holds all that a later one needs, so any worker can take over.
 //!
-//! Rights, in each namespace of the profiles: pods create, get, list, watch, delete; secrets create, delete; and, to tell the namespace from one of its
-//! name in another cluster, get of itself.
+//! Rights, in each namespace of the profiles: pods create, get, list, watch, delete; secrets create, delete; and, to
+//! tell the namespace from one of its name in another cluster, get of itself.
 //!
 //! kube's client would retry 429, 503 and 504 up to 15 times, waiting for minutes; that is off, and each request has a time limit,
 //! since who calls decides what an outage means.

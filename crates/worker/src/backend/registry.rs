@@ -126,7 +126,7 @@ impl Registry {
         &self.dir
     }
 
-    /// Its id, for as long as it exists.
+    /// The directory's id, for as long as there is the directory.
     pub(super) fn id(&self) -> &str {
         &self.id
     }

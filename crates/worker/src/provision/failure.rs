@@ -61,7 +61,8 @@ pub(super) fn undeliverable(error: &BackendError) -> Failure {
     Failure { made: false, registration: Registration::None, ..delivery_failure(error) }
 }
 
-/// Whose right it is that GitHub refuses, and who is away when it does not answer. Repositories have rights of their own.
+/// Whose right it is that GitHub refuses, and who is away when it does not answer. Repositories have rights of their
+/// own.
 fn place(scope: &Scope) -> (&'static [Subject], &'static [Subject]) {
     match scope {
         Scope::Repository { .. } => (&[Subject::Scope, Subject::Org, Subject::Credential], &[Subject::Scope, Subject::Org, Subject::Global]),

@@ -64,7 +64,8 @@ fn seeds(worker: &Worker) -> Vec<Queued> {
     items
 }
 
-/// What there is of an owner: an organization, or `owner/repo` for a user's repository, where that user's runners register.
+/// What there is of an owner: an organization, or `owner/repo` for a user's repository, where that user's runners
+/// register.
 pub(super) fn of_owner(worker: &Worker, owner: &str, now: i64) -> Vec<Queued> {
     if owner.contains('/') {
         let mut items = of_repository(worker, owner, now);

@@ -4,7 +4,11 @@
 -- args: settings (name -> value), jobs ([{job, org, class, scope, group, profile, labels}])
 
 for _, of in ipairs(args.jobs or {}) do
-  settle('job:' .. of.job .. ':info')
+  local before = settle('job:' .. of.job .. ':info')
+  if before and before ~= of.org and string.find(before, '/', 1, true) then -- a release before took a user's repository for an owner
+    carry('org_limits', before, of.org)
+    carry_pause(before, of.org)
+  end
   local state, class = fields('job:' .. of.job .. ':info', 'state', 'class')
   if class and (state == 'queued' or state == 'waiting' or state == 'in_question') then reclass(of.job, learn(of.org), of) end
 end

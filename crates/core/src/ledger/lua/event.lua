@@ -1,7 +1,8 @@
 -- queued, waiting, in_progress, completed: one event about one job, at GitHub's word. Late, doubled and reordered events settle alike.
 -- GitHub's word wins over a guess of ours: a job that was given up (conclusion `gone`) comes back.
 --
--- args: kind, job, org, owner_id, user, at (when GitHub called the owner so), repo, ours, class, scope, group, profile, labels, attempt, accepted_at,
+-- args: kind, job, org, owner_id, user, at (when GitHub called the owner so), repo, ours, class, scope, group, profile,
+-- labels, attempt, accepted_at,
 --       classes (what they were derived by), runner, runner_id, conclusion
 
 local org = identify(args.org, args.owner_id, args.at)

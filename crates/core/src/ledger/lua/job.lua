@@ -1,4 +1,5 @@
--- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every transition, sixth part.
+-- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every
+-- transition, sixth part.
 
 local MISFIT_CAP = 6 -- times `misfit_hold`: 10 minutes, doubling to an hour
 local SELDOM_CAP = 24 -- times `question_interval`: an hour, doubling to a day
@@ -81,7 +82,8 @@ local function queue(job)
   enqueue(job, queued_at)
 end
 
--- Derives anew what a job that has not begun is made of: the settings may be others, or its repository another owner's. Runners stay what they are.
+-- Derives anew what a job that has not begun is made of: the settings may be others, or its repository another owner's.
+-- Runners stay what they are.
 local function reclass(job, org, of)
   local key = 'job:' .. job .. ':info'
   local before, its_org, scope, group, profile, labels = fields(key, 'class', 'org', 'scope', 'group', 'profile', 'labels')

@@ -1,6 +1,8 @@
--- set_limits, pause, resume, retry, give_up: what operators decide. Takes effect at the next admission, upward and downward.
+-- set_limits, pause, resume, retry, give_up: what operators decide. Takes effect at the next admission, upward and
+-- downward.
 --
--- args: limits ([org, limit or false] pairs), pause (org, reason, until), resume (org), retry (job), give_up (place, runners: live ones)
+-- args: limits ([org, limit or false] pairs), pause (org, reason, until), resume (org), retry (job), give_up (place,
+-- runners: live ones)
 
 local standing
 -- The spelling under which an organization stands here: GitHub's, or, until that is known, the one that an operator used first.

@@ -1,4 +1,5 @@
--- Owners: who they are by GitHub's ids, which stay, and what they are called, which changes. Prelude of every transition, first part.
+-- Owners: who they are by GitHub's ids, which stay, and what they are called, which changes. Prelude of every
+-- transition, first part.
 --
 -- ARGV[1] is one JSON object. Ids are strings there: a Lua number holds 53 bits, a GitHub id up to 63.
 -- Times are milliseconds by Redis's own clock, so that no worker's clock matters; a test passes `now`.

@@ -1,11 +1,14 @@
 -- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and opens the epoch gate in the last.
 --
--- Releases what was created before the list began, at a place that was listed, and is not in the list; never a reservation, whose pod may be on its way. Adopts what the
--- ledger does not know: as idle, or as one that is removed where its deletion is under way, since it counts until it is gone. Sets the mirrors and the order of the organizations anew from what admission trusts.
+-- Releases what was created before the list began, at a place that was listed, and is not in the list; never a
+-- reservation, whose pod may be on its way. Adopts what the ledger does not know: as idle, or as one that is removed
+-- where its deletion is under way, since it counts until it is gone. Sets the mirrors and the order of the
+-- organizations anew from what admission trusts.
 --
--- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running, terminating, spec, class}]), places (profile -> where its runners run),
---       missing (live runners, by their names, that are not in the list), here (the places that were listed), recount (begin | go on), open, seen (the highest epoch, as a number, that the
---       caller has seen), run_id (tests only)
+-- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running,
+--       terminating, spec, class}]), places (profile -> where its runners run), missing (live runners, by their names, that
+--       are not in the list), here (the places that were listed), recount (begin | go on), open, seen (the highest epoch,
+--       as a number, that the caller has seen), run_id (tests only)
 
 local stop, released, adopted = {}, 0, 0
 
@@ -16,7 +19,7 @@ for _, seen in ipairs(args.runners or {}) do
     if seen.ended and not seen.terminating then
       stop[#stop + 1] = { name = name }
     elseif not seen.terminating and (tonumber(gone_at) < args.began or tonumber(gone_at) > now) then
-      -- It is not counted, and may be at work all the same: GitHub is asked first.
+      -- A runner that is not counted may be at work all the same: GitHub is asked first.
       local scope, github_id, deregistered, started_at = fields(key, 'scope', 'github_id', 'deregistered', 'started_at')
       stop[#stop + 1] = { name = name, removal = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
         uncertain = true, started = (seen.running or started_at) and true or false } }

@@ -1,5 +1,6 @@
--- An owner gets another login. What stands under the one of before moves at once, but for the records of its jobs and classes: these move when they are
--- touched, and a slice of them with each admission. Prelude of every transition, seventh part.
+-- An owner gets another login. What stands under the one of before moves at once, but for the records of its jobs and
+-- classes: these move when they are touched, and a slice of them with each admission. Prelude of every transition,
+-- seventh part.
 
 local MOVED = 64 -- records that one admission moves
 
@@ -32,7 +33,7 @@ local function carry_pause(old, new)
   if carry('orgs:paused', old, new) and until_ms then call('ZADD', 'backoffs', until_ms, 'pause:' .. new) end
 end
 
--- Its credential serves it under any login; what failed under the one of before says nothing of the new one.
+-- The credential serves an owner under any login; what failed under the one of before says nothing of the new one.
 local function carry_credential(old, new)
   local credential = call('HGET', 'orgs:credential', old)
   if credential then call('SREM', 'credential:' .. credential .. ':orgs', old) end
@@ -71,8 +72,9 @@ local function rename(id, old, new)
   refresh_org(new)
 end
 
--- The login under which an event's owner stands here. GitHub's id says whose it is: where its login is another than before, it was renamed; where the
--- login was another owner's, that one has it no more, and waits under a name of its own until GitHub says how it is called now.
+-- The login under which an event's owner stands here. GitHub's id says whose it is: where its login is another than
+-- before, it was renamed; where the login was another owner's, that one has it no more, and waits under a name of its
+-- own until GitHub says how it is called now.
 local function identify(org, id, at)
   if not id then return known(org) end
   local login = call('HGET', 'owners:logins', id)
