@@ -54,12 +54,8 @@ async fn upgraded() -> Store {
         class: None,
         spec: None,
     };
-    let listed = [
-        there("jit-runner-1-tro8w01", true),
-        there("jit-runner-2-tro8w02", true),
-        there("jit-runner-3-tro8w03", false),
-        there("jit-runner-10-tro8w06", true),
-    ];
+    let listed =
+        [there("jit-runner-1-tro8w01", true), there("jit-runner-2-tro8w02", true), there("jit-runner-3-tro8w03", false), there("jit-runner-10-tro8w06", true)];
     let reconciled = store.ledger.reconcile(store.time(), &listed).await.unwrap();
     assert_eq!((reconciled.released, reconciled.adopted, reconciled.stop.len()), (0, 0, 0), "{reconciled:?}");
     assert_eq!(store.ledger.derive_classes(&github).await.unwrap(), 2, "the jobs of the user's repository");

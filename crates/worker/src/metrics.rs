@@ -108,6 +108,8 @@ pub struct Metrics {
     pub redelivered: Family<Redelivered, Counter>,
     /// Registrations deleted that nobody here knew.
     pub strays_deleted: Counter,
+    /// Pods that should have been gone for minutes, as the last reconcile saw.
+    pub stuck_pods: Gauge,
     /// Seconds that the last reconcile took, as bits.
     pub reconcile_seconds: Gauge<f64, AtomicU64>,
 }
@@ -134,6 +136,7 @@ impl Metrics {
             recovered: Family::default(),
             redelivered: Family::default(),
             strays_deleted: Counter::default(),
+            stuck_pods: Gauge::default(),
             reconcile_seconds: Gauge::default(),
         };
         let mut registry = Registry::default();
@@ -158,6 +161,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.provision_seconds.clone(),
         );
+        registry.register("jit_stuck_pods", "Runner pods that should have been gone for minutes: their nodes are lost, or do not obey", metrics.stuck_pods.clone());
         registry.register_with_unit("reconcile_duration", "Time that the last reconcile took", Unit::Seconds, metrics.reconcile_seconds.clone());
         (metrics, Arc::new(registry))
     }

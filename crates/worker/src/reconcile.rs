@@ -40,7 +40,9 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     let started = tokio::time::Instant::now();
     operator::ensure_configured(&worker.ledger, &worker.limits).await.step("reconcile.configured")?;
     let began = worker.ledger.now().await?;
-    let runners: Vec<Listed> = worker.backend.list().await.step("reconcile.listed")?.into_iter().map(listed).collect();
+    let seen = worker.backend.list().await.step("reconcile.listed")?;
+    tell_of_stuck(worker, &seen);
+    let runners: Vec<Listed> = seen.into_iter().map(listed).collect();
     let result = worker.ledger.reconcile(began, &runners).await.step("reconcile.compared")?;
     for leftover in &result.stop {
         end(worker, leftover).await;
@@ -56,10 +58,18 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     operator::derive_classes(&worker.ledger, &worker.recovery.jobs).await.step("reconcile.classes_derived")?;
     worker.admit().await;
     if result.opened {
-        worker.ledger.cut_times(&worker.id).await.step("reconcile.times_cut")?;
         worker.recover.notify_one(); // what the lost data held is looked for at once
     }
     Ok(result)
+}
+
+/// What cannot be ended from here: an operator has to look at its node.
+fn tell_of_stuck(worker: &Worker, seen: &[Observed]) {
+    let stuck: Vec<&str> = seen.iter().filter(|runner| runner.stuck).map(|runner| runner.name.as_str()).collect();
+    worker.metrics.stuck_pods.set(i64::try_from(stuck.len()).unwrap_or(i64::MAX));
+    if !stuck.is_empty() {
+        tracing::warn!(pods = stuck.len(), first = stuck[0], "pods should have been gone for minutes and are not, as on a lost node");
+    }
 }
 
 /// Ends what the ledger does not count; where it may be at work, only when GitHub has said that it is not.

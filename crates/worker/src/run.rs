@@ -52,7 +52,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let mut pause = Pause::new();
     loop {
         let result = match checks.first().await {
-            Ok(Ok(())) => configure(&worker.ledger, &settings).await.step("run.configured"),
+            Ok(Ok(())) => configure(&worker.ledger, &settings).await,
             Ok(Err(refused)) => return Err(refused.into()),
             Err(error) => Err(error),
         };
@@ -107,8 +107,8 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn configure(ledger: &Ledger, settings: &Settings) -> Result<(), LedgerError> {
-    operator::configure(ledger, &settings.limits).await?;
-    ledger.announce_classes(&settings.github).await
+    operator::configure(ledger, &settings.limits).await.step("run.configured")?;
+    ledger.announce_classes(&settings.github).await.step("run.classes_announced")
 }
 
 fn spawn<F: Future<Output = ()> + Send + 'static>(

@@ -157,7 +157,8 @@ async fn from_start_to_gone() {
 
     let spec = spec("r-1");
     backend.start(&spec).await.unwrap();
-    let starting = Observed { name: "r-1".into(), phase: Phase::Starting, rejected: false, terminating: false, spec: Some(spec.clone()), detail: None };
+    let starting =
+        Observed { name: "r-1".into(), phase: Phase::Starting, rejected: false, terminating: false, stuck: false, spec: Some(spec.clone()), detail: None };
     assert_eq!(change(&mut watch).await, Change::Seen(starting.clone()));
     assert_eq!(backend.list().await.unwrap(), [starting]);
     let pod = cluster.pods().get("r-1").await.unwrap();

@@ -116,7 +116,8 @@ async fn a_runner_ends_and_is_removed() {
     assert!(backend.list().await.unwrap().is_empty());
 
     backend.start(&spec("r-1")).await.unwrap();
-    let starting = Observed { name: "r-1".into(), phase: Phase::Starting, rejected: false, terminating: false, spec: Some(spec("r-1")), detail: None };
+    let starting =
+        Observed { name: "r-1".into(), phase: Phase::Starting, rejected: false, terminating: false, stuck: false, spec: Some(spec("r-1")), detail: None };
     assert_eq!(change(&mut watch).await, Change::Seen(starting.clone()));
     assert_eq!(backend.list().await.unwrap(), [starting]);
 

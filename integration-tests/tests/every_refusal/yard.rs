@@ -206,7 +206,7 @@ impl State {
 
 fn seen(runner: &Runner) -> Observed {
     let Runner { spec, phase, rejected, detail } = runner;
-    Observed { name: spec.name.clone(), phase: *phase, rejected: *rejected, terminating: false, spec: Some(spec.clone()), detail: detail.clone() }
+    Observed { name: spec.name.clone(), phase: *phase, rejected: *rejected, terminating: false, stuck: false, spec: Some(spec.clone()), detail: detail.clone() }
 }
 
 #[async_trait::async_trait]

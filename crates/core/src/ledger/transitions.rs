@@ -364,6 +364,9 @@ impl Ledger {
             last["seen"] = seen.epoch.into();
         }
         self.reconcile_slice(&mut done, last).await?;
+        if done.opened {
+            self.look_at_clock(&json!({ "anew": true })).await?; // the data may be from under another clock
+        }
         Ok(done)
     }
 
@@ -387,21 +390,13 @@ impl Ledger {
         self.look_at_clock(&json!({ "worker": worker })).await
     }
 
-    /// Puts right what lies further ahead than it can, since the data may be from under another clock.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn cut_times(&self, worker: &str) -> Result<(), LedgerError> {
-        self.look_at_clock(&json!({ "worker": worker, "anew": true })).await
-    }
-
     async fn look_at_clock(&self, args: &serde_json::Value) -> Result<(), LedgerError> {
         let mut look: Clock = self.run(&scripts::CLOCK, args).await?;
         if let Some(by) = look.by {
             tracing::warn!(seconds = by / 1000, "Redis's clock was ahead, and has been set back: what was written meanwhile is put right");
         }
         while look.more {
-            look = self.run(&scripts::CLOCK, &json!({ "worker": args["worker"] })).await?;
+            look = self.run(&scripts::CLOCK, &json!({})).await?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use jit_core::ledger::places::Places;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::Status;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -28,7 +28,7 @@ use secrecy::SecretString;
 
 use super::kubeconfig;
 use super::pod::{GRACE_SECONDS, SELECTOR, pod, secret};
-use super::pod_state::observe;
+use super::pod_state::{is_stuck, observe};
 use super::profile::{Mode, Profile};
 use super::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped, bounded};
 
@@ -43,8 +43,6 @@ const PAGE: u32 = 500;
 const LIST_TRIES: usize = 3;
 /// First minor release of Kubernetes 1 whose servers have native sidecars on by default.
 const NATIVE_SIDECARS: u32 = 29;
-/// A pod that is still there so long after it was to be gone does not go by itself.
-const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// Runners as pods of one cluster.
 #[derive(Clone)]
@@ -274,12 +272,6 @@ async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Resu
     limit.unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()).into())))
 }
 
-/// Whether a pod should have been gone for some minutes: Kubernetes sets the time of its end, grace included, when it
-/// is to be deleted.
-fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
-    pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| now.duration_since(due.0) > STUCK_AFTER)
-}
-
 /// What was there to delete, if anything.
 fn found<T>(deleted: kube::Result<T>) -> Result<Option<T>, BackendError> {
     match deleted {
@@ -332,21 +324,6 @@ mod tests {
 
     fn refused(code: u16, reason: &str, message: &str) -> BackendError {
         refusal(kube::Error::Api(Status::failure(message, reason).with_code(code).boxed()))
-    }
-
-    #[test]
-    fn a_pod_is_stuck_when_it_was_to_be_gone_minutes_ago() {
-        use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-        let now = Timestamp::now();
-        let due = |minutes: i64| {
-            let mut pod = Pod::default();
-            pod.metadata.deletion_timestamp = Some(Time(now - SignedDuration::from_mins(minutes)));
-            pod
-        };
-        assert!(is_stuck(&due(6), now));
-        for pod in [due(4), due(-1), Pod::default()] {
-            assert!(!is_stuck(&pod, now));
-        }
     }
 
     #[test]

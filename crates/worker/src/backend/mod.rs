@@ -64,6 +64,8 @@ pub struct Observed {
     pub rejected: bool,
     /// Deletion was asked for and is under way.
     pub terminating: bool,
+    /// Its deletion should have been over for minutes: its node is lost, or does not obey.
+    pub stuck: bool,
     /// What is needed to adopt it; `None` where its labels and annotations have been tampered with.
     pub spec: Option<RunnerSpec>,
     /// Why it does not start, or how it ended, in the backend's words (`ImagePullBackOff: …`, `exit code 7`).

@@ -4,10 +4,13 @@
 //! server older than 1.29) would keep the pod running for ever.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::pod::{ANNOTATION, RUNNER, labels};
 use super::{Observed, Phase, RunnerSpec, bounded};
 
+/// A pod that is still there so long after it was to be gone does not go by itself.
+const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);
 /// Reasons of a waiting container that say no more than that it is being made.
 const USUAL: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -20,9 +23,16 @@ pub fn observe(pod: &Pod) -> Observed {
         phase,
         rejected: status.is_some_and(|status| phase == Phase::Ended && !ran(status)),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        stuck: is_stuck(pod, Timestamp::now()),
         spec: spec(pod),
         detail: status.and_then(|status| detail(status, phase)).map(|text| bounded(&text)),
     }
+}
+
+/// Whether a pod should have been gone for some minutes: Kubernetes sets the time of its end, grace included, when it
+/// is to be deleted.
+pub(super) fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
+    pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| now.duration_since(due.0) > STUCK_AFTER)
 }
 
 /// The specification in the annotations; `None` where one is missing or cannot be read, or where they contradict the labels or the name.
@@ -147,7 +157,8 @@ mod tests {
     fn a_pod_holds_all_that_it_was_made_of() {
         for org in ["acme", "acme/site", &"long-".repeat(20)] {
             let (spec, pod) = made(org);
-            let expected = Observed { name: spec.name.clone(), phase: Phase::Starting, rejected: false, terminating: false, spec: Some(spec), detail: None };
+            let expected =
+                Observed { name: spec.name.clone(), phase: Phase::Starting, rejected: false, terminating: false, stuck: false, spec: Some(spec), detail: None };
             assert_eq!(observe(&pod), expected);
         }
     }
@@ -221,5 +232,20 @@ mod tests {
         assert!(!rejected(json!({"phase": "Failed", "containerStatuses": state(json!({"terminated": {"exitCode": 1}}))})));
         assert!(!rejected(json!({"phase": "Succeeded"})));
         assert!(!rejected(json!({"phase": "Pending"})));
+    }
+
+    #[test]
+    fn a_pod_is_stuck_when_it_was_to_be_gone_minutes_ago() {
+        use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+        let now = Timestamp::now();
+        let due = |minutes: i64| {
+            let mut pod = Pod::default();
+            pod.metadata.deletion_timestamp = Some(Time(now - SignedDuration::from_mins(minutes)));
+            pod
+        };
+        assert!(is_stuck(&due(6), now));
+        for pod in [due(4), due(-1), Pod::default()] {
+            assert!(!is_stuck(&pod, now));
+        }
     }
 }

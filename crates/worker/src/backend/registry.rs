@@ -84,7 +84,7 @@ impl Record {
             // Its worker is about to write down how it ended.
             (Some(_), None) => (Phase::Running, None),
         };
-        Observed { name: self.spec.name.clone(), phase, rejected: false, terminating: self.stopping, spec: Some(self.spec), detail }
+        Observed { name: self.spec.name.clone(), phase, rejected: false, terminating: self.stopping, stuck: false, spec: Some(self.spec), detail }
     }
 }
 
@@ -207,6 +207,7 @@ impl Registry {
                         phase: Phase::Ended,
                         rejected: false,
                         terminating: false,
+                        stuck: false,
                         spec: None,
                         detail: Some(bounded(&why)),
                     });

@@ -2,7 +2,7 @@
 -- host with a wrong clock, or a start before the time was set. What was written meanwhile lies in the future, where
 -- nothing is due. It is cut to what its kind can be, a slice in each call.
 --
--- args: worker, anew (look through everything, whether the clock was set back or not)
+-- args: worker (that is alive, if any), anew (look through everything, whether the clock was set back or not)
 
 local SET_BACK_MS = 5000 -- what is less is a clock that is corrected slowly
 local FORGET_WORKER_MS = 3600000
@@ -70,7 +70,7 @@ local function cut_question(job, at)
   if at > now + most then call('ZADD', 'jobs:questions', now + most, job) end
 end
 
-call('ZADD', 'workers:alive', now, args.worker)
+if args.worker then call('ZADD', 'workers:alive', now, args.worker) end
 call('ZREMRANGEBYSCORE', 'workers:alive', '-inf', now - FORGET_WORKER_MS)
 local before, cursors = fields('ledger:meta', 'clock', 'cutting')
 call('HSET', 'ledger:meta', 'clock', now)
