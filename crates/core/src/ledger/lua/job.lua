@@ -47,10 +47,8 @@ local function remember_job(job, org, of)
     if of[field] then call('HSET', key, field, of[field]) end
   end
   call('ZADD', 'owners:heard', now, org)
-  if call('ZADD', 'repos:active', now, of.repo) == 1 then
-    call('SADD', 'repos:new', of.repo)
-    if of.user then call('SADD', 'org:' .. org .. ':repos', string.match(of.repo, '[^/]*$')) end
-  end
+  if of.user then call('SADD', 'org:' .. org .. ':repos', string.match(of.repo, '[^/]*$')) end
+  if call('ZADD', 'repos:active', now, of.repo) == 1 then call('SADD', 'repos:new', of.repo) end
 end
 
 -- Takes a job out of its queue, where it is in one.

@@ -119,6 +119,8 @@ function ops.due()
         call('ZREM', queue_of(args.account, 'rereads'), item)
         call('ZREM', queue_of(args.account, 'lists'), 'hooks repos/' .. item)
         call('HDEL', 'repos:runs', item)
+        local owner, name = string.match(item, '^([^/]*)/(.*)$')
+        if owner then call('SREM', 'org:' .. owner .. ':repos', name) end
       else
         found[#found + 1] = { item = item, known = repos and call('HGET', 'repos:runs', item) or nil }
       end
