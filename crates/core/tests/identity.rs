@@ -185,8 +185,9 @@ async fn a_login_that_another_owner_takes_is_that_owners() {
     store.apply(&told(queued(2, "Acme"), 78, 2000)).await;
     all_moved(&store).await;
     assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["scope"], "orgs/Acme~77", "nobody asks the other owner about it");
-    let (other, _) = store.ledger.runner(&name).await.map(|runner| (runner.unwrap()["org"].clone(), ())).unwrap();
-    assert_eq!(other, "Acme~77");
+    assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["org"], "Acme~77");
+    let told_of = store.ledger.nameless_owners().await.unwrap();
+    assert!(told_of.len() == 1 && told_of[0].text.contains("Acme~77: another owner has the login Acme now"), "{told_of:?}");
     store.apply(&told(completed(9, "Acme", None), ACME, 1200)).await; // late
     assert_eq!(store.ledger.org_status("Acme").await.unwrap().running, 1, "the new owner's reservation alone");
     // Now its own new name is heard.
@@ -194,6 +195,7 @@ async fn a_login_that_another_owner_takes_is_that_owners() {
     all_moved(&store).await;
     assert_eq!(store.state(1).await, "completed");
     assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["org"], "Acme-Old");
+    assert!(store.ledger.nameless_owners().await.unwrap().is_empty());
     assert_eq!(store.ledger.org_status("Acme").await.unwrap().running, 1);
 }
 

@@ -17,7 +17,8 @@ const OPTIONAL: [&str; 3] = ["CONFIG", "ROLE", "SENTINEL"];
 /// Methods of commands and pipelines that are no command.
 const PLUMBING: [&str; 8] = ["arg", "cmd", "clone", "ignore", "query_async", "exec_async", "is_good", "insert"];
 /// What `AsyncCommands` and pipelines call what Redis calls otherwise, or more.
-const METHODS: [(&str, &[&str]); 10] = [
+const METHODS: [(&str, &[&str]); 11] = [
+    ("hset_multiple", &["HSET"]),
     ("atomic", &["MULTI", "EXEC"]),
     ("hset_nx", &["HSETNX"]),
     ("zrembyscore", &["ZREMRANGEBYSCORE"]),

@@ -1,5 +1,5 @@
-//! Data of the version before is read by this one. The data set was written by the release before names had ids (commit 0d40656): a job in each
-//! state, a user's repository that counts as an organization of its own, a limit, two pauses, a back-off.
+//! Data of the version before is read by this one. The data set was written before names had ids (commit 0d40656): a job
+//! in each state, a user's repository that counts as an organization of its own, a limit, two pauses, a back-off.
 
 #![allow(clippy::unwrap_used)]
 

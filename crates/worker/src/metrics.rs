@@ -161,7 +161,11 @@ impl Metrics {
             Unit::Seconds,
             metrics.provision_seconds.clone(),
         );
-        registry.register("jit_stuck_pods", "Runner pods that should have been gone for minutes: their nodes are lost, or do not obey", metrics.stuck_pods.clone());
+        registry.register(
+            "jit_stuck_pods",
+            "Runner pods that should have been gone for minutes: their nodes are lost, or do not obey",
+            metrics.stuck_pods.clone(),
+        );
         registry.register_with_unit("reconcile_duration", "Time that the last reconcile took", Unit::Seconds, metrics.reconcile_seconds.clone());
         (metrics, Arc::new(registry))
     }

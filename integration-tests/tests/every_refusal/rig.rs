@@ -11,6 +11,7 @@ use std::{
 
 use clap::Parser;
 use jit_core::{
+    class::Class,
     event::{JobEvent, JobId},
     ledger::{Explanation, Ledger},
     redis as connect,
@@ -114,7 +115,7 @@ impl Rig {
         let id = self.github.with(|server, now| server.create_jobs(&spec, now).unwrap())[0];
         let mut event: JobEvent = support::queued(id, org);
         if let Some(class) = &mut event.class {
-            class.labels = labels;
+            class.labels = Class::normalize_labels(&labels);
             class.group = group.to_owned();
         }
         self.worker.ledger.apply(&event, Some(self.now())).await.unwrap();

@@ -10,7 +10,8 @@ use crate::{class::Class, config::GithubSettings, event::JobId};
 const ASKED: [&str; 5] = ["org", "repo", "labels", "user", "class"];
 
 impl Ledger {
-    /// Makes these settings the ones that derive classes from now on: the worker that starts last wins, as with the limits.
+    /// Makes these settings the ones that derive classes from now on: the worker that starts last wins, as with the
+    /// limits.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -30,8 +31,9 @@ impl Ledger {
             redis::cmd("HMGET").arg("ledger:meta").arg("classes").arg("derived").query_async(&mut connection).await?;
         let ours = github.fingerprint();
         if announced.is_none() {
-            drop(connection); // the data is gone, and so are the jobs
-            self.announce_classes(github).await?;
+            // The data is gone, and so are the jobs.
+            let both = [("classes", &ours), ("derived", &ours)];
+            let _: () = redis::AsyncCommands::hset_multiple(&mut connection, "ledger:meta", &both).await?;
             return Ok(0);
         }
         if announced.as_deref() != Some(&ours) || derived.as_deref() == Some(&ours) {

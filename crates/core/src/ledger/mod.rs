@@ -107,11 +107,13 @@ mod doctor;
 mod explain;
 mod lists;
 mod overview;
+mod owners;
 pub mod places;
 pub mod recovery;
 mod scripts;
 mod transitions;
 mod types;
+mod workers;
 
 pub use budget::{Budget, RESERVE, RateWord, Spare, Spending, Whose};
 pub use calls::{AT_ONCE, CallOf, Ended, Entering, Turn};

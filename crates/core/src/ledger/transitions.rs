@@ -60,14 +60,6 @@ enum Claimed {
 }
 
 #[derive(Deserialize)]
-struct Clock {
-    #[serde(default)]
-    by: Option<i64>,
-    #[serde(default)]
-    more: bool,
-}
-
-#[derive(Deserialize)]
 struct State {
     state: String,
 }
@@ -379,73 +371,5 @@ impl Ledger {
         done.opened |= slice.opened;
         done.stop.extend(slice.stop);
         Ok(more)
-    }
-
-    /// Says that a worker is alive, and looks at Redis's clock: where it was ahead, what was written meanwhile is put
-    /// right.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn heartbeat(&self, worker: &str) -> Result<(), LedgerError> {
-        self.look_at_clock(&json!({ "worker": worker })).await
-    }
-
-    async fn look_at_clock(&self, args: &serde_json::Value) -> Result<(), LedgerError> {
-        let mut look: Clock = self.run(&scripts::CLOCK, args).await?;
-        if let Some(by) = look.by {
-            tracing::warn!(seconds = by / 1000, "Redis's clock was ahead, and has been set back: what was written meanwhile is put right");
-        }
-        while look.more {
-            look = self.run(&scripts::CLOCK, &json!({})).await?;
-        }
-        Ok(())
-    }
-
-    /// Workers heard of within `within`.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn living_workers(&self, within: Duration) -> Result<HashSet<String>, LedgerError> {
-        let since = self.now().await? - i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
-        let mut connection = self.pool().get().await?;
-        Ok(redis::AsyncCommands::zrangebyscore(&mut connection, "workers:alive", since, "+inf").await?)
-    }
-
-    /// A worker that ends by itself is no longer alive.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn retire(&self, worker: &str) -> Result<(), LedgerError> {
-        let mut connection = self.pool().get().await?;
-        Ok(redis::AsyncCommands::zrem(&mut connection, "workers:alive", worker).await?)
-    }
-
-    /// Takes the right to work on a tick of this kind for `for_at_most`; false when somebody is at it.
-    ///
-    /// # Errors
-    /// When Redis is unavailable.
-    pub async fn take_tick(&self, kind: &str, worker: &str, for_at_most: Duration) -> Result<bool, LedgerError> {
-        // A right that lasts for longer than it can is from when Redis's clock was ahead.
-        static TAKE: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
-            crate::redis::rights::guarded(
-                "if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then redis.call('DEL', KEYS[1]) end return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0",
-            )
-        });
-        let mut connection = self.pool().get().await?;
-        let taken: i64 = TAKE.key(format!("tick:{kind}:work")).arg(worker).arg(millis(for_at_most)).invoke_async(&mut connection).await?;
-        Ok(taken == 1)
-    }
-
-    /// Gives that right back.
-    ///
-    /// # Errors
-    /// When Redis is unavailable; it then ends by itself.
-    pub async fn end_tick(&self, kind: &str, worker: &str) -> Result<(), LedgerError> {
-        static GIVE_BACK: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
-            crate::redis::rights::guarded("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
-        });
-        let mut connection = self.pool().get().await?;
-        let _: i64 = GIVE_BACK.key(format!("tick:{kind}:work")).arg(worker).invoke_async(&mut connection).await?;
-        Ok(())
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! * `{name}.json` is the record. Whole records only: written beside it and renamed.
 //! * `{name}.log` is what the runner printed. The last [`LOGS_KEPT`] outlive their runners.
-//! * `.lock` holds the directory's id. It is locked for every change, and shared for every reading of the whole, so a listing is consistent. The kernel drops a lock
-//!   with the process that held it, so nothing a worker's death leaves behind needs cleaning up.
+//! * `.lock` holds the directory's id. It is locked for every change, and shared for every reading of the whole, so a
+//!   listing is consistent. The kernel drops a lock with the process that held it, so nothing a worker's death leaves
+//!   behind needs cleaning up.
 //!
 //! A process is known by its id, the time it started and the boot, since ids are used again. Only workers that see each other's
 //! processes can share a directory: not two containers with process ids of their own.

@@ -6,7 +6,8 @@
 --
 -- `owners:logins`   HASH  GitHub's id of an owner → its login, as it stands in keys
 -- `owners:ids`      HASH  login in lower case → GitHub's id
--- `owners:told`      HASH  GitHub's id → when GitHub first called it by its login of now; what says otherwise and is older is late
+-- `owners:told`      HASH  GitHub's id → when GitHub first called it by its login of now; what says otherwise and is
+--                          older is late
 -- `owners:were`     HASH  login of before → GitHub's id: for records of a release that did not note the id
 -- `owners:moving`   HASH  GitHub's id → a cursor, while not all records of its jobs have moved
 -- `owners:heard`    ZSET  login → when a new job last came
