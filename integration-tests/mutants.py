@@ -175,7 +175,7 @@ MUTANTS = [
     ("a login that another takes is that owner's", "rename.lua", "  if holder and holder ~= id then\n", "  if false then\n"),
     ("the runners of a renamed owner go with it", "rename.lua", "    call('HSET', key, 'org', new, 'scope', at_owner(call('HGET', key, 'scope'), old, new))\n", ""),
     ("and its limit", "rename.lua", "for _, hash in ipairs({ 'org_limits', 'orgs:served' }) do carry(hash, old, new) end", "carry('orgs:served', old, new)"),
-    ("and the records of its jobs", "rename.lua", "    settle(key)\n    refresh_class", "    refresh_class"),
+    ("and the records of its jobs", "rename.lua", "    follow_rename(key)\n    refresh_class", "    refresh_class"),
     ("a job's class is derived anew", "job.lua", "  if same and its_org == org then return end", "  if true then return end"),
     ("a silent owner is forgotten", "demand.lua", "  if not heard or now - heard < FORGET_MS then return end\n", "  if true then return end\n"),
     ("but for one that has something", "demand.lua", "  if call('EXISTS', 'org:' .. org .. ':pending', 'org:' .. org .. ':runners') > 0 then return end\n", ""),

@@ -21,7 +21,7 @@ local function reserve(org, class)
   local key = 'class:' .. class
   local idle = call('SCARD', key .. ':idle')
   local job = call('ZRANGE', key .. ':queued', idle, idle)[1]
-  settle(key .. ':info')
+  follow_rename(key .. ':info')
   local scope, group, profile, labels = fields(key .. ':info', 'scope', 'group', 'profile', 'labels')
   local prefix, epoch = fields('ledger:meta', 'prefix', 'epoch')
   local subjects = { 'global', 'profile:' .. profile, 'scope:' .. string.lower(scope), 'class:' .. class, unpack(org_subjects(org)) }
@@ -114,7 +114,8 @@ local reaped = 0
 local surplus = call('ZRANGE', 'classes:surplus', 0, SURPLUS_SCAN - 1, 'WITHSCORES')
 for i = 1, #surplus, 2 do
   local class, since = surplus[i], tonumber(surplus[i + 1])
-  local org = settle('class:' .. class .. ':info')
+  follow_rename('class:' .. class .. ':info')
+  local org = call('HGET', 'class:' .. class .. ':info', 'org')
   local org_full = call('SCARD', 'org:' .. org .. ':runners') >= limit_of(org) and open_class(org)
   if since + setting('surplus_grace') <= now or full or org_full then reaped = reaped + reap(class) end
 end

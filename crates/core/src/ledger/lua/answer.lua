@@ -17,8 +17,8 @@ local KEPT_MS = { queued = 48 * HOUR_MS, in_question = 48 * HOUR_MS, in_progress
 
 local job = args.job
 local key = 'job:' .. job .. ':info'
-local org = settle(key)
-local state, rev, repo, told_at = fields(key, 'state', 'rev', 'repo', 'told_at')
+follow_rename(key)
+local state, rev, org, repo, told_at = fields(key, 'state', 'rev', 'org', 'repo', 'told_at')
 if not state or state == 'completed' then
   call('ZREM', 'jobs:questions', job)
   return cjson.encode({ state = state or 'ignored' })

@@ -4,7 +4,8 @@
 -- args: settings (name -> value), jobs ([{job, org, class, scope, group, profile, labels}])
 
 for _, of in ipairs(args.jobs or {}) do
-  local before = settle('job:' .. of.job .. ':info')
+  follow_rename('job:' .. of.job .. ':info')
+  local before = call('HGET', 'job:' .. of.job .. ':info', 'org')
   if before and before ~= of.org and string.find(before, '/', 1, true) then -- a release before took a user's repository for an owner
     carry('org_limits', before, of.org)
     carry_pause(before, of.org)

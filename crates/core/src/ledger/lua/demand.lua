@@ -53,9 +53,9 @@ end
 -- Recounts one class after its queue or its idle runners changed, then its organization. A class with neither is deleted.
 local function refresh_class(class)
   local key = 'class:' .. class
-  local org = settle(key .. ':info')
+  follow_rename(key .. ':info')
+  local org, aside = fields(key .. ':info', 'org', 'parked')
   if not org then return end
-  local aside = call('HGET', key .. ':info', 'parked')
   local wants, idle = wanted(class), call('SCARD', key .. ':idle')
   if wants > idle then
     local first_unmet = call('ZRANGE', key .. ':queued', idle, idle, 'WITHSCORES')

@@ -36,7 +36,7 @@ local function stayed_idle(name, class)
   end
   call('HSET', 'ledger:meta', 'replaced_at', now)
   call('HSET', key .. ':info', 'misfit', now)
-  settle('job:' .. oldest .. ':info')
+  follow_rename('job:' .. oldest .. ':info')
   hold_back(oldest, 'held back: a runner stayed idle while it waited') -- below 64 bytes, or the hash takes twice the memory
   return 'it did not fit: it stayed idle while its class had jobs'
 end
@@ -135,8 +135,8 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'L
 end
 
 for _, job in ipairs(call('ZRANGEBYSCORE', 'jobs:questions', '-inf', now, 'LIMIT', 0, args.n)) do
-  local org = settle('job:' .. job .. ':info')
-  local repo, rev, state = fields('job:' .. job .. ':info', 'repo', 'rev', 'state')
+  follow_rename('job:' .. job .. ':info')
+  local repo, rev, state, org = fields('job:' .. job .. ':info', 'repo', 'rev', 'state', 'org')
   if not state or state == 'completed' then
     call('ZREM', 'jobs:questions', job)
   else

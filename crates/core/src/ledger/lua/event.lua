@@ -11,7 +11,7 @@ if org ~= args.org then -- it calls its owner otherwise than GitHub does now
   if args.scope then args.scope = at_owner(args.scope, args.org, org) end
 end
 local job, kind = args.job, args.kind
-settle('job:' .. job .. ':info')
+follow_rename('job:' .. job .. ':info')
 local state, attempt, class, conclusion = fields('job:' .. job .. ':info', 'state', 'attempt', 'class', 'conclusion')
 local runner = believed(args.runner, org, args.runner_id) and args.runner or nil
 

@@ -44,8 +44,8 @@ end
 -- Retry: ends the waits that hold a queued job back, so that one runner tries it now. The rows of failures stay. A time
 -- that GitHub named, and a try that is under way, stay too.
 if args.retry then
-  local org = settle('job:' .. args.retry .. ':info')
-  local state, class = fields('job:' .. args.retry .. ':info', 'state', 'class')
+  follow_rename('job:' .. args.retry .. ':info')
+  local state, org, class = fields('job:' .. args.retry .. ':info', 'state', 'org', 'class')
   local retried = {}
   if state == 'queued' and class then
     for _, subjects in ipairs({ { 'global' }, org_subjects(org), class_subjects(class) }) do

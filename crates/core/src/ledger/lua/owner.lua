@@ -78,14 +78,17 @@ local function at_owner(path, old, new)
   return (type(kind) == 'string' and kind or '') .. new .. rest
 end
 
--- Brings a record of a class or a job to the login that its owner has now, which it gives back.
-local function settle(key)
+local any_renamed -- whether an owner ever was; known once it was asked
+
+-- Brings a record of a class or a job to the login that its owner has now.
+local function follow_rename(key)
+  if any_renamed == nil then any_renamed = call('EXISTS', 'owners:were') == 1 end
+  if not any_renamed then return end
   local org, id, scope, repo = fields(key, 'org', 'owner_id', 'scope', 'repo')
   id = id or org and call('HGET', 'owners:were', org)
   local login = id and call('HGET', 'owners:logins', id)
-  if not login or login == org then return org end
+  if not login or login == org then return end
   call('HSET', key, 'org', login)
   if scope then call('HSET', key, 'scope', at_owner(scope, org, login)) end
   if repo then call('HSET', key, 'repo', at_owner(repo, org, login)) end
-  return login
 end

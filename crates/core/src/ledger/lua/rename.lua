@@ -52,6 +52,7 @@ local function rename(id, old, new)
   call('HSET', 'owners:logins', id, new)
   call('HSET', 'owners:ids', string.lower(new), id)
   call('HSET', 'owners:were', old, id)
+  any_renamed = true
   call('HDEL', 'owners:were', new)
   for _, name in ipairs(call('SMEMBERS', 'org:' .. old .. ':runners')) do
     local key = 'runner:' .. name .. ':info'
@@ -105,7 +106,7 @@ local function move_slice()
   local slice = call('ZSCAN', 'org:' .. login .. ':pending', cursor, 'COUNT', MOVED)
   for i = 1, #slice[2], 2 do
     local key = 'job:' .. slice[2][i] .. ':info'
-    settle(key)
+    follow_rename(key)
     refresh_class(call('HGET', key, 'class'))
   end
   if slice[1] == '0' then call('HDEL', 'owners:moving', id) else call('HSET', 'owners:moving', id, slice[1]) end

@@ -44,7 +44,8 @@ end
 local function put_in_question(job, reason)
   local key = 'job:' .. job .. ':info'
   heard(job)
-  local org, class = settle(key), call('HGET', key, 'class')
+  follow_rename(key)
+  local org, class = fields(key, 'org', 'class')
   call('HSET', key, 'state', 'in_question', 'reason', reason)
   call('ZREM', 'org:' .. org .. ':pending', job)
   call('ZREM', 'class:' .. class .. ':queued', job)
