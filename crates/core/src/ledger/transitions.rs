@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// Runners reserved in one admission at most: a call stays below a few ms, and others get their turn.
-pub const ADMIT_BATCH: u32 = 14;
+pub const ADMIT_BATCH: u32 = 12;
 
 /// Runners or organizations that one call looks at, at most, where a transition takes any number: others get their turn between.
-pub(super) const SLICE: usize = 64;
+pub(super) const SLICE: usize = 48;
 
 /// Result of taking up a reservation or finishing a step.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 -- Demand: what each class lacks, which organizations may be served next. Prelude of every transition, second part.
 
 local FORGET_MS = 30 * 86400000 -- so long an owner is remembered without a job
+local FORGOTTEN = 16 -- owners that one slice forgets
+local COUNTED = 48 -- owners that one slice counts
 
 local function limit_of(org)
   return tonumber(call('HGET', 'org_limits', org)) or setting('max_per_org')
@@ -83,13 +85,13 @@ local function mirror(org)
   call('SET', 'global:total_running', call('SCARD', 'runners:live'))
 end
 
--- Forgets an owner that has had no job for long, and for which nobody has decided anything.
+-- Whether an owner has anything, or somebody has decided something for it.
+local function is_needed(org)
+  if call('EXISTS', 'org:' .. org .. ':pending', 'org:' .. org .. ':runners') > 0 then return true end
+  return call('HEXISTS', 'org_limits', org) == 1 or call('HEXISTS', 'orgs:paused', org) == 1
+end
+
 local function forget(org)
-  local heard = call('ZSCORE', 'owners:heard', org)
-  if not heard then call('ZADD', 'owners:heard', now, org) end
-  if not heard or now - heard < FORGET_MS then return end
-  if call('EXISTS', 'org:' .. org .. ':pending', 'org:' .. org .. ':runners') > 0 then return end
-  if call('HEXISTS', 'org_limits', org) == 1 or call('HEXISTS', 'orgs:paused', org) == 1 then return end
   local credential, id = call('HGET', 'orgs:credential', org), call('HGET', 'owners:ids', string.lower(org))
   if credential then call('SREM', 'credential:' .. credential .. ':orgs', org) end
   if id then
@@ -101,6 +103,13 @@ local function forget(org)
   call('DEL', 'org:' .. org .. ':running', 'org:' .. org .. ':repos')
 end
 
+-- Forgets owners that have had no job for long, some at a time.
+local function forget_silent()
+  for _, org in ipairs(call('ZRANGEBYSCORE', 'owners:heard', '-inf', now - FORGET_MS, 'LIMIT', 0, FORGOTTEN)) do
+    if is_needed(org) then call('ZADD', 'owners:heard', now, org) else forget(org) end
+  end
+end
+
 -- Begins to count all organizations anew, a slice at a time: `recount` goes on with it.
 local function begin_recount()
   call('HSET', 'ledger:meta', 'recount', '0')
@@ -110,14 +119,16 @@ end
 local function recount()
   local cursor, corrected = call('HGET', 'ledger:meta', 'recount'), 0
   if not cursor then return false, 0 end
-  local slice = call('HSCAN', 'orgs:known', cursor, 'COUNT', 64)
+  local slice = call('HSCAN', 'orgs:known', cursor, 'COUNT', COUNTED)
+  local unheard = call('ZCARD', 'owners:heard') < call('HLEN', 'orgs:known') -- some are from a release that did not note it
   for i = 2, #slice[2], 2 do
     local org = slice[2][i]
     if (tonumber(call('GET', 'org:' .. org .. ':running')) or 0) ~= call('SCARD', 'org:' .. org .. ':runners') then corrected = corrected + 1 end
     mirror(org)
     refresh_org(org)
-    forget(org)
+    if unheard then call('ZADD', 'owners:heard', 'NX', now, org) end
   end
+  forget_silent()
   local more = slice[1] ~= '0'
   if more then call('HSET', 'ledger:meta', 'recount', slice[1]) else call('HDEL', 'ledger:meta', 'recount') end
   return more, corrected
