@@ -8,7 +8,7 @@ use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
 use crate::names::shown;
@@ -17,6 +17,8 @@ use crate::names::shown;
 const LABELS: usize = 100;
 /// Characters of one label at most, which is GitHub's own limit.
 const LABEL: usize = 256;
+/// Longest text that is read as a time, in bytes.
+const TIME: usize = 64;
 /// Longest error that is told, in characters.
 const TOLD: usize = 200;
 
@@ -181,15 +183,71 @@ fn job_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
     deserializer.deserialize_any(Id)
 }
 
-/// What does not decide whether a job gets its runner refuses no webhook: anything but a time is none. In ms.
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    let text = serde_json::Value::deserialize(deserializer)?;
-    Ok(text.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_millisecond))
+/// A text or a whole number; anything else is nothing. What does not decide whether a job gets its runner refuses no
+/// webhook.
+#[derive(Default)]
+struct Lenient {
+    text: Option<String>,
+    number: Option<u64>,
 }
 
-/// As [`time`]: anything but an id is none.
+impl<'de> Deserialize<'de> for Lenient {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Lenient;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Lenient, E> {
+                Ok(Lenient { text: (text.len() <= TIME).then(|| text.to_owned()), number: None })
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Lenient, E> {
+                Ok(Lenient { text: None, number: Some(number) })
+            }
+
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Lenient, E> {
+                Ok(Lenient::default())
+            }
+
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Lenient, E> {
+                Ok(Lenient::default())
+            }
+
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Lenient, E> {
+                Ok(Lenient::default())
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Lenient, E> {
+                Ok(Lenient::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Lenient, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Lenient::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lenient, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Lenient::default())
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// A time, in ms since 1970.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let time = Lenient::deserialize(deserializer)?.text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    Ok(time.map(jiff::Timestamp::as_millisecond))
+}
+
+/// An id, from 1 on.
 fn owner_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Ok(serde_json::Value::deserialize(deserializer)?.as_u64().filter(|id| *id > 0))
+    Ok(Lenient::deserialize(deserializer)?.number.filter(|id| *id > 0))
 }
 
 impl<'de> Deserialize<'de> for Labels {
@@ -264,6 +322,16 @@ mod tests {
         assert!(error(&deep).contains("expected an object"));
         assert!(error(&format!(r#"{{"workflow_job": {{"steps": {deep}"#)).contains("EOF"));
         assert!(error(&format!(r#"{{"action": {deep}"#)).starts_with("action: "));
+    }
+
+    #[test]
+    fn what_decides_nothing_may_be_anything() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        for odd in ["null", "5", "-5", "0.5", "true", "{\"a\": {}}", "\"yesterday\"", deep.as_str()] {
+            let payload = Payload::read(format!(r#"{{"workflow_job": {{"created_at": {odd}}}, "organization": {{"id": "{}"}}}}"#, "x").as_bytes()).expect(odd);
+            assert_eq!(payload.workflow_job.and_then(|job| job.created_at), None, "{odd}");
+            assert_eq!(payload.organization.and_then(|organization| organization.id), None);
+        }
     }
 
     #[test]
