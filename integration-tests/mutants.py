@@ -103,7 +103,7 @@ MUTANTS = [
     ("a new credential lifts what holds", "budget.lua", "do call('DEL', 'credential:' .. account .. ':limited') end", "do end"),
     ("the registrations of a scope", "budget.lua", "  hold('registrations', room(registrations, args.registrations, args.registrations_ms))\n", ""),
     ("the points of a credential", "budget.lua", "  hold('points', room(points, args.posts, args.posts_ms))\n", ""),
-    ("what is under way counts as of now", "budget.lua", "math.min(tonumber(leaves[2]), now) + span", "tonumber(leaves[2]) + span"),
+    ("what Redis noted ahead of its clock counts as of now", "budget.lua", "do call('ZADD', key, now, member) end", "do local _ = member end"),
     ("a share of the hour is kept for removals", "budget.lua", "left <= math.ceil(limit * args.reserve)", "left <= 0"),
     ("what was handed out counts until GitHub speaks", "budget.lua", "tonumber(remaining) - (tonumber(spent) or 0), reset", "tonumber(remaining), reset"),
     ("a window that is over says nothing", "budget.lua", "if not reset or reset <= now or reset", "if not reset or reset"),

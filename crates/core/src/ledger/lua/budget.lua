@@ -27,7 +27,7 @@ local function hour()
   return tonumber(limit), tonumber(remaining) - (tonumber(spent) or 0), reset
 end
 
--- When there is room for one more of `most` in any `span`: now (nil), or at that time. What is under way counts as of now.
+-- When there is room for one more of `most` in any `span`: now (nil), or at that time.
 local function room(key, most, span)
   if most == 0 then return nil end
   call('ZREMRANGEBYSCORE', key, '-inf', now - span)
@@ -35,7 +35,7 @@ local function room(key, most, span)
   local n = call('ZCARD', key)
   if n < most then return nil end
   local leaves = call('ZRANGE', key, n - most, n - most, 'WITHSCORES')
-  return math.min(tonumber(leaves[2]), now) + span
+  return tonumber(leaves[2]) + span
 end
 
 local function note(key, span)
