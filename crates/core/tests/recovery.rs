@@ -194,6 +194,9 @@ async fn what_is_known_of_a_repository_is_kept_as_long_as_it_is() {
     store.pass(31 * DAY);
     tick(&store).await;
     assert_eq!(item().await, None, "nobody has heard of it for a month");
+    let mut connection = store.ledger.pool().get().await.unwrap();
+    let kept: bool = redis::cmd("HEXISTS").arg("repos:runs").arg("acme/app").query_async(&mut connection).await.unwrap();
+    assert!(!kept, "what was known of it goes, too");
     for round in [Round::Repos, Round::Rereads, Round::Lists] {
         assert!(due(&store, "pat", round, store.time()).await.0.is_empty());
     }
@@ -233,6 +236,27 @@ async fn the_announced_time_is_that_between_two_visits() {
         served(3).await;
     }
     assert_eq!(seconds().await, Some(60 + 60), "that was hours ago");
+}
+
+#[tokio::test]
+async fn the_longest_time_of_an_hour_counts_and_the_pace_says_how_long_the_rest_takes() {
+    let store = Store::open().await;
+    tick(&store).await;
+    let seconds = async || store.ledger.recovery().await.unwrap().seconds;
+    let visit = async |repo: &str| store.ledger.looked_at("pat", Round::Repos, repo, Some(store.time()), None).await.unwrap();
+    store.ledger.discovered("pat", &["a/1", "a/2", "a/3", "a/4"].map(|repo| (repo.to_owned(), store.time())), false).await.unwrap();
+    visit("a/1").await;
+    visit("a/2").await;
+    store.ledger.account_served("pat", store.time(), 2).await.unwrap();
+    assert_eq!(seconds().await, Some(60 + 60), "two a tick, and two are left");
+    for wait in [0, 10, 1] {
+        store.pass(wait * MINUTE);
+        for repo in ["a/1", "a/2", "a/3", "a/4"] {
+            visit(repo).await;
+        }
+        store.ledger.account_served("pat", store.time(), 4).await.unwrap();
+    }
+    assert_eq!(seconds().await, Some(600 + 60), "the last time was shorter");
 }
 
 #[tokio::test]
