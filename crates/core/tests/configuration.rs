@@ -42,3 +42,28 @@ async fn limits_of_the_file_are_there_before_anything_is_admitted_on_lost_data()
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn each_change_of_the_configuration_counts_up_and_no_change_does_not() {
+    let store = Store::open().await;
+    let generation = async || {
+        let mut connection = store.ledger.pool().get().await.expect("a connection");
+        redis::cmd("HGET").arg("ledger:meta").arg("generation").query_async::<u64>(&mut connection).await.expect("a number")
+    };
+    let first = generation().await;
+    store.ledger.configure(&support::default_limits()).await.expect("done");
+    assert_eq!(generation().await, first);
+    let other = LimitsSettings { max_total: 7, ..support::default_limits() };
+    store.ledger.configure(&other).await.expect("done");
+    assert_eq!(generation().await, first + 1);
+}
+
+#[tokio::test]
+async fn a_pause_without_an_end_outlasts_the_one_before() {
+    let store = Store::open().await;
+    store.ledger.pause("acme", "for an hour", Some(store.time() + 3_600_000)).await.expect("done");
+    store.ledger.pause("acme", "until somebody ends it", None).await.expect("done");
+    store.apply(&queued(1, "acme")).await;
+    store.pass(2 * 3_600_000);
+    assert!(store.admit().await.is_empty());
+}
