@@ -3,7 +3,7 @@
 //! After every transition both have answered alike and hold the same state, so every invariant of the ledger holds, since the model
 //! derives it from its definition; every few transitions the doctor finds nothing. A sequence ends when its faults end: then all comes to rest.
 //!
-//! Without more said, 1500 sequences, the same in every run, so that a change is judged by its own merits.
+//! Without more said, 1000 sequences, the same in every run, so that a change is judged by its own merits.
 //! `LEDGER_CASES=100000` runs so many others, different each time; `PROPTEST_RNG_SEED` picks and repeats a run. What
 //! failed is kept in `properties.proptest-regressions` and tried first.
 
@@ -29,7 +29,7 @@ const THREADS: u32 = 2;
 const SEED: u64 = 20_261_122;
 
 fn cases() -> u32 {
-    std::env::var("LEDGER_CASES").ok().map_or(1500, |text| text.parse().expect("LEDGER_CASES is a number"))
+    std::env::var("LEDGER_CASES").ok().map_or(1000, |text| text.parse().expect("LEDGER_CASES is a number"))
 }
 
 async fn stores() -> Stores {

@@ -260,6 +260,27 @@ async fn the_longest_time_of_an_hour_counts_and_the_pace_says_how_long_the_rest_
 }
 
 #[tokio::test]
+async fn a_push_of_the_future_was_now() {
+    let store = Store::open().await;
+    store.ledger.discovered("pat", &[("acme/app".into(), store.time() + DAY)], false).await.unwrap();
+    store.pass(30 * DAY + HOUR);
+    tick(&store).await;
+    assert!(due(&store, "pat", Round::Repos, store.time()).await.0.is_empty(), "nothing was heard of it for a month");
+}
+
+#[tokio::test]
+async fn a_failure_that_the_list_tells_of_again_is_no_other_one() {
+    let store = Store::open().await;
+    let hook = "orgs/acme/hooks/1";
+    let note = async || store.ledger.note_deliveries(hook, &[failed("a", 1, Action::Queued, 1)], &[], 3).await.unwrap();
+    note().await;
+    store.ledger.redelivered(hook, "a", Repetition::Accepted, 3).await.unwrap();
+    note().await;
+    store.pass(2 * HOUR);
+    assert!(store.ledger.redeliverable(hook, 10).await.unwrap().is_empty(), "it was repeated once, and has not failed since");
+}
+
+#[tokio::test]
 async fn lost_data_is_looked_for_at_once() {
     let store = Store::empty().await;
     assert!(!tick(&store).await.open, "the real runners have not been counted");
