@@ -58,13 +58,13 @@ end
 local function cut_question(job, at)
   local key = 'job:' .. job .. ':info'
   local state, held_until, unreadable = fields(key, 'state', 'held_until', 'unreadable')
-  local most = 2 * MINUTE_MS
+  local most = SELDOM_CAP * setting('question_interval') -- as of one that waits, or has waited, for an approval
   if held_until then
     most = MISFIT_CAP * setting('misfit_hold')
     if tonumber(held_until) > now + most then call('HSET', key, 'held_until', now + most) end
-  elseif state == 'waiting' or unreadable then
-    most = SELDOM_CAP * setting('question_interval')
-  elseif state == 'in_progress' then
+  elseif state == 'in_question' and not unreadable then
+    most = 2 * MINUTE_MS
+  elseif state == 'in_progress' and not unreadable then
     most = setting('question_interval')
   end
   if at > now + most then call('ZADD', 'jobs:questions', now + most, job) end
