@@ -47,9 +47,11 @@ impl Script {
         let mut version: serde_json::Map<_, _> = version.into_iter().collect();
         version.extend([("major".into(), json!("1")), ("minor".into(), json!(minor)), ("gitVersion".into(), json!(format!("v1.{minor}.0")))]);
         self.answer(200, version.into());
+        self.answer(403, status(403, "Forbidden"));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let backend = Kubernetes::with_config(kube::Config::new(url), vec![Profile::default()], "runners").await.unwrap();
-        assert_eq!(self.asked().len(), 1, "the version is asked for once");
+        assert_eq!(self.asked().len(), 2, "the version and the namespace are asked for once");
+        assert_eq!(backend.places()["default"], "kubernetes/runners", "a namespace that may not be looked at has no uid");
         backend
     }
 }
