@@ -108,12 +108,12 @@ pub struct JobEvent {
     /// How it ended: `success`, `failure`, `cancelled`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conclusion: Option<String>,
-    /// Whose it is by what does not change.
+    /// The owner by what does not change.
     #[serde(default, skip_serializing_if = "Identity::is_unknown")]
     pub identity: Identity,
 }
 
-/// Who the owner of a job is: logins and names of repositories change, GitHub's ids do not.
+/// The identity of a job's owner: logins change, GitHub's ids do not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// GitHub's id of the owner.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    config::{GithubSettings, LimitsSettings, MAX_LIMIT, read_org_limits},
+    config::{LimitsSettings, MAX_LIMIT, read_org_limits},
     ledger::{Ledger, LedgerError, Observation},
     names::{owner, shown},
 };
@@ -99,18 +99,6 @@ pub async fn configure(ledger: &Ledger, limits: &LimitsSettings) -> Result<(), L
         }
     }
     ledger.configure(limits).await
-}
-
-/// Derives the classes of jobs that have not begun, where other settings had derived them.
-///
-/// # Errors
-/// When Redis is unavailable; a next call finishes it.
-pub async fn derive_classes(ledger: &Ledger, github: &GithubSettings) -> Result<(), LedgerError> {
-    let jobs = ledger.derive_classes(github).await?;
-    if jobs > 0 {
-        tracing::info!(jobs, "other settings had said where the runners of these jobs register, and how: they wait for others now");
-    }
-    Ok(())
 }
 
 /// Makes this the effective configuration where there is none: the data in Redis is gone, and no worker has started since.

@@ -32,13 +32,18 @@ async fn set_back(store: &Store) {
     store.ledger.heartbeat("w").await.unwrap();
 }
 
-#[tokio::test]
-async fn what_backs_off_is_tried_again_after_its_wait() {
-    let store = ahead().await;
+/// GitHub refuses the runner of job 1.
+async fn refuse(store: &Store) {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.ledger.claim(&name, &fence, &support::maker("w", "default")).await.unwrap();
-    store.ledger.fail(&name, &fence, &refused(&[Subject::Class, Subject::Org], "GitHub answered 403")).await.unwrap();
+    store.ledger.fail(&name, &fence, &refused(&[Subject::Org], "GitHub answered 403")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_backs_off_is_tried_again_after_its_wait() {
+    let store = ahead().await;
+    refuse(&store).await;
     set_back(&store).await;
     assert!(store.admit().await.is_empty());
     store.pass(61 * SECOND);
@@ -49,10 +54,7 @@ async fn what_backs_off_is_tried_again_after_its_wait() {
 #[tokio::test]
 async fn a_probe_holds_the_others_up_no_longer_than_it_may() {
     let store = ahead().await;
-    store.apply(&queued(1, "acme")).await;
-    let (name, fence) = store.admit().await.remove(0);
-    store.ledger.claim(&name, &fence, &support::maker("w", "default")).await.unwrap();
-    store.ledger.fail(&name, &fence, &refused(&[Subject::Org], "GitHub answered 403")).await.unwrap();
+    refuse(&store).await;
     store.pass(2 * MINUTE);
     assert_eq!(store.admit().await.len(), 1, "the probe");
     store.apply(&queued(2, "acme")).await;

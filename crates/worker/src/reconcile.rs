@@ -44,9 +44,6 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     tell_of_stuck(worker, &seen);
     let runners: Vec<Listed> = seen.into_iter().map(listed).collect();
     let result = worker.ledger.reconcile(began, &runners).await.step("reconcile.compared")?;
-    for leftover in &result.stop {
-        end(worker, leftover).await;
-    }
     worker.metrics.reconcile_seconds.set(started.elapsed().as_secs_f64());
     let changed = result.released + result.adopted + result.corrected > 0 || result.opened || !result.stop.is_empty();
     let (listed, released, adopted, corrected) = (runners.len(), result.released, result.adopted, result.corrected);
@@ -55,10 +52,17 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     } else {
         tracing::debug!(listed, "reconciled: nothing differs");
     }
-    operator::derive_classes(&worker.ledger, &worker.recovery.jobs).await.step("reconcile.classes_derived")?;
+    let moved = worker.ledger.derive_classes(&worker.recovery.jobs).await.step("reconcile.classes_derived")?;
+    if moved > 0 {
+        tracing::info!(jobs = moved, "other settings had said where the runners of these jobs register, and how: they wait for others now");
+    }
     worker.admit().await;
     if result.opened {
         worker.recover.notify_one(); // what the lost data held is looked for at once
+    }
+    // Last, since GitHub may take its time.
+    for leftover in &result.stop {
+        end(worker, leftover).await;
     }
     Ok(result)
 }

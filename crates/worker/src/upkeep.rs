@@ -8,7 +8,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal, Silence};
+use jit_core::{
+    ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal, Silence},
+    names,
+};
 use jit_github::{Client, Deletion, Job, JobStatus, Lookup, Scope};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -69,7 +72,7 @@ impl Piece {
     fn owner(&self) -> String {
         match self {
             Self::Removal(removal) => owner_of(&removal.scope),
-            Self::Question(question) => question.repo.split('/').next().unwrap_or_default().to_lowercase(),
+            Self::Question(question) => names::owner_of(&question.repo).to_lowercase(),
             Self::Doubt(doubt) => owner_of(&doubt.scope),
         }
     }
@@ -177,7 +180,7 @@ async fn delete_by_id(client: &Client, scope: &Scope, id: u64) -> Result<Deletio
     client.delete_runner(scope, id).await.step("upkeep.registration_deleted")
 }
 
-/// Whether GitHub must say first that a runner is not registered.
+/// GitHub must say first that a runner is not registered, where it may be.
 fn must_ask(removal: &Removal) -> bool {
     !removal.deregistered && (removal.github_id.is_some() || removal.uncertain)
 }

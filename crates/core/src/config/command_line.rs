@@ -13,7 +13,7 @@ const CHECK: &str = "check-config";
 pub struct CommandLine<A> {
     /// Flags and variables, as text.
     pub args: A,
-    /// Whether the process checks its configuration and ends.
+    /// The process checks its configuration and ends.
     pub check: bool,
 }
 

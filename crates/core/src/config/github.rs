@@ -156,7 +156,7 @@ impl GithubArgs {
 }
 
 impl GithubSettings {
-    /// What tells these settings from others that derive other classes.
+    /// The settings that classes are derived by, as one text: two processes with equal texts derive alike.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         format!("{:?} {} {}", self.scope, self.group, self.matcher)

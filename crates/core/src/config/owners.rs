@@ -1,5 +1,7 @@
 //! Which owners are served: `ALLOWED_OWNERS`.
 
+use crate::names::owner_of;
+
 /// Logins, and patterns of logins with `*` in them, without regard to case. None serves everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners(Vec<String>);
@@ -24,7 +26,7 @@ impl Owners {
     /// True if runners are made for this owner, which may be given as `owner/repository` too.
     #[must_use]
     pub fn serve(&self, owner: &str) -> bool {
-        let login = owner.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        let login = owner_of(owner).to_ascii_lowercase();
         self.0.is_empty() || self.0.iter().any(|pattern| fits(pattern, &login))
     }
 }

@@ -1,5 +1,4 @@
-//! What a job asked for is kept; what is made of it (its class) is derived, and derived anew where the settings are
-//! others.
+//! A job's class is derived from what the job asked for, and derived anew where other settings hold.
 
 use serde_json::json;
 

@@ -396,7 +396,7 @@ pub struct Reconciliation {
     pub corrected: u32,
     /// The epoch gate was closed and is open now.
     pub opened: bool,
-    /// What is to end: what is left of runners that are released, or were never ours.
+    /// Runners to end: left over from ones that are released, or never ours.
     pub stop: Vec<Leftover>,
 }
 
@@ -405,7 +405,7 @@ pub struct Reconciliation {
 pub struct Leftover {
     /// Unique name.
     pub name: String,
-    /// What GitHub is to be asked first, since it may be at work.
+    /// The question to GitHub that comes first, where the runner may be at work.
     #[serde(default)]
     pub removal: Option<Removal>,
 }

@@ -1,6 +1,6 @@
 //! A receiver on a real Redis, over real connections. Each test has a store of its own; a test that takes Redis away has a server of its own.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +35,10 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+
+#[path = "../../../core/tests/support/eventually.rs"]
+mod waiting;
+pub use waiting::eventually;
 
 pub const SECRET: &str = "It's a Secret to Everybody";
 pub const ADMIN_KEY: &str = "k3y";
@@ -326,15 +330,4 @@ pub fn changed(name: &str, pointer: &str, value: Value) -> String {
     let mut payload = fixture(name);
     *payload.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} in {name}")) = value;
     payload.to_string()
-}
-
-/// Waits until it is so.
-pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..1200 {
-        if is_so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("never came true: {what}");
 }

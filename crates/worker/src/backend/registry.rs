@@ -100,7 +100,7 @@ pub(super) enum Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     dir: PathBuf,
-    /// Tells it from a directory of this path on another host.
+    /// Id of the directory, since another host may have one of this path.
     id: String,
 }
 
@@ -122,12 +122,12 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Where it is.
+    /// Path of the directory.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The directory's id, for as long as there is the directory.
+    /// Id of the directory, for as long as there is the directory.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -222,7 +222,7 @@ impl Registry {
 
     /// The file that takes what a runner prints.
     pub(super) fn log(&self, name: &str) -> io::Result<File> {
-        File::options().create(true).read(true).append(true).mode(0o600).open(self.path(name, "log"))
+        File::options().create(true).append(true).mode(0o600).open(self.path(name, "log"))
     }
 
     fn write(&self, name: &str, record: &Record) -> io::Result<()> {

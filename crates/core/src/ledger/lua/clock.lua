@@ -36,7 +36,7 @@ local function cut_back_offs()
   end
 end
 
--- How far ahead the deadline of a runner in this state can lie.
+-- The longest time to a deadline that a runner in this state can have, in ms.
 local function longest(state)
   if state == 'created' then return math.max(setting('start_timeout'), setting('idle_timeout')) end
   if state == 'busy' then return math.max(setting('question_interval'), setting('busy_recheck'), setting('end_timeout')) end
@@ -105,4 +105,4 @@ if of_questions ~= 'end' then
 end
 more = more or of_runners ~= 'end' or of_questions ~= 'end'
 if more then call('HSET', 'ledger:meta', 'cutting', of_runners .. ' ' .. of_questions) else call('HDEL', 'ledger:meta', 'cutting') end
-return cjson.encode({ was_ahead = was_ahead or nil, by = was_ahead and tonumber(before) - now or nil, more = more })
+return cjson.encode({ by = was_ahead and tonumber(before) - now or nil, more = more })

@@ -7,7 +7,7 @@ for _, of in ipairs(args.jobs or {}) do
   follow_rename('job:' .. of.job .. ':info')
   local before = call('HGET', 'job:' .. of.job .. ':info', 'org')
   if before and before ~= of.org and string.find(before, '/', 1, true) then -- a release before took a user's repository for an owner
-    carry('org_limits', before, of.org)
+    carry_limit(before, of.org)
     carry_pause(before, of.org)
   end
   local state, class = fields('job:' .. of.job .. ':info', 'state', 'class')

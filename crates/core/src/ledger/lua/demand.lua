@@ -85,7 +85,7 @@ local function mirror(org)
   call('SET', 'global:total_running', call('SCARD', 'runners:live'))
 end
 
--- Whether an owner has anything, or somebody has decided something for it.
+-- An owner is needed while it has a job or a runner, or while an operator has set a limit or a pause for it.
 local function is_needed(org)
   if call('EXISTS', 'org:' .. org .. ':pending', 'org:' .. org .. ':runners') > 0 then return true end
   return call('HEXISTS', 'org_limits', org) == 1 or call('HEXISTS', 'orgs:paused', org) == 1

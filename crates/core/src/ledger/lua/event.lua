@@ -2,13 +2,12 @@
 -- GitHub's word wins over a guess of ours: a job that was given up (conclusion `gone`) comes back.
 --
 -- args: kind, job, org, owner_id, user, at (when GitHub called the owner so), repo, ours, class, scope, group, profile,
--- labels, attempt, accepted_at,
---       classes (what they were derived by), runner, runner_id, conclusion
+--       labels, attempt, accepted_at, classes (what they were derived by), runner, runner_id, conclusion
 
 local org = identify(args.org, args.owner_id, args.at)
-if org ~= args.org then -- it calls its owner otherwise than GitHub does now
-  args.repo = at_owner(args.repo, args.org, org)
-  if args.scope then args.scope = at_owner(args.scope, args.org, org) end
+if org ~= args.org then -- late, or in another case
+  args.repo = repo_at(args.repo, args.org, org)
+  if args.scope then args.scope = scope_at(args.scope, args.org, org) end
 end
 local job, kind = args.job, args.kind
 follow_rename('job:' .. job .. ':info')
@@ -37,13 +36,13 @@ if state == 'completed' and not given_up then
   return cjson.encode({ state = 'completed' })
 end
 told(job)
-if (state == 'queued' or state == 'waiting' or state == 'in_question') and (kind == 'queued' or kind == 'waiting') and args.ours and class and
-  string.lower(org) == string.lower(args.org) then
-  reclass(job, learn(org, args.owner_id, args.at), args)
-end
-
-if args.ours and args.classes and (kind == 'queued' or kind == 'waiting') and call('HGET', 'ledger:meta', 'classes') ~= args.classes then
-  call('HDEL', 'ledger:meta', 'derived') -- by settings that are not the ones that hold: its class is derived anew
+if args.ours and (kind == 'queued' or kind == 'waiting') then
+  local late = string.lower(org) ~= string.lower(args.org)
+  local has_not_begun = state == 'queued' or state == 'waiting' or state == 'in_question'
+  if has_not_begun and class and not late then reclass(job, learn(org, args.owner_id, args.at), args) end
+  if args.classes and call('HGET', 'ledger:meta', 'classes') ~= args.classes then
+    call('HDEL', 'ledger:meta', 'derived') -- by settings that are not the ones that hold: its class is derived anew
+  end
 end
 
 if kind == 'queued' then

@@ -6,8 +6,8 @@
 --
 -- `owners:logins`   HASH  GitHub's id of an owner → its login, as it stands in keys
 -- `owners:ids`      HASH  login in lower case → GitHub's id
--- `owners:told`      HASH  GitHub's id → when GitHub first called it by its login of now; what says otherwise and is
---                          older is late
+-- `owners:told`     HASH  GitHub's id → when GitHub first called it by its login of now; what says otherwise and is
+--                         older is late
 -- `owners:were`     HASH  login of before → GitHub's id: for records of a release that did not note the id
 -- `owners:moving`   HASH  GitHub's id → a cursor, while not all records of its jobs have moved
 -- `owners:heard`    ZSET  login → when a new job last came
@@ -38,6 +38,24 @@ local function known(org)
   return call('HGET', 'orgs:known', string.lower(org)) or org
 end
 
+-- Moves what a hash holds of one login to another; the value, where the other had none.
+local function carry(hash, old, new)
+  local value = call('HGET', hash, old)
+  if not value then return nil end
+  call('HDEL', hash, old)
+  return call('HSETNX', hash, new, value) == 1 and value or nil
+end
+
+local function carry_limit(old, new)
+  carry('org_limits', old, new)
+end
+
+local function carry_pause(old, new)
+  local until_ms = call('ZSCORE', 'backoffs', 'pause:' .. old)
+  call('ZREM', 'backoffs', 'pause:' .. old)
+  if carry('orgs:paused', old, new) and until_ms then call('ZADD', 'backoffs', until_ms, 'pause:' .. new) end
+end
+
 -- Learns a login from GitHub's own spelling; what operators had set under another spelling moves to it.
 local function learn(org, id, at)
   local login = call('HGET', 'orgs:known', string.lower(org))
@@ -48,17 +66,9 @@ local function learn(org, id, at)
     end
     login = org
     call('HSET', 'orgs:known', string.lower(org), org)
-    for _, key in ipairs({ 'org_limits', 'orgs:paused' }) do
-      for _, spelt in ipairs(call('HKEYS', key)) do
-        if spelt ~= org and string.lower(spelt) == string.lower(org) then
-          call('HSET', key, org, call('HGET', key, spelt))
-          call('HDEL', key, spelt)
-          local until_ms = key == 'orgs:paused' and call('ZSCORE', 'backoffs', 'pause:' .. spelt)
-          if until_ms then
-            call('ZREM', 'backoffs', 'pause:' .. spelt)
-            call('ZADD', 'backoffs', until_ms, 'pause:' .. org)
-          end
-        end
+    for hash, move in pairs({ ['org_limits'] = carry_limit, ['orgs:paused'] = carry_pause }) do
+      for _, spelt in ipairs(call('HKEYS', hash)) do
+        if spelt ~= org and string.lower(spelt) == string.lower(org) then move(spelt, org) end
       end
     end
   end
@@ -69,13 +79,16 @@ local function learn(org, id, at)
   return login
 end
 
--- `orgs/old`, `repos/old/app` or `old/app` as they are called under another login.
-local function at_owner(path, old, new)
-  local kind, owner, rest = string.match(path, '^(orgs/)([^/]+)(.*)$')
-  if not kind then kind, owner, rest = string.match(path, '^(repos/)([^/]+)(.*)$') end
-  if not kind then kind, owner, rest = string.match(path, '^()([^/]+)(/[^/]*)$') end
-  if not kind or string.lower(owner) ~= string.lower(old) then return path end
-  return (type(kind) == 'string' and kind or '') .. new .. rest
+-- A repository as it is called under another login.
+local function repo_at(repo, old, new)
+  local owner, rest = string.match(repo, '^([^/]*)(.*)$')
+  return string.lower(owner) == string.lower(old) and new .. rest or repo
+end
+
+-- A scope as it is called under another login; an enterprise's stays.
+local function scope_at(scope, old, new)
+  local kind, of = string.match(scope, '^(%l+/)(.*)$')
+  return kind == 'enterprises/' and scope or kind .. repo_at(of, old, new)
 end
 
 local any_renamed -- whether an owner ever was; known once it was asked
@@ -89,6 +102,6 @@ local function follow_rename(key)
   local login = id and call('HGET', 'owners:logins', id)
   if not login or login == org then return end
   call('HSET', key, 'org', login)
-  if scope then call('HSET', key, 'scope', at_owner(scope, org, login)) end
-  if repo then call('HSET', key, 'repo', at_owner(repo, org, login)) end
+  if scope then call('HSET', key, 'scope', scope_at(scope, org, login)) end
+  if repo then call('HSET', key, 'repo', repo_at(repo, org, login)) end
 end

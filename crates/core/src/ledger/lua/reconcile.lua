@@ -16,9 +16,12 @@ for _, seen in ipairs(args.runners or {}) do
   local name, key = seen.name, 'runner:' .. seen.name .. ':info'
   local state, gone_at = fields(key, 'state', 'gone_at')
   if state == 'gone' then
-    if seen.ended and not seen.terminating then
+    gone_at = tonumber(gone_at)
+    if seen.terminating then
+      -- it goes
+    elseif seen.ended then
       stop[#stop + 1] = { name = name }
-    elseif not seen.terminating and (tonumber(gone_at) < args.began or tonumber(gone_at) > now) then
+    elseif gone_at < args.began or gone_at > now then
       -- A runner that is not counted may be at work all the same: GitHub is asked first.
       local scope, github_id, deregistered, started_at = fields(key, 'scope', 'github_id', 'deregistered', 'started_at')
       stop[#stop + 1] = { name = name, removal = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,

@@ -4,14 +4,6 @@
 
 local MOVED = 64 -- records that one admission moves
 
--- Moves what a hash holds of one login to another; the value, where the other had none.
-local function carry(hash, old, new)
-  local value = call('HGET', hash, old)
-  if not value then return nil end
-  call('HDEL', hash, old)
-  return call('HSETNX', hash, new, value) == 1 and value or nil
-end
-
 local function carry_set(part, old, new)
   local from, to = 'org:' .. old .. part, 'org:' .. new .. part
   if call('EXISTS', from) == 0 then return end
@@ -25,12 +17,6 @@ local function carry_set(part, old, new)
     for i = 1, #members, 2 do call('ZADD', to, members[i + 1], members[i]) end
     call('DEL', from)
   end
-end
-
-local function carry_pause(old, new)
-  local until_ms = call('ZSCORE', 'backoffs', 'pause:' .. old)
-  call('ZREM', 'backoffs', 'pause:' .. old)
-  if carry('orgs:paused', old, new) and until_ms then call('ZADD', 'backoffs', until_ms, 'pause:' .. new) end
 end
 
 -- The credential serves an owner under any login; what failed under the one of before says nothing of the new one.
@@ -56,10 +42,11 @@ local function rename(id, old, new)
   call('HDEL', 'owners:were', new)
   for _, name in ipairs(call('SMEMBERS', 'org:' .. old .. ':runners')) do
     local key = 'runner:' .. name .. ':info'
-    call('HSET', key, 'org', new, 'scope', at_owner(call('HGET', key, 'scope'), old, new))
+    call('HSET', key, 'org', new, 'scope', scope_at(call('HGET', key, 'scope'), old, new))
   end
   for _, part in ipairs({ ':runners', ':pending', ':classes', ':repos' }) do carry_set(part, old, new) end
-  for _, hash in ipairs({ 'org_limits', 'orgs:served' }) do carry(hash, old, new) end
+  carry('orgs:served', old, new)
+  carry_limit(old, new)
   carry_pause(old, new)
   carry_credential(old, new)
   call('ZREM', 'orgs:ready', old)

@@ -9,7 +9,7 @@ local function deadline(name, at)
   call('ZADD', 'runners:deadlines', at, name)
 end
 
--- Whether a runner is at one of these places. One whose place was not noted, by a release before, is at all of them.
+-- A runner is at its place. One whose place a release before did not note is at all places.
 -- The last part of a place, its uid, is left out where a worker may not see it: then what is before it decides.
 local function is_at(key, places)
   local place = call('HGET', key, 'place')
