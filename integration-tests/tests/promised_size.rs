@@ -119,7 +119,7 @@ impl Town {
         let ((metrics, _), rates) = (Metrics::register(), Rates::default());
         let calls = Calls::new("worker", &ledger, settings.budget, &metrics);
         let (_, credentials) = Keeper::new(&settings, &metrics, &rates, &calls).unwrap();
-        let backend = Arc::new(Process::new("true", directory.path()).unwrap());
+        let backend = Arc::new(Process::new("true", directory.path(), std::time::Duration::from_secs(10)).unwrap());
         let worker = Arc::new(Worker::new("worker".into(), &settings, ledger, credentials, rates, backend, metrics));
         Self { worker, github, receiver_url, ledger_clock, github_clock, stop, lost: BTreeMap::new(), _directory: directory }
     }

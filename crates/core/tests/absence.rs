@@ -1,9 +1,9 @@
 //! Absence is no proof: what GitHub does not show, does not answer or may not be asked about ends no job and no runner at work.
 
-use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Due, Listed, ListedSpec, Observation, Question, Silence};
+use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Due, Listed, Observation, Question, Silence};
 
 mod support;
-use support::{Store, completed, in_progress, queued, waiting};
+use support::{Store, completed, in_progress, listed, queued, unexplained, waiting};
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -296,24 +296,11 @@ async fn a_removal_that_github_does_not_confirm_is_tried_again_within_25_seconds
 
 /// A pod of acme's that the ledger knows nothing of is listed; the state of its runner then.
 async fn adopted(store: &Store, name: &str, terminating: bool) -> String {
-    let class = queued(9, "acme").class.expect("ours");
-    let spec = ListedSpec {
-        org: class.org.clone(),
-        scope: class.scope.clone(),
-        group: class.group.clone(),
-        profile: class.profile.clone(),
-        labels: serde_json::json!(class.labels).to_string(),
-        job: jit_core::event::JobId::new(9).expect("an id"),
-    };
-    let mut listed: Vec<Listed> = store.ledger.runners().await.expect("read").into_keys().map(|name| plain(&name)).collect();
-    listed.push(Listed { running: true, terminating, class: Some(class.id()), spec: Some(spec), ..plain(name) });
+    let mut all: Vec<Listed> = store.ledger.runners().await.expect("read").into_keys().map(|name| unexplained(&name)).collect();
+    all.push(Listed { terminating, ..listed(name, "acme") });
     store.pass(1);
-    store.ledger.reconcile(store.time(), &listed).await.expect("reconciled");
+    store.ledger.reconcile(store.time(), &all).await.expect("reconciled");
     store.runner_state(name).await
-}
-
-fn plain(name: &str) -> Listed {
-    Listed { name: name.into(), ended: false, rejected: false, detail: None, running: true, terminating: false, class: None, spec: None }
 }
 
 /// A runner that waits for work.

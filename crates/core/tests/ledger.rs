@@ -207,15 +207,6 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
 }
 
 #[tokio::test]
-async fn nothing_is_admitted_until_a_reconcile_has_run() {
-    let store = Store::empty().await;
-    store.apply(&queued(1, "acme")).await;
-    assert!(store.ledger.admit().await.expect("admit").gate_closed);
-    assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconcile").opened);
-    assert_eq!(store.admit().await.len(), 1);
-}
-
-#[tokio::test]
 async fn other_runners_jobs_leave_no_trace() {
     let store = Store::open().await;
     let mut event = completed(5, "acme", Some(("GitHub Actions 12", 3)));

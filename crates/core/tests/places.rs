@@ -4,19 +4,15 @@
 
 use std::time::Duration;
 
-use jit_core::{
-    class::Class,
-    event::JobId,
-    ledger::{Claim, Ledger, Listed, ListedSpec, Observation},
-};
+use jit_core::ledger::{Claim, Ledger, Listed, Observation};
 
 mod support;
-use support::{Store, in_progress, maker, queued};
+use support::{Store, in_progress, listed, maker, queued};
 
 const MINUTE: i64 = 60_000;
 
 fn at(store: &Store, place: &str) -> Ledger {
-    store.ledger.clone().at([("default".to_owned(), place.to_owned())].into())
+    store.ledger.clone().at([("default".to_owned(), place.to_owned())].into(), Duration::ZERO)
 }
 
 /// Makes the runner of job 1 at a place, until its program runs.
@@ -29,19 +25,6 @@ async fn runner_at(store: &Store, ledger: &Ledger) -> String {
     ledger.observe(Observation::Started, &name, "").await.unwrap();
     store.pass(MINUTE);
     name
-}
-
-fn listed(name: &str) -> Listed {
-    let class = Class { org: "acme".into(), scope: "orgs/acme".into(), group: "default".into(), profile: "default".into(), labels: vec!["code-linux".into()] };
-    let spec = ListedSpec {
-        org: "acme".into(),
-        scope: "orgs/acme".into(),
-        group: "default".into(),
-        profile: "default".into(),
-        labels: "[\"code-linux\"]".into(),
-        job: JobId::new(1).unwrap(),
-    };
-    Listed { name: name.into(), ended: false, rejected: false, detail: None, running: true, terminating: false, class: Some(class.id()), spec: Some(spec) }
 }
 
 #[tokio::test]
@@ -94,7 +77,7 @@ async fn a_place_that_nobody_lists_is_named_and_can_be_given_up() {
     let store = Store::open().await;
     let (here, elsewhere) = (at(&store, "kubernetes/runners/1"), at(&store, "kubernetes/runners/2"));
     let name = runner_at(&store, &here).await;
-    here.reconcile(store.time(), &[listed(&name)]).await.unwrap();
+    here.reconcile(store.time(), &[listed(&name, "acme")]).await.unwrap();
     assert!(store.ledger.unseen_places().await.unwrap().is_empty());
     assert!(store.ledger.is_listed("kubernetes/runners/1").await.unwrap());
     store.pass(11 * MINUTE);
@@ -108,7 +91,7 @@ async fn a_place_that_nobody_lists_is_named_and_can_be_given_up() {
     let due = store.due_after(2 * MINUTE).await;
     assert_eq!((due.questions.len(), due.registrations.len()), (1, 1), "GitHub is asked about both");
     // The place is back, and its runner is at work: it ends by GitHub's word alone.
-    let leftover = here.reconcile(store.time(), &[listed(&name)]).await.unwrap().stop;
+    let leftover = here.reconcile(store.time(), &[listed(&name, "acme")]).await.unwrap().stop;
     let removal = leftover[0].removal.as_ref().expect("GitHub is asked first");
     assert_eq!((removal.scope.as_str(), removal.github_id, removal.deregistered), ("orgs/acme", Some(5), false));
     store.assert_sound().await;
@@ -122,7 +105,7 @@ async fn what_has_ended_goes_without_a_question() {
     store.apply(&in_progress(1, "acme", &name, 5)).await;
     store.ledger.observe(Observation::Release, &name, "exit code 0").await.unwrap();
     store.pass(MINUTE);
-    let stop = here.reconcile(store.time(), &[Listed { ended: true, ..listed(&name) }]).await.unwrap().stop;
+    let stop = here.reconcile(store.time(), &[Listed { ended: true, ..listed(&name, "acme") }]).await.unwrap().stop;
     assert!(stop.len() == 1 && stop[0].removal.is_none());
 }
 
@@ -130,6 +113,6 @@ async fn what_has_ended_goes_without_a_question() {
 async fn an_adopted_runner_is_where_it_was_found() {
     let store = Store::open().await;
     let here = at(&store, "kubernetes/runners/1");
-    assert_eq!(here.reconcile(store.time(), &[listed("jit-runner-1-x")]).await.unwrap().adopted, 1);
+    assert_eq!(here.reconcile(store.time(), &[listed("jit-runner-1-x", "acme")]).await.unwrap().adopted, 1);
     assert_eq!(at(&store, "kubernetes/runners/2").reconcile(store.time() + 1, &[]).await.unwrap().released, 0);
 }

@@ -1,9 +1,6 @@
-//! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials, old images, rolled-back data.
+//! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials and old images.
 
-use jit_core::{
-    ledger::{BackOff, Claim, Failure, Ledger, Observation, Subject},
-    redis as connect,
-};
+use jit_core::ledger::{BackOff, Claim, Failure, Observation, Subject};
 
 mod support;
 use support::{Store, failed, in_progress, maker, queued, refused, still_queued, why};
@@ -251,43 +248,6 @@ async fn an_image_that_github_refuses_as_too_old_holds_back_its_class_and_after_
     store.pass(MINUTE);
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
-}
-
-#[tokio::test]
-async fn data_restored_in_place_closes_the_gate_and_no_name_is_used_again() {
-    let store = Store::open().await;
-    store.apply(&queued(1, "acme")).await;
-    let mut redis = store.ledger.pool().get().await.expect("a connection");
-    let old: std::collections::HashMap<String, String> = redis::cmd("HGETALL").arg("ledger:meta").query_async(&mut redis).await.expect("read");
-    let first = store.admit().await;
-    store.ledger.observe(Observation::Remove, &first[0].0, "lost").await.expect("dropped");
-    // The same Redis, the same run: only the names are behind.
-    redis::cmd("HSET").arg("ledger:meta").arg("sequence").arg(old.get("sequence").map_or("0", String::as_str)).exec_async(&mut redis).await.expect("written");
-    assert!(store.ledger.admit().await.expect("admit").gate_closed);
-    assert!(!store.ledger.gate_is_open().await.expect("asked"), "for every other worker too");
-    assert!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").opened);
-    let second = store.admit().await;
-    assert_eq!(second.len(), 1);
-    assert_ne!(first[0].0, second[0].0);
-    store.assert_sound().await;
-}
-
-#[tokio::test]
-async fn an_epoch_is_later_than_the_one_before_it_though_the_clock_was_set_back() {
-    let store = Store::open().await;
-    let epoch = async || {
-        let mut redis = store.ledger.pool().get().await.expect("a connection");
-        let text: String = redis::cmd("HGET").arg("ledger:meta").arg("epoch").query_async(&mut redis).await.expect("read");
-        u64::from_str_radix(&text, 36).expect("base 36")
-    };
-    let first = epoch().await;
-    store.pass(-60 * MINUTE);
-    let mut redis = store.ledger.pool().get().await.expect("a connection");
-    redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").exec_async(&mut redis).await.expect("written");
-    // A worker that has just started has seen no epoch itself.
-    let another = Ledger::new(connect::pool(&store.redis).expect("a pool")).with_clock(store.clock.clone());
-    assert!(another.reconcile(store.time(), &[]).await.expect("reconciled").opened);
-    assert_eq!(epoch().await, first + 1);
 }
 
 /// A runner that is made, and whose pod says this until its time to start is over.

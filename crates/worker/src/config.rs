@@ -69,6 +69,9 @@ pub struct Args {
     /// Image of the Docker daemon in mode dind
     #[arg(long, env, default_value = "docker:dind")]
     dind_image: String,
+    /// Time that a request to Kubernetes may take; twice as long nothing is admitted after Redis lost data, since pods may be on their way
+    #[arg(long, env, default_value = "10s", hide_short_help = true)]
+    backend_timeout: String,
     /// standard or dind
     #[arg(long, env, default_value = "dind")]
     runner_mode: String,
@@ -158,6 +161,8 @@ pub struct Settings {
     pub github_timeout: Duration,
     /// Where runners run.
     pub backend: BackendSettings,
+    /// Time-out of a request to Kubernetes, or to the directory of processes.
+    pub backend_timeout: Duration,
     /// Runners made at once.
     pub concurrency: usize,
     /// How soon others take over from it, and it from others.
@@ -197,6 +202,7 @@ impl Args {
         refuse_what_is_to_come(&mut problems, |name| std::env::var(name).ok());
         let settings = Settings {
             backend: self.backend(&mut problems),
+            backend_timeout: problems.duration("BACKEND_TIMEOUT", &self.backend_timeout),
             redis: self.redis.resolve(&mut problems),
             limits: self.limits.resolve(&mut problems),
             api_url,

@@ -1,5 +1,7 @@
 //! Reconcile: the ledger against the runners that are really there.
 
+use std::time::Duration;
+
 use jit_core::{
     class::Class,
     event::JobId,
@@ -22,6 +24,11 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     loop {
         tokio::select! { () = stop.cancelled() => return, () = worker.reconcile.notified() => {} }
         match once(worker).await {
+            Ok(Reconciliation { opens_in: Some(wait), .. }) => {
+                pause = Pause::new();
+                tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(Duration::from_millis(wait)) => {} }
+                worker.reconcile.notify_one();
+            }
             Ok(_) => pause = Pause::new(),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "cannot reconcile; trying again");
@@ -56,7 +63,11 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     if moved > 0 {
         tracing::info!(jobs = moved, "other settings had said where the runners of these jobs register, and how: they wait for others now");
     }
-    worker.admit().await;
+    if let Some(wait) = result.opens_in {
+        tracing::info!(wait_ms = wait, "the data in Redis is new or restored: runners that are on their way are waited for before any more are made");
+    } else {
+        worker.admit().await;
+    }
     if result.opened {
         worker.recover.notify_one(); // what the lost data held is looked for at once
     }

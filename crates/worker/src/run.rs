@@ -1,6 +1,6 @@
 //! A worker from start to end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jit_core::{
     ledger::{Ledger, LedgerError, conditions},
@@ -44,8 +44,8 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let (id, rates) = (process::identity(), Rates::default());
     let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
     let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;
-    let Some(backend) = connect_backend(&settings.backend, &stop).await? else { return Ok(()) };
-    let worker = Arc::new(Worker::new(id, &settings, ledger.at(backend.places()), github, rates, backend, metrics));
+    let Some(backend) = connect_backend(&settings.backend, settings.backend_timeout, &stop).await? else { return Ok(()) };
+    let worker = Arc::new(Worker::new(id, &settings, ledger.at(backend.places(), backend.timeout() * 2), github, rates, backend, metrics));
 
     // Looked at before anything is written: it may be another system's.
     let mut checks = Checks::new(worker.ledger.pool(), &settings.redis, worker.metrics.redis_findings.clone());
@@ -120,13 +120,13 @@ fn spawn<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// `None` when the worker was stopped before Kubernetes answered.
-async fn connect_backend(settings: &BackendSettings, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Backend>>> {
+async fn connect_backend(settings: &BackendSettings, timeout: Duration, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Backend>>> {
     match settings {
-        BackendSettings::Process { command, directory } => Ok(Some(Arc::new(Process::new(command, directory)?))),
+        BackendSettings::Process { command, directory } => Ok(Some(Arc::new(Process::new(command, directory, timeout)?))),
         BackendSettings::Kubernetes { namespace, profiles } => {
             let mut pause = Pause::new();
             loop {
-                match Kubernetes::connect(profiles.clone(), namespace).await {
+                match Kubernetes::connect(profiles.clone(), namespace, timeout).await {
                     Ok(backend) => return Ok(Some(Arc::new(backend))),
                     Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot reach Kubernetes; trying again"),
                 }

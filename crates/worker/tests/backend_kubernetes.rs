@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Time after which a test gives up waiting.
 const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One test's namespace.
 struct Cluster {
@@ -65,7 +66,7 @@ impl Cluster {
     }
 
     async fn backend(&self, profiles: Vec<Profile>) -> Kubernetes {
-        Kubernetes::with_config(self.config.clone(), profiles, &self.namespace).await.unwrap()
+        Kubernetes::with_config(self.config.clone(), profiles, &self.namespace, TIMEOUT).await.unwrap()
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -377,7 +378,7 @@ async fn while_the_server_is_away_calls_say_so_and_the_watch_waits() {
     assert!(matches!(backend.start(&spec("r-2")).await, Err(BackendError::Unreachable(_))));
     assert!(matches!(backend.list().await, Err(BackendError::Unreachable(_))));
     assert!(matches!(backend.stop("r-1").await, Err(BackendError::Unreachable(_))));
-    let nobody = Kubernetes::with_config(cluster.config.clone(), vec![Profile::default()], "x").await.err().unwrap();
+    let nobody = Kubernetes::with_config(cluster.config.clone(), vec![Profile::default()], "x", TIMEOUT).await.err().unwrap();
     assert!(format!("{nobody:#}").contains(&address.to_string()), "{nobody:#}");
 
     // What happens meanwhile is told afterwards.

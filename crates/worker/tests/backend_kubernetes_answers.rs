@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 /// Time after which a test gives up waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the server was asked (method, path and query, body), and what it answers in turn.
 #[derive(Clone, Default)]
@@ -49,7 +50,7 @@ impl Script {
         self.answer(200, version.into());
         self.answer(403, status(403, "Forbidden"));
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let backend = Kubernetes::with_config(kube::Config::new(url), vec![Profile::default()], "runners").await.unwrap();
+        let backend = Kubernetes::with_config(kube::Config::new(url), vec![Profile::default()], "runners", TIMEOUT).await.unwrap();
         assert_eq!(self.asked().len(), 2, "the version and the namespace are asked for once");
         assert_eq!(backend.places()["default"], "kubernetes/runners", "a namespace that may not be looked at has no uid");
         backend

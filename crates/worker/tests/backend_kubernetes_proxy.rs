@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in the tests, but not in what they share")]
 
+use std::time::Duration;
+
 use axum::{Json, Router};
 use jit_worker::backend::kubernetes::Kubernetes;
 use jit_worker::backend::profile::Profile;
@@ -41,7 +43,7 @@ async fn run(server: &str, more: &str, variables: &[(&str, &str)]) {
 #[tokio::test]
 #[ignore = "it is what the other tests run, with variables of their own"]
 async fn connects() {
-    Kubernetes::connect(vec![Profile::default()], "runners").await.unwrap();
+    Kubernetes::connect(vec![Profile::default()], "runners", Duration::from_secs(10)).await.unwrap();
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use secrecy::SecretString;
 /// Time after which a test gives up waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// In the environment of this program as a worker: the directory, and what to run.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const DIR: &str = "JIT_TEST_DIR";
 const COMMAND: &str = "JIT_TEST_COMMAND";
 
@@ -87,7 +88,7 @@ fn run_worker(worker: &str, dir: &Path, command: &str, environment: &[(&str, &st
 /// The worker that this program was started as; `None` if it was not.
 fn this_worker() -> Option<Process> {
     let dir = std::env::var_os(DIR)?;
-    Some(Process::new(&std::env::var(COMMAND).ok()?, Path::new(&dir)).unwrap())
+    Some(Process::new(&std::env::var(COMMAND).ok()?, Path::new(&dir), TIMEOUT).unwrap())
 }
 
 #[tokio::test]
@@ -110,7 +111,7 @@ async fn worker_that_dies_after_start() {
 #[tokio::test]
 async fn a_runner_ends_and_is_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let backend = Process::new(r#"echo "$RUNNER_NAME has $ACTIONS_RUNNER_INPUT_JITCONFIG"; exit 7"#, dir.path()).unwrap();
+    let backend = Process::new(r#"echo "$RUNNER_NAME has $ACTIONS_RUNNER_INPUT_JITCONFIG"; exit 7"#, dir.path(), TIMEOUT).unwrap();
     let mut watch = backend.watch();
     assert_eq!(change(&mut watch).await, Change::Restarted);
     assert!(backend.list().await.unwrap().is_empty());
@@ -139,7 +140,7 @@ async fn a_runner_outlives_its_worker() {
     run_worker("worker_that_dies_after_deliver", dir.path(), "echo $$; exec sleep 1000", &[]);
     let pid: i32 = log(dir.path(), "r-1", "\n").await.trim().parse().unwrap();
 
-    let backend = Process::new("unused", dir.path()).unwrap();
+    let backend = Process::new("unused", dir.path(), TIMEOUT).unwrap();
     let mut watch = backend.watch();
     let running = seen(&mut watch, Phase::Running).await;
     assert_eq!((running.name.as_str(), running.spec), ("r-1", Some(spec("r-1"))));
@@ -158,7 +159,7 @@ async fn a_runner_outlives_its_worker() {
 async fn a_record_whose_maker_died_has_ended() {
     let dir = tempfile::tempdir().unwrap();
     run_worker("worker_that_dies_after_start", dir.path(), "echo never", &[]);
-    let backend = Process::new("unused", dir.path()).unwrap();
+    let backend = Process::new("unused", dir.path(), TIMEOUT).unwrap();
     let mut watch = backend.watch();
     let ended = seen(&mut watch, Phase::Ended).await;
     assert_eq!((ended.name.as_str(), ended.spec), ("r-1", Some(spec("r-1"))));
@@ -171,7 +172,7 @@ async fn a_record_whose_maker_died_has_ended() {
 #[tokio::test]
 async fn a_runner_that_ignores_term_is_killed_with_all_that_it_started() {
     let dir = tempfile::tempdir().unwrap();
-    let backend = Process::new("trap '' TERM; sleep 1000 & echo $$ $!; wait; wait", dir.path()).unwrap();
+    let backend = Process::new("trap '' TERM; sleep 1000 & echo $$ $!; wait; wait", dir.path(), TIMEOUT).unwrap();
     backend.start(&spec("r-1")).await.unwrap();
     backend.deliver(&spec("r-1"), &config()).await.unwrap();
     let pids: Vec<i32> = log(dir.path(), "r-1", "\n").await.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
@@ -186,7 +187,7 @@ async fn a_runner_that_ignores_term_is_killed_with_all_that_it_started() {
 #[tokio::test]
 async fn what_a_job_left_running_ends_with_its_runner() {
     let dir = tempfile::tempdir().unwrap();
-    let backend = Process::new("sleep 1000 & echo $!", dir.path()).unwrap();
+    let backend = Process::new("sleep 1000 & echo $!", dir.path(), TIMEOUT).unwrap();
     backend.start(&spec("r-1")).await.unwrap();
     backend.deliver(&spec("r-1"), &config()).await.unwrap();
     let mut watch = backend.watch();
@@ -201,8 +202,8 @@ async fn what_a_job_left_running_ends_with_its_runner() {
 #[tokio::test]
 async fn two_workers_share_a_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let one = Process::new("echo here; exec sleep 1000", dir.path()).unwrap();
-    let two = Process::new("echo here; exec sleep 1000", dir.path()).unwrap();
+    let one = Process::new("echo here; exec sleep 1000", dir.path(), TIMEOUT).unwrap();
+    let two = Process::new("echo here; exec sleep 1000", dir.path(), TIMEOUT).unwrap();
     let mut watch = two.watch();
     assert_eq!(change(&mut watch).await, Change::Restarted);
     let (config_one, config_two, spec) = (config(), config(), spec("r-1"));
@@ -220,7 +221,7 @@ async fn two_workers_share_a_directory() {
 #[tokio::test]
 async fn a_runner_that_is_stopped_before_its_configuration_came_never_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let backend = Process::new("echo never", dir.path()).unwrap();
+    let backend = Process::new("echo never", dir.path(), TIMEOUT).unwrap();
     backend.start(&spec("r-1")).await.unwrap();
     assert_eq!(backend.stop("r-1").await.unwrap(), Stopped::Ending);
     assert!(matches!(backend.deliver(&spec("r-1"), &config()).await, Err(BackendError::Gone(_))));
@@ -257,7 +258,7 @@ async fn no_secret_of_the_worker_reaches_a_runner() {
     names.sort_unstable();
     assert_eq!(names, ["ACTIONS_RUNNER_INPUT_JITCONFIG", "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "LANG", "PATH", "RUNNER_LABELS", "RUNNER_NAME"]);
 
-    let backend = Process::new("unused", dir.path()).unwrap();
+    let backend = Process::new("unused", dir.path(), TIMEOUT).unwrap();
     let mut watch = backend.watch();
     seen(&mut watch, Phase::Running).await;
     backend.stop("r-1").await.unwrap();
@@ -267,10 +268,10 @@ async fn no_secret_of_the_worker_reaches_a_runner() {
 #[tokio::test]
 async fn what_cannot_be_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(Process::new(" ", dir.path()).is_err());
+    assert!(Process::new(" ", dir.path(), TIMEOUT).is_err());
     std::fs::write(dir.path().join("file"), "").unwrap();
-    assert!(Process::new("true", &dir.path().join("file")).is_err());
-    let backend = Process::new("true", dir.path()).unwrap();
+    assert!(Process::new("true", &dir.path().join("file"), TIMEOUT).is_err());
+    let backend = Process::new("true", dir.path(), TIMEOUT).unwrap();
     for name in ["../outside", "a/b", ""] {
         assert!(matches!(backend.start(&spec(name)).await, Err(BackendError::Refused(_))));
         assert_eq!(backend.stop(name).await.unwrap(), Stopped::Absent);

@@ -25,6 +25,7 @@ pub fn brisk() -> Vec<(String, String)> {
         ("QUESTION_DELAY", "1s"),
         ("UNCERTAIN_INTERVAL", "2s"),
         ("GITHUB_TIMEOUT", "5s"),
+        ("BACKEND_TIMEOUT", "3s"),
         ("LOG_LEVEL", "DEBUG"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

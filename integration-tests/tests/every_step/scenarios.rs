@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::common::until;
 
 /// Deadlines that let a test wait for what takes minutes in production.
-pub const PACE: [(&str, &str); 23] = [
+pub const PACE: [(&str, &str); 24] = [
     ("MAX_RUNNERS_PER_ORG", "2"),
     ("WORKER_HEARTBEAT", "400ms"),
     ("WORKER_DEAD_AFTER", "2s"),
@@ -28,6 +28,7 @@ pub const PACE: [(&str, &str); 23] = [
     ("QUESTION_DELAY", "300ms"),
     ("BUSY_RECHECK", "3s"),
     ("GITHUB_TIMEOUT", "3s"),
+    ("BACKEND_TIMEOUT", "3s"),
     ("RECOVER_INTERVAL", "1s"),
     ("RECOVERY_CALLS_PER_HOUR", "1000000"),
     ("REDISCOVER_INTERVAL", "1s"),

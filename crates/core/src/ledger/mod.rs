@@ -188,6 +188,8 @@ pub struct Ledger {
     classes: Option<Arc<str>>,
     /// Where this process makes, lists and ends runners.
     places: Arc<places::Places>,
+    /// So long after its claim a runner may yet come to be.
+    in_flight: Duration,
 }
 
 #[derive(Serialize)]
@@ -202,7 +204,7 @@ impl Ledger {
     /// The ledger in the Redis of this pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, clock: None, seen: Arc::default(), classes: None, places: Arc::default() }
+        Self { pool, clock: None, seen: Arc::default(), classes: None, places: Arc::default(), in_flight: Duration::ZERO }
     }
 
     /// The same ledger with time, in ms since 1970, taken from `clock` and not from Redis: for tests.

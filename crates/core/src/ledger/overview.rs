@@ -237,7 +237,9 @@ impl Ledger {
         };
         let run_id = server.lines().find_map(|line| line.trim().strip_prefix("run_id:"));
         let open = epoch.is_some() && known.as_deref() == run_id;
-        Ok((!open).then_some("until the running pods have been counted (the data in Redis is new or restored)"))
+        Ok((!open).then_some(
+            "until the running pods have been counted, and those that were on their way (up to twice BACKEND_TIMEOUT): the data in Redis is new or restored",
+        ))
     }
 
     /// Workers heard of in the last 30 s.

@@ -1,6 +1,9 @@
 //! Places: where runners run. A worker lists, and ends, what is at its own places alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use redis::AsyncCommands;
 use serde::Deserialize;
@@ -22,10 +25,11 @@ struct Freed {
 }
 
 impl Ledger {
-    /// The same ledger, for a process that makes, lists and ends runners at these places.
+    /// The same ledger, for a process that makes, lists and ends runners at these places, where a runner may come to be so long after its claim.
     #[must_use]
-    pub fn at(mut self, places: Places) -> Self {
+    pub fn at(mut self, places: Places, in_flight: Duration) -> Self {
         self.places = places.into();
+        self.in_flight = in_flight;
         self
     }
 

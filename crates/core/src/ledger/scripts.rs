@@ -9,7 +9,7 @@ use crate::redis::rights::guarded;
 
 /// The preludes and a body.
 macro_rules! text {
-    ($body:literal) => {
+    ($($body:literal),+) => {
         concat!(
             include_str!("lua/owner.lua"),
             include_str!("lua/demand.lua"),
@@ -18,27 +18,27 @@ macro_rules! text {
             include_str!("lua/runner.lua"),
             include_str!("lua/job.lua"),
             include_str!("lua/rename.lua"),
-            include_str!($body)
+            $(include_str!($body)),+
         )
     };
 }
 
 macro_rules! script {
-    ($name:ident, $body:literal) => {
-        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| guarded(text!($body)));
+    ($name:ident, $($body:literal),+) => {
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| guarded(text!($($body),+)));
     };
 }
 
 script!(EVENT, "lua/event.lua");
 script!(ANSWER, "lua/answer.lua");
-script!(ADMIT, "lua/admit.lua");
+script!(ADMIT, "lua/gate.lua", "lua/admit.lua");
 script!(PROVISION, "lua/provision.lua");
 script!(FAIL, "lua/fail.lua");
 script!(OBSERVED, "lua/observed.lua");
 script!(DUE, "lua/due.lua");
 script!(LIMITS, "lua/limits.lua");
 script!(CONFIGURE, "lua/configure.lua");
-script!(RECONCILE, "lua/reconcile.lua");
+script!(RECONCILE, "lua/gate.lua", "lua/reconcile.lua");
 script!(RECOVERY, "lua/recovery.lua");
 script!(BUDGET, "lua/budget.lua");
 script!(CALLS, "lua/calls.lua");

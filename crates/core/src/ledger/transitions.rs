@@ -329,7 +329,8 @@ impl Ledger {
         self.run(&scripts::LIMITS, &json!({ "retry": job.to_string() })).await
     }
 
-    /// Compares the ledger with a consistent list of the runners that began at `began` ([`Ledger::now`]), and opens the epoch gate.
+    /// Compares the ledger with a consistent list of the runners that began at `began` ([`Ledger::now`]), and opens the epoch gate, unless pods
+    /// may be on their way that were claimed before the data was lost.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -351,7 +352,8 @@ impl Ledger {
         while self.reconcile_slice(&mut done, json!({ "began": began, "recount": recount })).await? {
             recount = "go on";
         }
-        let mut last = self.here(json!({ "began": began, "open": true }));
+        let in_flight = i64::try_from(self.in_flight.as_millis()).unwrap_or(i64::MAX);
+        let mut last = self.here(json!({ "began": began, "open": true, "in_flight": in_flight }));
         if let Some(seen) = self.seen() {
             last["seen"] = seen.epoch.into();
         }
@@ -369,6 +371,7 @@ impl Ledger {
         done.adopted += slice.adopted;
         done.corrected += slice.corrected;
         done.opened |= slice.opened;
+        done.opens_in = slice.opens_in;
         done.stop.extend(slice.stop);
         Ok(more)
     }

@@ -396,6 +396,8 @@ pub struct Reconciliation {
     pub corrected: u32,
     /// The epoch gate was closed and is open now.
     pub opened: bool,
+    /// The epoch gate is closed: a list that begins in so many ms opens it.
+    pub opens_in: Option<u64>,
     /// Runners to end: left over from ones that are released, or never ours.
     pub stop: Vec<Leftover>,
 }

@@ -18,7 +18,7 @@ use jit_core::{
 use redis::aio::MultiplexedConnection;
 
 use super::{
-    JobNumber, Model, Name, Stage, fold,
+    IN_FLIGHT, JobNumber, Model, Name, Stage, fold,
     keyspace::{self, Dump},
     life,
     steps::{CLASSES, Case, FOREIGN, GithubId, JOBS, ORGS, Seen, Spelt, Step, Who},
@@ -98,7 +98,7 @@ impl<'a> World<'a> {
         redis::cmd("FLUSHDB").exec_async(&mut stores.redis).await.map_err(text)?;
         stores.clock.store(1_800_000_000_000, Ordering::Relaxed);
         // A process of its own, which remembers nothing of the case before.
-        stores.ledger = Ledger::new(stores.ledger.pool().clone()).with_clock(stores.clock.clone());
+        stores.ledger = Ledger::new(stores.ledger.pool().clone()).with_clock(stores.clock.clone()).at(BTreeMap::new(), IN_FLIGHT);
         let model = Model::new(stores.clock.load(Ordering::Relaxed), settings);
         let mut world = Self {
             stores,
@@ -315,7 +315,7 @@ impl<'a> World<'a> {
             Step::LoseEpoch => {
                 self.log.push("the epoch is lost".into());
                 redis::cmd("HDEL").arg("ledger:meta").arg("epoch").exec_async(&mut self.stores.redis).await.map_err(text)?;
-                self.model.open = false;
+                (self.model.open, self.model.epoch_lost) = (false, true);
                 self.check().await
             }
             Step::Save => self.save().await,

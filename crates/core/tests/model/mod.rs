@@ -5,7 +5,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jit_core::{class::Class, config::LimitsSettings, ledger::Needs};
 
@@ -20,6 +23,9 @@ pub mod operate;
 pub mod questions;
 pub mod rest;
 pub mod steps;
+
+/// So long after its claim a runner may yet come to be.
+pub const IN_FLIGHT: Duration = Duration::from_secs(2);
 
 /// A login in lower case.
 pub type Org = String;
@@ -164,6 +170,10 @@ pub struct Model {
     pub settings: LimitsSettings,
     /// A reconcile has run since the data came up.
     pub open: bool,
+    /// Since when it is known that none has; some data may have been lost before.
+    pub lost_at: Option<i64>,
+    /// There is no epoch: all data was lost, or there never was any.
+    pub epoch_lost: bool,
     /// Each login as GitHub wrote it first.
     pub known: BTreeMap<Org, String>,
     pub limits: BTreeMap<Org, u64>,
@@ -206,6 +216,8 @@ impl Model {
             now,
             settings,
             open: false,
+            lost_at: None,
+            epoch_lost: true,
             known: BTreeMap::new(),
             limits: BTreeMap::new(),
             paused: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use jit_core::{config::LimitsSettings, ledger::Listed};
 
-use super::{ClassId, Held, JobNumber, Model, Name, Org, Runner, Stage, fold};
+use super::{ClassId, Held, IN_FLIGHT, JobNumber, Model, Name, Org, Runner, Stage, fold};
 
 /// What an admission should have done.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,7 @@ impl Model {
         self.wake();
         let mut admitted = Admitted { gate_closed: !self.open, ..Admitted::default() };
         if admitted.gate_closed {
+            self.lost_at.get_or_insert(self.now);
             return admitted;
         }
         let mut names = names.into_iter();
@@ -146,10 +147,9 @@ impl Model {
         self.settings = settings.clone();
     }
 
-    /// Compares with a list that began at `began`, and opens the gate.
+    /// Compares with a list that began at `began`, and opens the gate when nothing can be on its way that this list has not.
     pub fn reconcile(&mut self, began: i64, listed: &[Listed]) -> Reconciled {
-        let mut result = Reconciled { opened: !self.open, ..Reconciled::default() };
-        self.epoch += u64::from(!self.open);
+        let mut result = Reconciled::default();
         for seen in listed {
             let stage = self.runners.get(&seen.name).map(|runner| runner.stage);
             match stage {
@@ -167,6 +167,10 @@ impl Model {
                 }
                 Some(Stage::Created) if seen.running => {
                     self.started(&seen.name);
+                }
+                Some(Stage::Reserved) => {
+                    let now = self.now;
+                    self.runners.get_mut(&seen.name).unwrap().claimed_at.get_or_insert(now);
                 }
                 Some(_) => {}
                 None if seen.ended || seen.spec.is_none() => result.stop.extend((!seen.terminating).then(|| seen.name.clone())),
@@ -186,7 +190,15 @@ impl Model {
                 result.released += 1;
             }
         }
-        self.open = true;
+        if !self.open {
+            let nothing = self.epoch_lost && self.live().is_empty();
+            let settled = *self.lost_at.get_or_insert(self.now) + if nothing { 0 } else { i64::try_from(IN_FLIGHT.as_millis()).unwrap() };
+            result.opened = began >= settled;
+        }
+        if result.opened {
+            (self.open, self.lost_at, self.epoch_lost) = (true, None, false);
+            self.epoch += 1;
+        }
         result
     }
 

@@ -16,7 +16,10 @@ use jit_core::{
     class::Class,
     config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
     event::{Action, Identity, JobEvent, JobId},
-    ledger::{Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Maker, Needs, Observation, Registration, Subject},
+    ledger::{
+        Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Listed, ListedSpec, Maker, Needs, Observation, Registration,
+        Subject,
+    },
     redis as connect,
 };
 
@@ -141,6 +144,25 @@ pub fn refused(chain: &'static [Subject], why: &str) -> Failure {
 /// A step that did not work and left nothing.
 pub fn failed(back_off: BackOff, why: &str) -> Failure {
     Failure { made: false, registration: Registration::None, back_off: Some(back_off), why: why.into() }
+}
+
+/// A runner of an organization that a list has found at work.
+pub fn listed(name: &str, org: &str) -> Listed {
+    let class = queued(9, org).class.unwrap();
+    let spec = ListedSpec {
+        org: class.org.clone(),
+        scope: class.scope.clone(),
+        group: class.group.clone(),
+        profile: class.profile.clone(),
+        labels: serde_json::json!(class.labels).to_string(),
+        job: JobId::new(9).unwrap(),
+    };
+    Listed { class: Some(class.id()), spec: Some(spec), ..unexplained(name) }
+}
+
+/// A runner that a list has found, and that says nothing of itself.
+pub fn unexplained(name: &str) -> Listed {
+    Listed { name: name.into(), ended: false, rejected: false, detail: None, running: true, terminating: false, class: None, spec: None }
 }
 
 fn event(action: Action, job: u64, org: &str) -> JobEvent {

@@ -150,6 +150,7 @@ fn environment() -> Vec<(String, String)> {
         ("QUESTION_INTERVAL", "10s"),
         ("UNCERTAIN_INTERVAL", "1s"),
         ("GITHUB_TIMEOUT", "2s"),
+        ("BACKEND_TIMEOUT", "3s"),
         ("LOG_LEVEL", "DEBUG"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

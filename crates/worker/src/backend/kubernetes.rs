@@ -32,8 +32,6 @@ use super::pod_state::{is_stuck, observe};
 use super::profile::{Mode, Profile};
 use super::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped, bounded};
 
-/// Time that one request to the API server may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which the server ends a watch and it is taken up again where it was. kube's own is 290 s; but it is also how long a
 /// connection that silently died goes unnoticed (plus 5 s), and with it the slots of the runners that end meanwhile.
 const WATCH_SECONDS: u32 = 60;
@@ -57,22 +55,24 @@ pub struct Kubernetes {
     /// Uids of those that it may see: a namespace of this name elsewhere is another place.
     uids: Arc<BTreeMap<String, String>>,
     native_sidecars: bool,
+    /// So long one request may take.
+    timeout: Duration,
 }
 
 impl Kubernetes {
     /// Connects as `$KUBECONFIG` or the pod's service account says, and asks the server for its version once. `namespace` is for the
-    /// profiles that name none. The proxy of `HTTPS_PROXY` is not used; a kubeconfig's `proxy-url` is.
+    /// profiles that name none, `timeout` for each request. The proxy of `HTTPS_PROXY` is not used; a kubeconfig's `proxy-url` is.
     ///
     /// # Errors
     /// No configuration, a server that does not answer, no profile, or two of one name.
-    pub async fn connect(profiles: Vec<Profile>, namespace: &str) -> anyhow::Result<Self> {
+    pub async fn connect(profiles: Vec<Profile>, namespace: &str, timeout: Duration) -> anyhow::Result<Self> {
         // Another part of the process may have installed it already: that is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self::with_config(kubeconfig::find().await?, profiles, namespace).await
+        Self::with_config(kubeconfig::find().await?, profiles, namespace, timeout).await
     }
 
     /// As [`Kubernetes::connect`], with a configuration at hand.
-    pub async fn with_config(mut config: kube::Config, profiles: Vec<Profile>, namespace: &str) -> anyhow::Result<Self> {
+    pub async fn with_config(mut config: kube::Config, profiles: Vec<Profile>, namespace: &str, timeout: Duration) -> anyhow::Result<Self> {
         let mut by_name = BTreeMap::new();
         for profile in profiles {
             let namespace = profile.namespace.clone().unwrap_or_else(|| namespace.to_owned());
@@ -83,13 +83,13 @@ impl Kubernetes {
         let namespaces: BTreeSet<_> = by_name.values().map(|(namespace, _)| namespace.clone()).collect();
 
         config.default_retry = false;
-        config.connect_timeout = Some(REQUEST_TIMEOUT / 2);
+        config.connect_timeout = Some(timeout / 2);
         let client = kube::Client::try_from(config.clone()).context("cannot make a Kubernetes client")?;
         config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 10));
         config.reset_reader_on_write = true;
         let watching = kube::Client::try_from(config.clone()).context("cannot make a Kubernetes client")?;
 
-        let version = tokio::time::timeout(REQUEST_TIMEOUT, client.apiserver_version()).await;
+        let version = tokio::time::timeout(timeout, client.apiserver_version()).await;
         let version = version.context("no answer in time").and_then(|answer| Ok(answer?)).with_context(|| format!("Kubernetes at {}", config.cluster_url))?;
         let native_sidecars = native_sidecars(&version.major, &version.minor);
         if !native_sidecars && by_name.values().any(|(_, profile)| profile.mode == Mode::Dind) {
@@ -101,14 +101,14 @@ impl Kubernetes {
         tracing::info!(kubernetes.version = version.git_version, kubernetes.namespaces = ?namespaces, "connected to Kubernetes");
         let mut uids = BTreeMap::new();
         for name in &namespaces {
-            match answer(Api::<Namespace>::all(client.clone()).get(name)).await {
+            match answer(timeout, Api::<Namespace>::all(client.clone()).get(name)).await {
                 Ok(namespace) => uids.extend(namespace.metadata.uid.map(|uid| (name.clone(), uid))),
                 Err(error) => {
                     tracing::info!(%error, kubernetes.namespace = name, "the namespace may not be looked at: one of this name in another cluster would be taken for it")
                 }
             }
         }
-        Ok(Self { client, watching, profiles: Arc::new(by_name), namespaces: Arc::new(namespaces), uids: Arc::new(uids), native_sidecars })
+        Ok(Self { client, watching, profiles: Arc::new(by_name), namespaces: Arc::new(namespaces), uids: Arc::new(uids), native_sidecars, timeout })
     }
 
     fn place(&self, spec: &RunnerSpec) -> Result<&(String, Profile), BackendError> {
@@ -131,7 +131,7 @@ impl Kubernetes {
             // No resourceVersion: the answer is at least as new as this moment. The pages after the first are of the same state.
             let mut page = ListParams::default().labels(SELECTOR).limit(PAGE);
             loop {
-                match answer(pods.list(&page)).await {
+                match answer(self.timeout, pods.list(&page)).await {
                     Ok(list) => {
                         found.extend(list.items.iter().map(observe));
                         page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
@@ -153,14 +153,14 @@ impl Kubernetes {
     async fn stop_in(&self, namespace: &str, name: &str) -> Result<Stopped, BackendError> {
         let pod = async {
             let params = DeleteParams::background().grace_period(GRACE_SECONDS);
-            match found(answer(self.pods(namespace).delete(name, &params)).await)? {
+            match found(answer(self.timeout, self.pods(namespace).delete(name, &params)).await)? {
                 None => Ok(Stopped::Absent),
                 Some(deleted) if deleted.as_ref().left().is_some_and(|pod| is_stuck(pod, Timestamp::now())) => Ok(Stopped::Stuck),
                 Some(_) => Ok(Stopped::Ending),
             }
         };
         // It would go with its pod; but it may have been made after the pod was gone.
-        let secret = async { found(answer(self.secrets(namespace).delete(name, &DeleteParams::background())).await) };
+        let secret = async { found(answer(self.timeout, self.secrets(namespace).delete(name, &DeleteParams::background())).await) };
         let (pod, secret) = tokio::join!(pod, secret);
         secret?;
         pod
@@ -172,14 +172,14 @@ impl Backend for Kubernetes {
     async fn start(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
         let (namespace, profile) = self.place(spec)?;
         let pod = pod(spec, profile, self.native_sidecars);
-        answer(self.pods(namespace).create(&PostParams::default(), &pod)).await.map(drop).map_err(refusal)
+        answer(self.timeout, self.pods(namespace).create(&PostParams::default(), &pod)).await.map(drop).map_err(refusal)
     }
 
     async fn deliver(&self, spec: &RunnerSpec, jit_config: &SecretString) -> Result<(), BackendError> {
         let (namespace, _) = self.place(spec)?;
         // Asking for the pod costs some 2 ms next to the 10 of its creation, gives its uid whoever made it, and keeps a
         // configuration from being left behind for a pod that was evicted or deleted while GitHub was asked.
-        let Some(pod) = answer(self.pods(namespace).get_opt(&spec.name)).await.map_err(refusal)? else {
+        let Some(pod) = answer(self.timeout, self.pods(namespace).get_opt(&spec.name)).await.map_err(refusal)? else {
             return Err(BackendError::Gone("its pod does not exist".into()));
         };
         let seen = observe(&pod);
@@ -187,7 +187,7 @@ impl Backend for Kubernetes {
             return Err(BackendError::Gone(seen.detail.unwrap_or_else(|| "its pod is being deleted".into())));
         }
         let secret = secret(spec, pod.metadata.uid.as_deref().unwrap_or_default(), jit_config);
-        answer(self.secrets(namespace).create(&PostParams::default(), &secret)).await.map(drop).map_err(refusal)
+        answer(self.timeout, self.secrets(namespace).create(&PostParams::default(), &secret)).await.map(drop).map_err(refusal)
     }
 
     async fn may_deliver(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
@@ -195,7 +195,7 @@ impl Backend for Kubernetes {
         // Rights, quota and policy answer a dry run as they would the real one. A pod that owns it need not be there for that.
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         let secret = secret(spec, "00000000-0000-0000-0000-000000000000", &SecretString::from(""));
-        answer(self.secrets(namespace).create(&dry, &secret)).await.map(drop).map_err(refusal)
+        answer(self.timeout, self.secrets(namespace).create(&dry, &secret)).await.map(drop).map_err(refusal)
     }
 
     async fn stop(&self, name: &str) -> Result<Stopped, BackendError> {
@@ -240,7 +240,7 @@ impl Backend for Kubernetes {
     }
 
     fn timeout(&self) -> Duration {
-        REQUEST_TIMEOUT
+        self.timeout
     }
 }
 
@@ -267,9 +267,9 @@ fn changes(event: watcher::Result<watcher::Event<Pod>>, listing: &mut bool) -> i
 }
 
 /// The answer to a request, or an error of its own if there was none in time.
-async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-    let limit = tokio::time::timeout(REQUEST_TIMEOUT, request).await;
-    limit.unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()).into())))
+async fn answer<T>(timeout: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let limit = tokio::time::timeout(timeout, request).await;
+    limit.unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", timeout.as_secs_f32()).into())))
 }
 
 /// What was there to delete, if anything.
@@ -345,7 +345,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_without_an_answer_is_given_up() {
-        let error = answer::<()>(std::future::pending()).await.map_err(refusal);
+        let error = answer::<()>(Duration::from_secs(10), std::future::pending()).await.map_err(refusal);
         assert!(matches!(error, Err(BackendError::Unavailable(text)) if text.contains("no answer within 10 s")));
     }
 

@@ -38,8 +38,6 @@ const POLL: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a runner that was told to end is looked at.
 const ENDING_POLL: Duration = Duration::from_millis(20);
-/// Time that a request may take; all of them are local.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits for its word, then becomes the command (`$1`).
 const GATE: &str = r#"read -r word || exit 1; exec /bin/sh -c "$1" </dev/null"#;
 /// What a runner gets of the worker's environment, beside `RUNNER_*`.
@@ -55,6 +53,8 @@ pub struct Process {
     registry: Registry,
     /// This process.
     us: Ident,
+    /// So long one request may take; all of them are local.
+    timeout: Duration,
     /// Told of every change that this worker makes, so that its own watch need not wait for the next look.
     changed: Arc<watch::Sender<()>>,
 }
@@ -67,16 +67,23 @@ impl Process {
     ///
     /// # Errors
     /// An empty command, or a directory that cannot be made or written to.
-    pub fn new(command: &str, dir: &Path) -> anyhow::Result<Self> {
+    pub fn new(command: &str, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
         anyhow::ensure!(!command.trim().is_empty(), "no command to start a runner with: set RUNNER_COMMAND");
         let registry = Registry::open(dir).with_context(|| format!("cannot use {} for runners", dir.display()))?;
         let us = Ident::of(std::process::id()).context("cannot read /proc: processes need Linux")?;
-        Ok(Self { command: command.into(), environment: environment(std::env::vars_os()).into(), registry, us, changed: Arc::new(watch::Sender::new(())) })
+        Ok(Self {
+            command: command.into(),
+            environment: environment(std::env::vars_os()).into(),
+            registry,
+            us,
+            timeout,
+            changed: Arc::new(watch::Sender::new(())),
+        })
     }
 
     /// Works on the registry where waiting for its lock holds nobody up, and tells the watch.
     async fn on<T: Send + 'static>(&self, work: impl FnOnce(&Registry) -> io::Result<T> + Send + 'static) -> Result<T, BackendError> {
-        let done = in_time(&self.registry, work).await;
+        let done = in_time(self.timeout, &self.registry, work).await;
         self.changed.send_replace(());
         done
     }
@@ -210,7 +217,7 @@ impl Backend for Process {
     }
 
     async fn list(&self) -> Result<Vec<Observed>, BackendError> {
-        in_time(&self.registry, Registry::list).await
+        in_time(self.timeout, &self.registry, Registry::list).await
     }
 
     fn places(&self) -> Places {
@@ -224,7 +231,7 @@ impl Backend for Process {
     }
 
     fn timeout(&self) -> Duration {
-        REQUEST_TIMEOUT
+        self.timeout
     }
 }
 
@@ -289,10 +296,14 @@ fn signal(runner: &Ident, signal: Signal) {
 }
 
 /// Works on the registry, but not for ever: another worker could hold its lock and be stopped.
-async fn in_time<T: Send + 'static>(registry: &Registry, work: impl FnOnce(&Registry) -> io::Result<T> + Send + 'static) -> Result<T, BackendError> {
+async fn in_time<T: Send + 'static>(
+    timeout: Duration,
+    registry: &Registry,
+    work: impl FnOnce(&Registry) -> io::Result<T> + Send + 'static,
+) -> Result<T, BackendError> {
     let registry = registry.clone();
     let work = tokio::task::spawn_blocking(move || work(&registry));
-    let done = tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(io::Error::from);
+    let done = tokio::time::timeout(timeout, work).await.map_err(io::Error::from);
     done.and_then(|done| done.map_err(io::Error::other)?).map_err(unavailable)
 }
 

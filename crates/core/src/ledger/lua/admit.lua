@@ -1,6 +1,6 @@
 -- admit(n): reserves up to n runners where demand is unmet, within every limit, and rings `jit:provision` for each.
 --
--- args: n, seen (epoch as a number, sequence: the highest that the caller has seen), run_id (of the Redis that the caller believes in; tests only)
+-- args: n, seen (epoch as a number, sequence: the highest that the caller has seen)
 
 local BASE36 = '0123456789abcdefghijklmnopqrstuvwxyz'
 local SURPLUS_SCAN = 20 -- surplus classes looked at in one call
@@ -74,17 +74,14 @@ local more = recount()
 more = bring_back() or more
 more = move_slice() or more
 
--- Nothing is admitted from data that may be lost or rolled back: a reconcile has to run first and open a new epoch.
-local run_id = args.run_id or string.match(call('INFO', 'server'), 'run_id:(%w+)')
-local epoch, known_run_id, sequence = fields('ledger:meta', 'epoch', 'run_id', 'sequence')
+local epoch, sequence = fields('ledger:meta', 'epoch', 'sequence')
 if epoch and args.seen then
   local begun = tonumber(epoch, 36)
   if begun < args.seen.epoch or (begun == args.seen.epoch and (tonumber(sequence) or 0) < args.seen.sequence) then
-    known_run_id = nil
     call('HDEL', 'ledger:meta', 'run_id') -- the data is older than what the caller has seen: restored in place
   end
 end
-if not epoch or known_run_id ~= run_id then return cjson.encode({ gate_closed = true }) end
+if not gate().open then return cjson.encode({ gate_closed = true }) end
 
 local admitted, full = 0, false
 if not backing_off('global') then

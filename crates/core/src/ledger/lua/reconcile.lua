@@ -7,8 +7,8 @@
 --
 -- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running,
 --       terminating, spec, class}]), places (profile -> where its runners run), missing (live runners, by their names, that
---       are not in the list), here (the places that were listed), recount (begin | go on), open, seen (the highest epoch,
---       as a number, that the caller has seen), run_id (tests only)
+--       are not in the list), here (the places that were listed), recount (begin | go on), open, in_flight (ms in which the
+--       pod of a claim comes, if at all), seen (the highest epoch, as a number, that the caller has seen)
 
 local stop, released, adopted = {}, 0, 0
 
@@ -32,8 +32,10 @@ for _, seen in ipairs(args.runners or {}) do
       ended(name, seen.detail or 'ended', seen.rejected)
       released = released + 1
       stop[#stop + 1] = { name = name }
-    elseif seen.running and state == 'created' then
-      started(name)
+    else
+      -- Rolled back to before it was taken up: its pod is there, so it is not simply dropped.
+      if state == 'reserved' then call('HSETNX', key, 'claimed_at', now) end
+      if seen.running and state == 'created' then started(name) end
     end
   elseif seen.ended or not seen.spec then
     if not seen.terminating then stop[#stop + 1] = { name = name } end
@@ -81,13 +83,19 @@ if args.recount then
 end
 if not args.open then return cjson.encode(result) end
 
--- Names are never used again: whenever the data may have been lost or rolled back, a new epoch begins, later than any before.
-local run_id = args.run_id or string.match(call('INFO', 'server'), 'run_id:(%w+)')
-local epoch, known_run_id = fields('ledger:meta', 'epoch', 'run_id')
-local opened = not epoch or known_run_id ~= run_id
-if opened then
+-- What was claimed before the data was lost may be in no list yet: the one that opens the gate began when all of that had come. Where there
+-- never was any data, and no runner is there, nothing is on its way.
+local gate = gate()
+if not gate.open then
+  local nothing = not gate.epoch and call('SCARD', 'runners:live') == 0
+  local settled = gate.lost_at + (nothing and 0 or args.in_flight)
+  if args.began < settled then
+    result.opens_in = math.max(settled - now, 1)
+    return cjson.encode(result)
+  end
+  -- Names are never used again: whenever the data may have been lost or rolled back, a new epoch begins, later than any before.
   local seconds = math.floor(now / 1000)
-  if epoch then seconds = math.max(seconds, tonumber(epoch, 36) + 1) end
+  if gate.epoch then seconds = math.max(seconds, tonumber(gate.epoch, 36) + 1) end
   if args.seen then seconds = math.max(seconds, args.seen + 1) end
   local text = ''
   while seconds > 0 do
@@ -95,9 +103,10 @@ if opened then
     text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
     seconds = (seconds - digit) / 36
   end
-  call('HSET', 'ledger:meta', 'epoch', text, 'run_id', run_id)
+  call('HSET', 'ledger:meta', 'epoch', text, 'run_id', gate.run_id)
+  call('HDEL', 'ledger:meta', 'lost_at', 'lost_in')
 end
 call('HSET', 'ledger:meta', 'reconciled_at', now)
 for _, place in ipairs(args.here or {}) do call('ZADD', 'places', now, place) end
-result.opened = opened
+result.opened = not gate.open
 return cjson.encode(result)
