@@ -31,6 +31,7 @@ test: redis libfaketime control-plane ## Everything: unit, property and integrat
 	$(CARGO) build --workspace --bins
 	$(WITH_CLUSTER) $(CARGO) test --workspace
 	integration-tests/openapi/run.sh
+	$(WITH_CLUSTER) integration-tests/stores/run.sh
 
 mutants: redis ## Take each rule out of the ledger, and see that a test fails without it (half an hour)
 	python3 integration-tests/mutants.py

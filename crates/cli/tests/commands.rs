@@ -87,6 +87,19 @@ async fn a_job_that_waits_is_tried_again() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_around_the_processes_is_told_by_status_and_doctor() {
+    let store = Store::open().await;
+    assert_eq!(store.json(&["status"])["conditions"], json!([]));
+    let condition = json!({ "process": "receiver a-1", "text": "the file of WEBHOOK_SECRET_FILE is gone" });
+    let (now, mut connection) = (store.ledger.now().await.unwrap(), store.ledger.pool().get().await.unwrap());
+    redis::cmd("ZADD").arg("conditions").arg(now).arg(condition.to_string()).exec_async(&mut connection).await.unwrap();
+    assert_eq!(store.json(&["status"])["conditions"], json!([condition]));
+    assert!(store.ctl(&["status"]).ok().contains("wrong       receiver a-1: the file of WEBHOOK_SECRET_FILE is gone"));
+    let doctor = store.ctl(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("receiver a-1: the file of WEBHOOK_SECRET_FILE is gone"), "{doctor:?}");
+}
+
+#[tokio::test]
 async fn an_organization_is_paused_and_resumed() {
     let store = Store::open().await;
     let paused = store.json(&["pause", "acme", "--reason", " cluster upgrade ", "--until", "2100-01-01T00:00:00Z"]);

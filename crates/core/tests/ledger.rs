@@ -207,6 +207,23 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_removal_is_told_of_it() {
+    let store = Store::with_limits(|limits| limits.max_per_org = 1).await;
+    store.apply(&queued(1, "acme")).await;
+    let (name, fence) = store.admit().await.remove(0);
+    store.make(&name, &fence, 7).await;
+    store.ledger.observe(Observation::Remove, &name, "an operator wants it gone").await.expect("removing");
+    store.apply(&queued(2, "acme")).await;
+    let why = async || store.ledger.explain(JobId::new(2).expect("an id")).await.expect("explained").why;
+    let told = format!("1 being removed, {name} since 2027-01-15T08:00:00.001Z (an operator wants it gone): ");
+    let said = why().await;
+    assert!(said.ends_with(&format!("{told}GitHub has not said yet that it has it no more")), "{said}");
+    store.ledger.observe_deregistered(Observation::Postpone, &name, "removed", Deregistration::Deleted).await.expect("noted");
+    let said = why().await;
+    assert!(said.ends_with(&format!("{told}GitHub has it no more, and its pod is not gone")), "{said}");
+}
+
+#[tokio::test]
 async fn other_runners_jobs_leave_no_trace() {
     let store = Store::open().await;
     let mut event = completed(5, "acme", Some(("GitHub Actions 12", 3)));

@@ -29,9 +29,7 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
     let report = readable(ctl.ledger.doctor_settled().await, refused)?;
     let recovery = readable(ctl.ledger.recovery().await, refused)?.unwrap_or_default();
     let unreadable = readable(ctl.ledger.unreadable_repositories().await, refused)?.unwrap_or_default();
-    let mut conditions = readable(ctl.ledger.conditions().await, refused)?.unwrap_or_default();
-    conditions.extend(readable(ctl.ledger.unseen_places().await, refused)?.unwrap_or_default());
-    conditions.extend(readable(ctl.ledger.nameless_owners().await, refused)?.unwrap_or_default());
+    let conditions = readable(ctl.ledger.conditions().await, refused)?.unwrap_or_default();
     let held = readable(ctl.ledger.held_subjects(HELD).await, refused)?.unwrap_or_default();
     let (looked, report) = (report.is_some(), report.unwrap_or_default());
     if ctl.is_json() {

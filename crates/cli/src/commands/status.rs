@@ -6,9 +6,11 @@ use crate::{Ctl, table};
 
 /// `jitctl status`. A terminal is shown the busiest organizations only.
 pub async fn whole(ctl: &mut Ctl<'_>, terminal: bool) -> anyhow::Result<ExitCode> {
-    let overview = ctl.ledger.overview().await?;
+    let (overview, conditions) = (ctl.ledger.overview().await?, ctl.ledger.conditions().await?);
     if ctl.is_json() {
-        ctl.json(&overview)?;
+        let mut value = serde_json::to_value(&overview)?;
+        value["conditions"] = serde_json::json!(conditions);
+        ctl.json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(ctl.out, "runners     {} of {} live{}", overview.total_running, overview.max_total, breakdown(&overview.runners))?;
@@ -17,6 +19,9 @@ pub async fn whole(ctl: &mut Ctl<'_>, terminal: bool) -> anyhow::Result<ExitCode
     writeln!(ctl.out, "backlog     jit:events {events}, jit:provision {provision}, jit:ticks {ticks}, jit:dead {dead}")?;
     writeln!(ctl.out, "workers     {} alive", overview.workers)?;
     writeln!(ctl.out, "admission   {}", overview.closed.map_or_else(|| "open".to_owned(), |why| format!("closed {why}")))?;
+    for condition in conditions {
+        writeln!(ctl.out, "wrong       {}: {}", condition.process, condition.text)?;
+    }
     writeln!(ctl.out, "recovery    {}", overview.recovery.sentences().join("\n            "))?;
     writeln!(ctl.out, "known       {} organizations; limit {} each where they have none of their own", overview.known_orgs, overview.max_per_org)?;
     if !overview.organizations.is_empty() {

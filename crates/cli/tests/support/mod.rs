@@ -65,7 +65,7 @@ impl Store {
         let mut problems = Problems::default();
         let limits = Cli::parse_from(["test"]).limits.resolve(&mut problems);
         ledger.configure(&problems.finish(limits).unwrap()).await.unwrap();
-        ledger.reconcile(ledger.now().await.unwrap(), &[]).await.unwrap();
+        while ledger.reconcile(ledger.now().await.unwrap(), &[]).await.unwrap().opens_in.is_some() {}
         Self { ledger, url: redis.url }
     }
 

@@ -24,7 +24,8 @@ pub struct Condition {
 }
 
 impl Ledger {
-    /// What is wrong around the processes now.
+    /// What is wrong around the ledger now, as far as a person has to do something about it: what the processes tell, places that nobody looks at,
+    /// owners whose name is not known.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -32,7 +33,11 @@ impl Ledger {
         let since = self.now().await? - i64::try_from(millis(TOLD_FOR)).unwrap_or_default();
         let mut connection = self.pool().get().await?;
         let told: Vec<String> = redis::cmd("ZRANGEBYSCORE").arg("conditions").arg(since).arg("+inf").query_async(&mut connection).await?;
-        Ok(told.iter().filter_map(|json| serde_json::from_str(json).ok()).collect())
+        drop(connection);
+        let mut conditions: Vec<Condition> = told.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
+        conditions.extend(self.unseen_places().await?);
+        conditions.extend(self.nameless_owners().await?);
+        Ok(conditions)
     }
 
     async fn tell_conditions(&self, now: &BTreeSet<String>, over: &[String]) -> Result<(), LedgerError> {

@@ -4,7 +4,7 @@ use redis::{AsyncCommands, pipe};
 use serde::Serialize;
 
 use super::{JobInfo, Ledger, LedgerError};
-use crate::event::JobId;
+use crate::{event::JobId, render};
 
 /// Where a job stands, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -160,7 +160,12 @@ impl Ledger {
         drop(connection);
         let status = self.org_status(&org).await?;
         if status.running >= status.max {
-            return Ok(explained(format!("organization {org} has {} of {} runners: it waits for one of them to end", status.running, status.max), None, None));
+            let going = self.going(&org).await?;
+            return Ok(explained(
+                format!("organization {org} has {} of {} runners: it waits for one of them to end{going}", status.running, status.max),
+                None,
+                None,
+            ));
         }
         if let Some(ceiling) = self.ceiling().await?.filter(|ceiling| live >= ceiling.runners) {
             let why = format!("{} runners fit into their namespace, one more is tried each minute: {}", ceiling.runners, ceiling.reason);
@@ -170,6 +175,26 @@ impl Ledger {
             return Ok(explained(format!("all {live} runners of the whole are in use: it waits for its organization's turn"), None, None));
         }
         Ok(explained("it is about to be admitted".into(), None, None))
+    }
+
+    /// What is said of an organization's runners that are being removed, if any are: how many, and which of them for longest.
+    async fn going(&self, org: &str) -> Result<String, LedgerError> {
+        let mut connection = self.pool().get().await?;
+        let names: Vec<String> = connection.smembers(format!("org:{org}:runners")).await?;
+        let mut batch = pipe();
+        for name in &names {
+            batch.hmget(format!("runner:{name}:info"), &["removing_at", "state", "why", "deregistered"]);
+        }
+        let known: Vec<(Option<i64>, Option<String>, Option<String>, Option<String>)> = batch.query_async(&mut connection).await?;
+        let going = names.iter().zip(known).filter(|(_, (_, state, ..))| state.as_deref() == Some("removing"));
+        let mut going: Vec<_> = going.map(|(name, (since, _, why, deregistered))| (since, name, why, deregistered.is_some())).collect();
+        going.sort();
+        Ok(going.first().map_or_else(String::new, |(since, name, why, deregistered)| {
+            let since = since.and_then(render::time).map(|at| format!(" since {at}")).unwrap_or_default();
+            let why = why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            let step = if *deregistered { "GitHub has it no more, and its pod is not gone" } else { "GitHub has not said yet that it has it no more" };
+            format!("; {} being removed, {name}{since}{why}: {step}", going.len())
+        }))
     }
 
     /// The ceiling that the namespace's quota sets, if it does.

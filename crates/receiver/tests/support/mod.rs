@@ -224,7 +224,7 @@ impl Receiver {
     pub async fn work(&self) {
         let ledger = self.ledger();
         ledger.configure(&self.app.settings.limits).await.expect("configured");
-        ledger.reconcile(ledger.now().await.unwrap(), &[]).await.expect("reconciled");
+        while ledger.reconcile(ledger.now().await.unwrap(), &[]).await.expect("reconciled").opens_in.is_some() {}
         for (event, _) in self.events().await {
             ledger.apply(&event, None).await.expect("applied");
         }
