@@ -160,7 +160,8 @@ impl Findings {
         let field = |name: &str| fields.get(name).copied();
         let number = |name: &str| field(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
 
-        if field("redis_mode") == Some("sentinel") {
+        // Valkey calls it `server_mode`.
+        if [field("redis_mode"), field("server_mode")].contains(&Some("sentinel")) {
             self.refuse("it is a Sentinel, which holds no data: write REDIS_URL=redis+sentinel://host:26379,host:26379/mymaster/0");
             return false;
         }
@@ -285,6 +286,7 @@ mod tests {
             ("redis_version:7.0.15\r\nmaxmemory_policy:volatile-lru\r\n", "REDIS_MAY_EVICT"),
             ("redis_version:7.0.15\r\nredis_mode:cluster\r\ncluster_enabled:1\r\n", "redis+sentinel://"),
             ("redis_version:7.0.15\r\nredis_mode:sentinel\r\n", "redis+sentinel://"),
+            ("redis_version:7.2.4\r\nserver_mode:sentinel\r\n", "redis+sentinel://"),
         ] {
             let found = of(info, false);
             assert!(matches!(found.as_slice(), [(Severity::Refusal, text)] if text.contains(word)), "{info}: {found:?}");

@@ -32,8 +32,8 @@ const PASSING: [&str; 21] = [
 /// Those of them that a command in a script may meet.
 const INSIDE: [&str; 6] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "LEGACY"];
 
-/// What Redis 6.2 and 7.0 say, without a code, of a command or a key in a script that the user may not use.
-const FORBIDDEN_INSIDE: &str = "The user executing the script can't ";
+/// What Redis 6.2 and 7.0, and 7.2 and later, and Valkey, say without a code of a command or a key in a script that the user may not use.
+const FORBIDDEN_INSIDE: [&str; 2] = ["The user executing the script can't ", "ACL failure in script: "];
 
 /// Answers that another connection need not get: the server is no master, or not yet; or the password has changed.
 const ELSEWHERE: [&str; 6] = ["READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOAUTH", "WRONGPASS"];
@@ -47,7 +47,7 @@ fn code(error: &RedisError) -> Option<String> {
         if text.contains("max number of clients") {
             return Some("BUSY".into());
         }
-        if text.contains(FORBIDDEN_INSIDE) {
+        if FORBIDDEN_INSIDE.iter().any(|words| text.contains(words)) {
             return Some("NOPERM".into());
         }
         let inner = |code: &&&str| text.starts_with(&format!("{code} ")) || text.contains(&format!("-{code} ")) || text.contains(&format!(" {code} "));
@@ -99,6 +99,8 @@ mod tests {
         for what in ["run this command or subcommand", "access at least one of the keys mentioned in the command arguments"] {
             assert!(is_refusal(&answered("ERR", &format!("The user executing the script can't {what} script: 39a34c, on @user_script:640."))), "{what}");
         }
+        let newer = "ACL failure in script: User a has no permissions to run the 'sscan' command script: e4247f, on @user_script:965.";
+        assert!(is_refusal(&answered("ERR", newer)));
         for (code, detail) in [("ERR", "unknown command"), ("WRONGTYPE", "Operation against a key"), ("ERR", "user_script:3: attempt to index a nil value")] {
             assert!(!is_refusal(&answered(code, detail)), "{code} {detail}");
         }
