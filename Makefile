@@ -1,5 +1,5 @@
 # One line a target; `make` alone lists them.
-.PHONY: help demo bench brakes chaos test fuzz lint fmt build control-plane redis libfaketime clean mutants
+.PHONY: help demo bench brakes chaos test fuzz lint deny fmt build control-plane redis libfaketime clean mutants
 
 BACKEND ?= process
 # The demo and the benchmark run optimized programs, the tests debug ones.
@@ -39,10 +39,15 @@ mutants: redis ## Take each rule out of the ledger, and see that a test fails wi
 fuzz: ## What comes from outside, made up at random, some MINUTES=10 on two cores: webhooks, signatures, matchers, files of limits, stream entries, ids
 	FUZZ_SECONDS=$$(( $(or $(MINUTES),10) * 10 )) $(CARGO) test -p jit-core -p jit-receiver --test fuzz -- --nocapture
 
-lint: ## Formatting, clippy, documentation
+lint: ## Formatting, clippy, documentation; licences, advisories, TLS stacks and double crates where cargo-deny is installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	@if command -v cargo-deny > /dev/null; then $(MAKE) --no-print-directory deny; else echo "lint: cargo-deny is not installed, so deny.toml is not checked: make deny"; fi
+
+deny: ## Check deny.toml: licences, advisories, one TLS stack, no crate in two majors (installs cargo-deny, minutes, once)
+	@command -v cargo-deny > /dev/null || $(CARGO) install --locked cargo-deny@0.20.2
+	$(CARGO) deny check $(or $(CHECKS),licenses bans sources)
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -384,7 +384,7 @@ async fn deliveries_are_repeated_queued_ones_first_and_never_after_a_success() {
     store.ledger.redelivered(hook, "a", Repetition::Forgotten, 3).await.unwrap();
     note(&[], &["b"]).await;
     assert!(next().await.is_empty(), "GitHub has forgotten one, and a person has repeated the other");
-    note(&[failed("b", 99, Action::Completed, now + DAY)], &[]).await;
+    note(&[failed("a", 98, Action::Queued, now + DAY), failed("b", 99, Action::Completed, now + DAY)], &[]).await;
     assert!(next().await.is_empty());
 }
 
