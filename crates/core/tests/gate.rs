@@ -62,6 +62,27 @@ async fn a_list_from_before_the_loss_opens_no_gate() {
 }
 
 #[tokio::test]
+async fn each_loss_has_its_own_wait_and_no_clock_makes_it_longer() {
+    let mut store = Store::empty().await;
+    store.ledger = store.ledger.at(BTreeMap::new(), Duration::from_secs(20));
+    let there = [listed("jit-runner-2-t", "acme")];
+    // Noted an hour ago, in data that another run of Redis has saved.
+    let mut redis = store.ledger.pool().get().await.expect("a connection");
+    redis::cmd("HSET")
+        .arg("ledger:meta")
+        .arg(&[("lost_at", (store.time() - 60 * MINUTE).to_string()), ("lost_in", "another".into())])
+        .exec_async(&mut redis)
+        .await
+        .expect("written");
+    assert_eq!(store.ledger.reconcile(store.time(), &there).await.expect("reconciled").opens_in, Some(20_000));
+    // Noted while the clock was an hour ahead.
+    store.pass(-60 * MINUTE);
+    assert_eq!(store.ledger.reconcile(store.time(), &there).await.expect("reconciled").opens_in, Some(20_000));
+    store.pass(20_000);
+    assert!(store.ledger.reconcile(store.time(), &there).await.expect("reconciled").opened);
+}
+
+#[tokio::test]
 async fn a_reservation_whose_pod_is_there_is_not_simply_dropped() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;

@@ -199,6 +199,21 @@ async fn a_login_that_another_owner_takes_is_that_owners() {
     assert_eq!(store.ledger.org_status("Acme").await.unwrap().running, 1);
 }
 
+/// Webhooks that were written after GitHub's example have one id and one time for all.
+#[tokio::test]
+async fn two_owners_with_one_id_and_one_time_are_two() {
+    let store = Store::open().await;
+    let at = store.time();
+    for (job, org) in [(1, "Acme"), (2, "Umbrella"), (3, "Acme")] {
+        store.apply(&told(queued(job, org), ACME, at)).await;
+    }
+    for (org, pending) in [("Acme", 2), ("Umbrella", 1)] {
+        let status = store.ledger.org_status(org).await.unwrap();
+        assert_eq!((status.organization.as_str(), status.pending), (org, pending));
+    }
+    store.assert_sound().await;
+}
+
 #[tokio::test]
 async fn a_thousand_jobs_of_a_renamed_owner_move_in_slices() {
     let store = Store::with_limits(|limits| limits.max_per_org = 1).await;
