@@ -1,9 +1,11 @@
 //! The configuration that went with Redis's data, and the limits of single organizations.
 
+use std::collections::BTreeSet;
+
 use jit_core::{config::LimitsSettings, operator};
 
 mod support;
-use support::{Store, completed, queued};
+use support::{Store, completed, default_limits, queued};
 
 #[tokio::test]
 async fn a_ledger_that_lost_its_configuration_takes_everything_and_admits_nothing() {
@@ -66,4 +68,16 @@ async fn a_pause_without_an_end_outlasts_the_one_before() {
     store.apply(&queued(1, "acme")).await;
     store.pass(2 * 3_600_000);
     assert!(store.admit().await.is_empty());
+}
+
+/// A setting that nobody configures would be 0 in a script, without a word.
+#[test]
+fn each_setting_that_a_script_reads_is_configured_and_each_is_read() {
+    let lua = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/lua")).expect("scripts");
+    let text: String = lua.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("read")).collect();
+    let calls = text.split("setting(").skip(1).filter_map(|rest| rest.split(')').next());
+    let read: BTreeSet<&str> = calls.flat_map(|call| call.split('\'').skip(1).step_by(2)).collect();
+    let limits = default_limits();
+    let configured: BTreeSet<&str> = limits.times.keys().copied().chain(["max_total", "max_per_org"]).collect();
+    assert_eq!(read, configured);
 }
