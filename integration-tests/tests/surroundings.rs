@@ -91,3 +91,23 @@ async fn a_worker_that_looks_elsewhere_frees_and_ends_nobodys_runners() {
     assert_sound(&stack).await;
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_lost_data_each_worker_counts_what_runs_at_its_own_place() {
+    const LIMIT: u64 = 5;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut stack = Stack::start(&options(&[("MAX_RUNNERS_PER_ORG", "5"), ("WORKER_CONCURRENCY", "2"), ("WORKER_HEARTBEAT", "1s")])).await.unwrap();
+    stack.part("worker-2").unwrap().set_env("RUNNER_DIRECTORY", elsewhere.path().to_str());
+    stack.restart("worker-2").await.unwrap();
+    let jobs = |count: u64, duration: u64| json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": duration, "count": count });
+    stack.create_jobs(&jobs(5, 15_000)).await.unwrap();
+    until("five jobs run", async || number(&stack.summary().await.unwrap(), "/leftovers/in_progress") == 5).await;
+    redis::cmd("FLUSHALL").exec_async(&mut stack.redis().await.unwrap()).await.unwrap();
+    stack.create_jobs(&jobs(5, 100)).await.unwrap();
+    let summary = settle(&stack, 10).await;
+    assert_eq!(number(&summary, "/jobs/success"), 10, "{summary}");
+    let most = number(&summary, "/orgs/org-0001/max_registered");
+    assert!(most <= LIMIT, "{most} runners at once: {summary}");
+    assert_sound(&stack).await;
+    stack.stop().await;
+}

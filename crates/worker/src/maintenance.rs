@@ -98,13 +98,17 @@ async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
     }
 }
 
-/// Says that this worker is alive, until `stop`.
+/// Says that this worker is alive, until `stop`. Where data was lost, each worker lists its own places before the gate opens: another
+/// worker may list others.
 pub async fn heartbeat(worker: &Worker, stop: &CancellationToken) {
     let mut interval = tokio::time::interval(worker.pace.heartbeat);
     loop {
         tokio::select! { () = stop.cancelled() => break, _ = interval.tick() => {} }
         if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("maintenance.heartbeat") {
             tracing::debug!(%error, "no heartbeat");
+        }
+        if matches!(worker.ledger.gate_is_open().await, Ok(false)) {
+            worker.reconcile.notify_one();
         }
     }
     let _ = worker.ledger.retire(&worker.id).await.step("maintenance.retired");

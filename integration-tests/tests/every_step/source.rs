@@ -8,7 +8,7 @@ use std::{
 
 /// What an effect's call looks like, and which of these change nothing anywhere.
 const EFFECTS: [(&str, &[&str]); 8] = [
-    ("ledger.", &["now", "pool", "runner", "living_workers", "clone", "at"]),
+    ("ledger.", &["now", "pool", "runner", "living_workers", "gate_is_open", "clone", "at"]),
     ("backend.", &["timeout", "watch", "clone", "may_deliver", "places"]),
     ("github.", &["of", "all", "serving", "clone"]),
     ("client.", &["is_app", "is_same", "clone"]),
