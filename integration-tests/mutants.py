@@ -44,7 +44,7 @@ MUTANTS = [
     ("no pod yet is no end of a reservation", "observed.lua", "  if state == 'reserved' then\n    changed = false", "  if false then\n    changed = false"),
     ("a runner that went unseen questions a job", "runner.lua", "    if job then put_in_question(job,", "    if false then put_in_question(job,"),
     ("a runner deleted unused questions none", "runner.lua", "elseif github_id and not unused then", "elseif github_id then"),
-    ("a registration in doubt is looked up", "runner.lua", "  call('ZADD', 'registrations:uncertain', now", "  local _ = ('ZADD' and now"),
+    ("a registration in doubt is looked up", "runner.lua", "  call('ZADD', 'registrations:uncertain', now", "  local _ = rawequal(now"),
     ("a stale answer is not believed", "answer.lua", "if rev ~= args.rev then", "if false then"),
     ("what was given up comes back by GitHub's word", "event.lua", "(given_up and kind ~= 'completed')", "false"),
     ("and ends by it", "event.lua", "if state == 'completed' and not given_up then", "if state == 'completed' then"),

@@ -14,7 +14,7 @@ play() { # SERVER
   chmod +x "$1"
   ln -s "$1" "$bin/redis-server"
   echo "stores: $("$1" --version)"
-  PATH=$bin:$PATH LEDGER_CASES=${LEDGER_CASES:-100} cargo test --quiet -p jit-core --tests -- --skip tls_
+  PATH=$bin:$PATH LEDGER_CASES=${LEDGER_CASES:-50} cargo test --quiet -p jit-core --tests -- --skip tls_
   PATH=$bin:$PATH cargo test --quiet -p integration-tests --test end_to_end killing_any_process_at_any_moment_loses_nothing
   rm -r "$bin"
 }

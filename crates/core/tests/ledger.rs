@@ -207,6 +207,17 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
 }
 
 #[tokio::test]
+async fn a_reservation_whose_pod_is_not_there_yet_is_kept() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    let (name, fence) = store.admit().await.remove(0);
+    assert!(matches!(store.ledger.claim(&name, &fence, &maker("w", "default")).await.expect("claimed"), Claim::Ours(_)));
+    let seen = store.ledger.observe(Observation::Absent, &name, "gone").await.expect("observed");
+    assert_eq!((seen.state.as_str(), seen.changed), ("reserved", false));
+    store.create(&name, &fence, 7).await;
+}
+
+#[tokio::test]
 async fn who_waits_for_a_removal_is_told_of_it() {
     let store = Store::with_limits(|limits| limits.max_per_org = 1).await;
     store.apply(&queued(1, "acme")).await;
