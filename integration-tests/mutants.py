@@ -29,7 +29,7 @@ MUTANTS = [
     ("the epoch gate: what is on its way", "reconcile.lua", "gate.lost_at + (nothing and 0 or args.in_flight)", "gate.lost_at"),
     ("the epoch gate: a list from before the loss", "reconcile.lua", "if args.began < settled then", "if now < settled then"),
     ("the epoch gate: a clock that was ahead", "gate.lua", " or lost_at > now", ""),
-    ("the epoch gate: another run, another loss", "gate.lua", " or lost_in ~= run_id", ""),
+    ("the epoch gate: another run, another loss", "gate.lua", " or lost_run_id ~= run_id", ""),
     ("a reservation whose pod is there", "reconcile.lua", "if state == 'reserved' then call('HSETNX'", "if state == 'never' then call('HSETNX'"),
     ("a new epoch is later than any that was seen", "reconcile.lua", "if epoch then seconds = math.max(seconds, tonumber(epoch, 36) + 1) end", ""),
     ("the deadline sweep", "due.lua", "    if why then begin_removal(name, why) end\n", ""),

@@ -10,17 +10,9 @@ need=6.2
 hint="install Redis $need or later (Debian, Ubuntu: apt-get install redis-server) so that redis-server is on the PATH"
 
 if ! command -v redis-server > /dev/null; then
-  command -v apt-get > /dev/null || { echo "redis: no redis-server and no apt-get: $hint" >&2; exit 1; }
-  sudo=()
-  if [[ $(id -u) != 0 ]]; then
-    command -v sudo > /dev/null || { echo "redis: no redis-server, and neither root nor sudo to install it: $hint" >&2; exit 1; }
-    sudo=(sudo)
-  fi
-  echo "redis: installing redis-server from apt" >&2
-  {
-    "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends redis-server
-  } >&2 || { echo "redis: apt-get failed: $hint" >&2; exit 1; }
+  "$(dirname "$0")/apt.sh" redis "$hint" redis-server
   # The package also starts a server on 6379. Nobody asked for that one.
+  sudo=() && [[ $(id -u) == 0 ]] || sudo=(sudo)
   "${sudo[@]}" systemctl disable --now redis-server > /dev/null 2>&1 || true
 fi
 

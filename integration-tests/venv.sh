@@ -11,18 +11,8 @@ cd "$(dirname "$0")/.."
 hint="install Python 3.10 or later with its venv module (Debian, Ubuntu: apt-get install python3-venv)"
 venv=$PWD/target/$1-venv
 
-if ! python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2> /dev/null; then
-  command -v apt-get > /dev/null || { echo "$1: no python3 with venv and no apt-get: $hint" >&2; exit 1; }
-  sudo=()
-  if [[ $(id -u) != 0 ]]; then
-    command -v sudo > /dev/null || { echo "$1: no python3 with venv, and neither root nor sudo to install it: $hint" >&2; exit 1; }
-    sudo=(sudo)
-  fi
-  echo "$1: installing python3-venv from apt" >&2
-  {
-    "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3 python3-venv
-  } >&2 || { echo "$1: apt-get failed: $hint" >&2; exit 1; }
-fi
+python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2> /dev/null ||
+  integration-tests/apt.sh "$1" "$hint" python3 python3-venv
 if ! cmp -s "$wanted" "$venv/requirements.txt"; then
   rm -rf "$venv"
   python3 -m venv "$venv"

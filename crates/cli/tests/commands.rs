@@ -94,7 +94,7 @@ async fn what_is_wrong_around_the_processes_is_told_by_status_and_doctor() {
     let (now, mut connection) = (store.ledger.now().await.unwrap(), store.ledger.pool().get().await.unwrap());
     redis::cmd("ZADD").arg("conditions").arg(now).arg(condition.to_string()).exec_async(&mut connection).await.unwrap();
     assert_eq!(store.json(&["status"])["conditions"], json!([condition]));
-    assert!(store.ctl(&["status"]).ok().contains("wrong       receiver a-1: the file of WEBHOOK_SECRET_FILE is gone"));
+    assert!(store.ctl(&["status"]).ok().contains("condition   receiver a-1: the file of WEBHOOK_SECRET_FILE is gone"));
     let doctor = store.ctl(&["doctor"]);
     assert!(doctor.code == 1 && doctor.out.contains("receiver a-1: the file of WEBHOOK_SECRET_FILE is gone"), "{doctor:?}");
 }

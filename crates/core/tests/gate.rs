@@ -70,7 +70,7 @@ async fn each_loss_has_its_own_wait_and_no_clock_makes_it_longer() {
     let mut redis = store.ledger.pool().get().await.expect("a connection");
     redis::cmd("HSET")
         .arg("ledger:meta")
-        .arg(&[("lost_at", (store.time() - 60 * MINUTE).to_string()), ("lost_in", "another".into())])
+        .arg(&[("lost_at", (store.time() - 60 * MINUTE).to_string()), ("lost_run_id", "another".into())])
         .exec_async(&mut redis)
         .await
         .expect("written");

@@ -20,7 +20,7 @@ pub async fn whole(ctl: &mut Ctl<'_>, terminal: bool) -> anyhow::Result<ExitCode
     writeln!(ctl.out, "workers     {} alive", overview.workers)?;
     writeln!(ctl.out, "admission   {}", overview.closed.map_or_else(|| "open".to_owned(), |why| format!("closed {why}")))?;
     for condition in conditions {
-        writeln!(ctl.out, "wrong       {}: {}", condition.process, condition.text)?;
+        writeln!(ctl.out, "condition   {}: {}", condition.process, condition.text)?;
     }
     writeln!(ctl.out, "recovery    {}", overview.recovery.sentences().join("\n            "))?;
     writeln!(ctl.out, "known       {} organizations; limit {} each where they have none of their own", overview.known_orgs, overview.max_per_org)?;

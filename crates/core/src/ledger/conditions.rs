@@ -24,8 +24,8 @@ pub struct Condition {
 }
 
 impl Ledger {
-    /// What is wrong around the ledger now, as far as a person has to do something about it: what the processes tell, places that nobody looks at,
-    /// owners whose name is not known.
+    /// Conditions that a person has to do something about: those that processes tell, places that no worker lists,
+    /// owners whose login is not known.
     ///
     /// # Errors
     /// When Redis is unavailable.

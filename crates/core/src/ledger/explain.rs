@@ -160,9 +160,9 @@ impl Ledger {
         drop(connection);
         let status = self.org_status(&org).await?;
         if status.running >= status.max {
-            let going = self.going(&org).await?;
+            let removals = self.removals_under_way(&org).await?;
             return Ok(explained(
-                format!("organization {org} has {} of {} runners: it waits for one of them to end{going}", status.running, status.max),
+                format!("organization {org} has {} of {} runners: it waits for one of them to end{removals}", status.running, status.max),
                 None,
                 None,
             ));
@@ -177,8 +177,9 @@ impl Ledger {
         Ok(explained("it is about to be admitted".into(), None, None))
     }
 
-    /// What is said of an organization's runners that are being removed, if any are: how many, and which of them for longest.
-    async fn going(&self, org: &str) -> Result<String, LedgerError> {
+    /// A clause on the organization's runners that are being removed: their number, and the one that takes longest.
+    /// Empty where there are none.
+    async fn removals_under_way(&self, org: &str) -> Result<String, LedgerError> {
         let mut connection = self.pool().get().await?;
         let names: Vec<String> = connection.smembers(format!("org:{org}:runners")).await?;
         let mut batch = pipe();

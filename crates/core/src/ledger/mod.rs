@@ -188,7 +188,7 @@ pub struct Ledger {
     classes: Option<Arc<str>>,
     /// Where this process makes, lists and ends runners.
     places: Arc<places::Places>,
-    /// So long after its claim a runner may yet come to be.
+    /// Time after its claim within which a runner may yet come to be.
     in_flight: Duration,
 }
 

@@ -32,7 +32,8 @@ const PASSING: [&str; 21] = [
 /// Those of them that a command in a script may meet.
 const INSIDE: [&str; 6] = ["OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "LEGACY"];
 
-/// What Redis 6.2 and 7.0, and 7.2 and later, and Valkey, say without a code of a command or a key in a script that the user may not use.
+/// Words, without a code, for a command or a key in a script that the user may not use: of Redis 6.2 and 7.0; of Redis
+/// 7.2 and later, and Valkey.
 const FORBIDDEN_INSIDE: [&str; 2] = ["The user executing the script can't ", "ACL failure in script: "];
 
 /// Answers that another connection need not get: the server is no master, or not yet; or the password has changed.

@@ -24,7 +24,7 @@ pub mod questions;
 pub mod rest;
 pub mod steps;
 
-/// So long after its claim a runner may yet come to be.
+/// Time after its claim within which a runner may yet come to be.
 pub const IN_FLIGHT: Duration = Duration::from_secs(2);
 
 /// A login in lower case.

@@ -83,8 +83,8 @@ if args.recount then
 end
 if not args.open then return cjson.encode(result) end
 
--- What was claimed before the data was lost may be in no list yet: the one that opens the gate began when all of that had come. Where there
--- never was any data, and no runner is there, nothing is on its way.
+-- A pod that was claimed before the loss may be in no list yet, so the list that opens the gate has to begin when all
+-- such pods have come. Without an epoch and without any runner, as on a first start, nothing is on its way.
 local gate = gate()
 if not gate.open then
   local nothing = not gate.epoch and call('SCARD', 'runners:live') == 0
@@ -104,7 +104,7 @@ if not gate.open then
     seconds = (seconds - digit) / 36
   end
   call('HSET', 'ledger:meta', 'epoch', text, 'run_id', gate.run_id)
-  call('HDEL', 'ledger:meta', 'lost_at', 'lost_in')
+  call('HDEL', 'ledger:meta', 'lost_at', 'lost_run_id')
 end
 call('HSET', 'ledger:meta', 'reconciled_at', now)
 for _, place in ipairs(args.here or {}) do call('ZADD', 'places', now, place) end
