@@ -1,6 +1,11 @@
 //! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials and old images.
 
-use jit_core::ledger::{BackOff, Claim, Failure, Observation, Subject};
+use std::time::Duration;
+
+use jit_core::{
+    event::JobId,
+    ledger::{BackOff, Claim, Failure, Growth, Hold, Needs, Observation, Subject},
+};
 
 mod support;
 use support::{Store, failed, in_progress, maker, queued, refused, still_queued, why};
@@ -301,4 +306,48 @@ async fn a_pause_is_told_where_no_job_waits() {
     store.ledger.pause("other", "an upgrade", Some(store.time() + MINUTE)).await.expect("paused");
     let reasons = store.ledger.org_reasons("other").await.expect("reasons");
     assert!(reasons.len() == 1 && reasons[0].contains("is paused: an upgrade; tried again at "), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn what_was_under_way_when_its_class_failed_is_no_further_failure() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    store.apply(&queued(2, "acme")).await;
+    let reserved = store.admit().await;
+    for (name, fence) in &reserved {
+        assert!(matches!(store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim"), Claim::Ours(_)));
+    }
+    let failure = refused(&[Subject::Class], "422 no such label");
+    let (first, second) = (&reserved[0], &reserved[1]);
+    store.pass(1);
+    store.ledger.fail(&first.0, &first.1, &failure).await.expect("failed");
+    // The wait is over, and nobody has tried it since.
+    store.ledger.pause("acme", "for a test", None).await.expect("paused");
+    store.pass(MINUTE + 1);
+    assert_eq!(store.admit().await, []);
+    store.ledger.fail(&second.0, &second.1, &failure).await.expect("failed");
+    store.ledger.resume("acme").await.expect("resumed");
+    assert_eq!(store.admit().await.len(), 1, "a probe at once, and not after two minutes");
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn waits_stay_short_for_a_quarter_of_an_hour_and_grow_then() {
+    let store = Store::open().await;
+    store.apply(&queued(1, "acme")).await;
+    let (first, most) = (Duration::from_secs(5), Duration::from_secs(1800));
+    let failure = failed(BackOff::Hold(Hold { chain: &[Subject::Class], needs: Needs::Made, first, most, growth: Growth::Patient }), "409");
+    let began = store.time();
+    loop {
+        let runner = store.admit().await.remove(0);
+        fail(&store, &runner, "default", &failure).await;
+        let next = store.ledger.explain(JobId::new(1).expect("an id")).await.expect("explained").next.expect("a next try");
+        let (passed, wait) = (store.time() - began, next - store.time());
+        if passed >= 15 * MINUTE {
+            assert!(wait > 25_000, "{wait} ms after {passed} ms");
+            break;
+        }
+        assert!(wait <= 25_000, "{wait} ms after {passed} ms");
+        store.pass(wait + 1);
+    }
 }
