@@ -242,6 +242,30 @@ async fn a_runner_that_had_work_or_waited_for_it_is_no_failure() {
 }
 
 #[tokio::test]
+async fn a_runner_that_had_work_ends_the_row_of_those_that_had_none() {
+    let store = Store::open().await;
+    let ends = async |worked: bool| {
+        let (name, fence) = store.admit().await.remove(0);
+        end_at_once(&store, &name, &fence).await;
+        let due = store.due_after(10 * SECOND).await;
+        if !worked {
+            return still_queued(&store, &due).await;
+        }
+        let answer = Answer { status: AnswerStatus::Completed, runner: Some(name), runner_id: Some(1), conclusion: Some("success".into()) };
+        store.ledger.answer(&due.questions[0], &answer).await.expect("answered");
+    };
+    store.apply(&queued(1, "acme")).await;
+    for worked in [false, false, true] {
+        ends(worked).await;
+    }
+    store.apply(&queued(2, "acme")).await;
+    for worked in [false, false] {
+        ends(worked).await;
+    }
+    assert_eq!(store.admit().await.len(), 1, "two in a row, not four: {:?}", why(&store, 2).await);
+}
+
+#[tokio::test]
 async fn several_owners_that_fail_speak_for_github_and_one_does_not() {
     let store = Store::open().await;
     let failure = patient(&[Subject::Org, Subject::Global], "GitHub answered 502");
