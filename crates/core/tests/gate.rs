@@ -82,6 +82,27 @@ async fn each_loss_has_its_own_wait_and_no_clock_makes_it_longer() {
     assert!(store.ledger.reconcile(store.time(), &there).await.expect("reconciled").opened);
 }
 
+/// Old data knows a reservation, and not the runner that came since.
+#[tokio::test]
+async fn a_reservation_of_old_data_is_not_claimed_beside_runners_that_it_does_not_know() {
+    let mut store = Store::with_limits(|limits| limits.max_per_org = 1).await;
+    store.ledger = store.ledger.at(BTreeMap::new(), Duration::from_secs(20));
+    store.apply(&queued(1, "acme")).await;
+    let (reserved, fence) = store.admit().await.remove(0);
+    let mut redis = store.ledger.pool().get().await.expect("a connection");
+    redis::cmd("HSET").arg("ledger:meta").arg("run_id").arg("another").exec_async(&mut redis).await.expect("rolled back");
+    assert_eq!(store.ledger.claim(&reserved, &fence, &maker("w", "default")).await.expect("asked"), Claim::Stale);
+    let there = [listed("jit-runner-2-t", "acme")];
+    let first = store.ledger.reconcile(store.time(), &there).await.expect("reconciled");
+    assert_eq!((first.opened, first.adopted, first.released), (false, 1, 0), "its pod may be on its way");
+    store.pass(20_000);
+    let second = store.ledger.reconcile(store.time(), &there).await.expect("reconciled");
+    assert_eq!((second.opened, second.released), (true, 1));
+    assert_eq!(store.ledger.claim(&reserved, &fence, &maker("w", "default")).await.expect("asked"), Claim::Stale);
+    assert!(store.admit().await.is_empty(), "one is allowed, and one is there");
+    store.assert_sound().await;
+}
+
 #[tokio::test]
 async fn a_reservation_whose_pod_is_there_is_not_simply_dropped() {
     let store = Store::open().await;

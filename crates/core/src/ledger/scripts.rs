@@ -32,7 +32,7 @@ macro_rules! script {
 script!(EVENT, "lua/event.lua");
 script!(ANSWER, "lua/answer.lua");
 script!(ADMIT, "lua/gate.lua", "lua/admit.lua");
-script!(PROVISION, "lua/provision.lua");
+script!(PROVISION, "lua/gate.lua", "lua/provision.lua");
 script!(FAIL, "lua/fail.lua");
 script!(OBSERVED, "lua/observed.lua");
 script!(DUE, "lua/due.lua");

@@ -345,14 +345,14 @@ impl Ledger {
         let listed: HashSet<&str> = runners.iter().map(|runner| runner.name.as_str()).collect();
         let mut missing: Vec<&String> = live.iter().filter(|name| !listed.contains(name.as_str())).collect();
         missing.sort();
+        let in_flight = i64::try_from(self.in_flight.as_millis()).unwrap_or(i64::MAX);
         for slice in missing.chunks(SLICE) {
-            self.reconcile_slice(&mut done, self.here(json!({ "began": began, "missing": slice }))).await?;
+            self.reconcile_slice(&mut done, self.here(json!({ "began": began, "missing": slice, "in_flight": in_flight }))).await?;
         }
         let mut recount = "begin";
         while self.reconcile_slice(&mut done, json!({ "began": began, "recount": recount })).await? {
             recount = "go on";
         }
-        let in_flight = i64::try_from(self.in_flight.as_millis()).unwrap_or(i64::MAX);
         let mut last = self.here(json!({ "began": began, "open": true, "in_flight": in_flight }));
         if let Some(seen) = self.seen() {
             last["seen"] = seen.epoch.into();

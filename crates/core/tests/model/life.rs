@@ -24,7 +24,7 @@ pub enum Step {
 pub enum Told {
     Ours,
     Stale,
-    /// It is the caller's no more: something that it needs backs off.
+    /// It is not the caller's: something that it needs backs off, or the gate is closed.
     GivenBack,
 }
 
@@ -54,6 +54,10 @@ impl Model {
                 if again {
                     runner.deadline = Some(now + timeout + 60_000);
                     return Told::Ours;
+                }
+                if !self.open {
+                    self.lost_at.get_or_insert(now);
+                    return Told::GivenBack;
                 }
                 let class = self.classes[&self.runners[name].class].clone();
                 let org = super::fold(&class.org);

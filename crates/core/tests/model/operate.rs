@@ -188,6 +188,12 @@ impl Model {
             if absent && runner.stage != Stage::Reserved && known_to_exist.is_some_and(|at| at < began) {
                 self.ended(&name, false);
                 result.released += 1;
+            } else if absent && !self.open && runner.stage == Stage::Reserved && runner.claimed_at.is_none() {
+                // It may stand beside runners that the data did not know.
+                if began >= *self.lost_at.get_or_insert(self.now) + i64::try_from(IN_FLIGHT.as_millis()).unwrap() {
+                    self.free(&name, false);
+                    result.released += 1;
+                }
             }
         }
         if !self.open {

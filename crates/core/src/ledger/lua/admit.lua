@@ -81,7 +81,7 @@ if epoch and args.seen then
     call('HDEL', 'ledger:meta', 'run_id') -- the data is older than what the caller has seen: restored in place
   end
 end
-if not gate().open then return cjson.encode({ gate_closed = true }) end
+if not look_at_gate().open then return cjson.encode({ gate_closed = true }) end
 
 local admitted, full = 0, false
 if not backing_off('global') then

@@ -4,6 +4,9 @@
 -- A reservation that was made before what it needs began to back off is given back when it is claimed: nothing is made of it, and demand
 -- makes another when that is over.
 --
+-- While the gate is closed, nothing is claimed: in data that was rolled back, a reservation may stand beside runners that the data does not
+-- know. The reconcile that opens the gate gives it back.
+--
 -- A claim whose answer was lost comes again with its number, and is answered again.
 --
 -- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
@@ -38,6 +41,7 @@ if args.step == 'claim' then
   if state ~= 'reserved' or (claimed_at and not again) then return cjson.encode({ stale = true }) end
   local org, class, scope, group, profile, labels, job = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
   if not again then
+    if not look_at_gate().open then return cjson.encode({ stale = true }) end
     serve(org, args.alone and args.credential or nil)
     local needs = { 'global', 'org:' .. org, unpack(class_subjects(class)) }
     if args.alone then needs[#needs + 1] = 'credential:' .. args.credential end

@@ -1,7 +1,8 @@
 -- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and opens the epoch gate in the last.
 --
 -- Releases what was created before the list began, at a place that was listed, and is not in the list; never a
--- reservation, whose pod may be on its way. Adopts what the ledger does not know: as idle, or as one that is removed
+-- reservation, whose pod may be on its way, unless nobody has claimed it and the gate is to open: then it stands beside
+-- runners that the data did not know when it was made. Adopts what the ledger does not know: as idle, or as one that is removed
 -- where its deletion is under way, since it counts until it is gone. Sets the mirrors and the order of the
 -- organizations anew from what admission trusts.
 --
@@ -64,13 +65,25 @@ for _, seen in ipairs(args.runners or {}) do
   end
 end
 
+-- A pod that was claimed before the loss may be in no list yet. A list that begins later than this has all such pods. Without an epoch and without
+-- any runner, as on a first start, nothing is on its way.
+local function settled(gate)
+  local nothing = not gate.epoch and call('SCARD', 'runners:live') == 0
+  return gate.lost_at + (nothing and 0 or args.in_flight)
+end
+
+local gate = (args.missing or args.open) and look_at_gate()
+
 for _, name in ipairs(args.missing or {}) do
   local key = 'runner:' .. name .. ':info'
-  local state, created_at, busy_at = fields(key, 'state', 'created_at', 'busy_at')
+  local state, claimed_at, created_at, busy_at = fields(key, 'state', 'claimed_at', 'created_at', 'busy_at')
   local since = tonumber(created_at)
   if not since and state == 'busy' then since = tonumber(busy_at) end
   if state ~= 'reserved' and state ~= 'gone' and since and since < args.began and is_at(key, args.here) then
     ended(name, 'gone')
+    released = released + 1
+  elseif state == 'reserved' and not claimed_at and not gate.open and args.began >= settled(gate) then
+    free(name, 'reserved in data that was lost or rolled back')
     released = released + 1
   end
 end
@@ -83,14 +96,9 @@ if args.recount then
 end
 if not args.open then return cjson.encode(result) end
 
--- A pod that was claimed before the loss may be in no list yet, so the list that opens the gate has to begin when all
--- such pods have come. Without an epoch and without any runner, as on a first start, nothing is on its way.
-local gate = gate()
 if not gate.open then
-  local nothing = not gate.epoch and call('SCARD', 'runners:live') == 0
-  local settled = gate.lost_at + (nothing and 0 or args.in_flight)
-  if args.began < settled then
-    result.opens_in = math.max(settled - now, 1)
+  if args.began < settled(gate) then
+    result.opens_in = math.max(settled(gate) - now, 1)
     return cjson.encode(result)
   end
   -- Names are never used again: whenever the data may have been lost or rolled back, a new epoch begins, later than any before.
