@@ -1,4 +1,5 @@
-//! One of ten organizations is refused for ever; `make brakes` plays all ways of that for longer, and measures times, too.
+//! One of ten organizations is refused for ever; `make brakes` plays all ways of that for longer, and measures times,
+//! too.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -8,18 +9,25 @@ use jit_simulator::brakes::{COST, JOBS, Plan, play, sickness};
 
 mod common;
 
-/// What a sickness costs is bounded, it costs nobody else a job, and in the end the sick organization's jobs have run, each once.
+/// What a sickness costs is bounded, it costs nobody else a job, and in the end the sick organization's jobs have run,
+/// each once.
 async fn is_braked(name: &str) {
-    let brisk = [("START_BACKOFF", "2s"), ("ORGANIZATION_BACKOFF", "2s")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let brisk = [("START_BACKOFF", "2s"), ("ORGANIZATION_BACKOFF", "2s")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let plan = Plan {
         lasts: Duration::from_secs(12),
         recovery: Duration::from_secs(180), // a bound on patience alone: nothing here is about time
         env: common::brisk().into_iter().chain(brisk).collect(),
         ..Plan::judged(0)
     };
-    let outcome = play(&sickness::named(&[name.to_owned()]).unwrap()[0], &plan).await.unwrap();
+    let outcome = play(&sickness::named(&[name.to_owned()]).unwrap()[0], &plan)
+        .await
+        .unwrap();
     println!("{outcome}");
-    assert!(outcome.pods <= COST && outcome.registrations <= COST, "more than {COST}: {outcome}");
+    assert!(
+        outcome.pods <= COST && outcome.registrations <= COST,
+        "more than {COST}: {outcome}"
+    );
     assert_eq!((outcome.ran, outcome.unserved), (JOBS, 0), "{outcome}");
 }
 

@@ -1,4 +1,5 @@
-//! `make demo` as a newcomer meets it: it ends with a summary, two of them do not mind each other, and Ctrl-C leaves nothing behind.
+//! `make demo` as a newcomer meets it: it ends with a summary, two of them do not mind each other, and Ctrl-C leaves
+//! nothing behind.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -14,7 +15,13 @@ use tokio::{
 };
 
 fn demo(temporary: &Path) -> Child {
-    let simulator = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("jit-simulator");
+    let simulator = std::env::current_exe()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("jit-simulator");
     Command::new(simulator)
         .args(["demo", "--orgs", "8", "--jobs", "40", "--seconds", "3"])
         .env("TMPDIR", temporary)
@@ -29,15 +36,26 @@ fn demo(temporary: &Path) -> Child {
 fn processes_of(dir: &Path) -> Vec<PathBuf> {
     let dir = dir.display().to_string();
     let names = |path: &Path| {
-        ["cmdline", "environ"].iter().any(|file| std::fs::read(path.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&dir)))
+        ["cmdline", "environ"].iter().any(|file| {
+            std::fs::read(path.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&dir))
+        })
     };
-    std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).filter(|path| names(path)).collect()
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| names(path))
+        .collect()
 }
 
 async fn assert_nothing_is_left(dir: &Path) {
     let began = Instant::now();
     while !processes_of(dir).is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(60), "left: {:?}", processes_of(dir));
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "left: {:?}",
+            processes_of(dir)
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let files: Vec<_> = std::fs::read_dir(dir).unwrap().flatten().collect();
@@ -47,11 +65,22 @@ async fn assert_nothing_is_left(dir: &Path) {
 #[tokio::test]
 async fn two_demos_at_once_end_with_a_summary_and_leave_nothing() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = tokio::join!(demo(first.path()).wait_with_output(), demo(second.path()).wait_with_output());
+    let (a, b) = tokio::join!(
+        demo(first.path()).wait_with_output(),
+        demo(second.path()).wait_with_output()
+    );
     for output in [a.unwrap(), b.unwrap()] {
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        for part in ["40 sent, 40 run, 0 lost, 0 twice", "invariants   all hold", "Every job ran exactly once"] {
+        assert!(
+            output.status.success(),
+            "{text}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        for part in [
+            "40 sent, 40 run, 0 lost, 0 twice",
+            "invariants   all hold",
+            "Every job ran exactly once",
+        ] {
             assert!(text.contains(part), "{part:?} in {text}");
         }
     }
@@ -65,9 +94,22 @@ async fn ctrl_c_ends_a_demo_with_all_that_it_started() {
     let mut demo = demo(dir.path());
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     // In the midst of it: the first line of the live view is there.
-    while !lines.next_line().await.unwrap().expect("a live view").contains("runners of") {}
+    while !lines
+        .next_line()
+        .await
+        .unwrap()
+        .expect("a live view")
+        .contains("runners of")
+    {}
     let id = demo.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
     assert!(!demo.wait().await.unwrap().success(), "it says that it was interrupted");
     assert_nothing_is_left(dir.path()).await;
 }

@@ -1,4 +1,5 @@
-//! What `--help` says: the variables, their defaults and what they mean are a contract. A change shows in the snapshot, and belongs into README.md.
+//! What `--help` says: the variables, their defaults and what they mean are a contract. A change shows in the snapshot,
+//! and belongs into README.md.
 
 #![allow(missing_docs)]
 
@@ -6,8 +7,15 @@ use std::process::Command;
 
 fn help(program: &str) -> String {
     let test = std::env::current_exe().expect("this test");
-    let dir = test.parent().and_then(|deps| deps.parent()).expect("programs lie beside the tests");
-    let output = Command::new(dir.join(program)).arg("--help").env_clear().output().expect("the program is built: run through `make test`");
+    let dir = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("programs lie beside the tests");
+    let output = Command::new(dir.join(program))
+        .arg("--help")
+        .env_clear()
+        .output()
+        .expect("the program is built: run through `make test`");
     assert!(output.status.success());
     String::from_utf8(output.stdout).expect("text")
 }

@@ -1,4 +1,5 @@
-//! The whole system on a Redis that fails over, refuses, changes its password, or is not one to start with. No part of ours is restarted.
+//! The whole system on a Redis that fails over, refuses, changes its password, or is not one to start with. No part of
+//! ours is restarted.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -20,9 +21,30 @@ const MAXIMUM: u64 = 8;
 /// The system, with runners as processes, on another Redis than the stack's own.
 async fn on(url: &str, env: &[(&str, &str)]) -> Stack {
     let (limit, maximum) = (LIMIT.to_string(), MAXIMUM.to_string());
-    let own = [("REDIS_URL", url), ("MAX_RUNNERS_PER_ORG", &limit), ("MAX_TOTAL_RUNNERS", &maximum), ("QUESTION_INTERVAL", "3s"), ("RESERVE_TIMEOUT", "10s")];
-    let env = brisk().into_iter().chain(own.iter().chain(env).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).collect();
-    let mut stack = Stack::start(&Options { orgs: 4, workers: 2, backend: Backend::Process, env, ..Options::default() }).await.unwrap();
+    let own = [
+        ("REDIS_URL", url),
+        ("MAX_RUNNERS_PER_ORG", &limit),
+        ("MAX_TOTAL_RUNNERS", &maximum),
+        ("QUESTION_INTERVAL", "3s"),
+        ("RESERVE_TIMEOUT", "10s"),
+    ];
+    let env = brisk()
+        .into_iter()
+        .chain(
+            own.iter()
+                .chain(env)
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+        .collect();
+    let mut stack = Stack::start(&Options {
+        orgs: 4,
+        workers: 2,
+        backend: Backend::Process,
+        env,
+        ..Options::default()
+    })
+    .await
+    .unwrap();
     stack.redis_url = url.to_owned();
     stack
 }
@@ -42,7 +64,13 @@ async fn jobs_run(stack: &Stack) -> u64 {
 
 async fn epoch(url: &str) -> Option<String> {
     let client = redis::Client::open(url).unwrap();
-    client.get_multiplexed_async_connection().await.ok()?.hget("ledger:meta", "epoch").await.ok()?
+    client
+        .get_multiplexed_async_connection()
+        .await
+        .ok()?
+        .hget("ledger:meta", "epoch")
+        .await
+        .ok()?
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,23 +81,35 @@ async fn a_failover_under_load_is_survived_within_the_limits() {
     let url = |port: u16| format!("redis://127.0.0.1:{port}/0");
     send(&stack, 40, 4, |_| vec!["code-linux"]).await;
     until("some have run", async || jobs_run(&stack).await >= 5).await;
-    // What both replicas have is what has to run; what they have not is lost with the master, and for the sweep to find.
+    // What both replicas have is what has to run; what they have not is lost with the master, and for the sweep to
+    // find.
     let mut operator = group.servers[0].operator().await;
     let before = epoch(&url(first)).await.expect("an epoch");
     let _: () = run(&mut operator, "SET test:fence 1").await;
     // Less than the client waits for an answer; a busy machine takes more than one.
-    until("both replicas have it", async || run::<u64>(&mut operator.clone(), "WAIT 2 400").await == 2).await;
+    until("both replicas have it", async || {
+        run::<u64>(&mut operator.clone(), "WAIT 2 400").await == 2
+    })
+    .await;
     group.server(first).kill();
 
     let second = async || {
-        let named: Result<(String, u16), _> = group.sentinels[0].try_run("SENTINEL GET-MASTER-ADDR-BY-NAME mymaster").await;
+        let named: Result<(String, u16), _> = group.sentinels[0]
+            .try_run("SENTINEL GET-MASTER-ADDR-BY-NAME mymaster")
+            .await;
         named.ok().map(|(_, port)| port).filter(|port| *port != first)
     };
     until("another master", async || second().await.is_some()).await;
     let second = second().await.unwrap();
     // The gate was closed by the new server's run_id, and a reconcile has opened it with a new epoch.
-    until("another epoch", async || epoch(&url(second)).await.is_some_and(|epoch| epoch != before)).await;
-    until("webhooks are taken", async || stack.get(&format!("{}/ready", stack.receiver_url)).await.is_ok()).await;
+    until("another epoch", async || {
+        epoch(&url(second)).await.is_some_and(|epoch| epoch != before)
+    })
+    .await;
+    until("webhooks are taken", async || {
+        stack.get(&format!("{}/ready", stack.receiver_url)).await.is_ok()
+    })
+    .await;
     send(&stack, 10, 4, |_| vec!["code-linux"]).await;
 
     let summary = settle(&stack, 50).await;
@@ -82,13 +122,31 @@ async fn a_failover_under_load_is_survived_within_the_limits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_refuses_or_drops_its_clients_loses_no_accepted_job() {
     let dir = tempfile::tempdir().unwrap();
-    let tolerant = ["--stop-writes-on-bgsave-error", "no", "--appendonly", "yes", "--dir", dir.path().to_str().unwrap()];
-    let server = Server::start(&[&["--port", "{port}", "--bind", "127.0.0.1", "--save", "3600 1000000"], &tolerant[..]].concat());
+    let tolerant = [
+        "--stop-writes-on-bgsave-error",
+        "no",
+        "--appendonly",
+        "yes",
+        "--dir",
+        dir.path().to_str().unwrap(),
+    ];
+    let server = Server::start(
+        &[
+            &["--port", "{port}", "--bind", "127.0.0.1", "--save", "3600 1000000"],
+            &tolerant[..],
+        ]
+        .concat(),
+    );
     let mut operator = server.operator().await;
     // It cannot write its snapshot, which it minds when it is told to.
     std::fs::create_dir(dir.path().join("dump.rdb")).unwrap();
     let _: String = run(&mut operator, "BGSAVE").await;
-    until("the snapshot has failed", async || run::<String>(&mut operator.clone(), "INFO persistence").await.contains("rdb_last_bgsave_status:err")).await;
+    until("the snapshot has failed", async || {
+        run::<String>(&mut operator.clone(), "INFO persistence")
+            .await
+            .contains("rdb_last_bgsave_status:err")
+    })
+    .await;
     let stack = on(&server.settings().url, &[]).await;
     let refused = async || number(&stack.summary().await.unwrap(), "/webhooks/refused");
     let mut jobs = 0;
@@ -96,12 +154,30 @@ async fn a_redis_that_refuses_or_drops_its_clients_loses_no_accepted_job() {
     for (answer, command, blows, relent) in [
         ("OOM", write, vec!["CONFIG SET maxmemory 1"], "CONFIG SET maxmemory 0"),
         ("READONLY", write, vec!["REPLICAOF 127.0.0.1 1"], "REPLICAOF NO ONE"),
-        ("NOREPLICAS", write, vec!["CONFIG SET min-replicas-to-write 1"], "CONFIG SET min-replicas-to-write 0"),
-        ("MISCONF", write, vec!["CONFIG SET stop-writes-on-bgsave-error yes"], "CONFIG SET stop-writes-on-bgsave-error no"),
-        ("MASTERDOWN", "GET test:write", vec!["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"], "REPLICAOF NO ONE"),
+        (
+            "NOREPLICAS",
+            write,
+            vec!["CONFIG SET min-replicas-to-write 1"],
+            "CONFIG SET min-replicas-to-write 0",
+        ),
+        (
+            "MISCONF",
+            write,
+            vec!["CONFIG SET stop-writes-on-bgsave-error yes"],
+            "CONFIG SET stop-writes-on-bgsave-error no",
+        ),
+        (
+            "MASTERDOWN",
+            "GET test:write",
+            vec!["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"],
+            "REPLICAOF NO ONE",
+        ),
     ] {
         // One of them runs on until the blow has fallen.
-        stack.create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 2500 })).await.unwrap();
+        stack
+            .create_jobs(&json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": 2500 }))
+            .await
+            .unwrap();
         send(&stack, 14, 4, |_| vec!["code-linux"]).await;
         jobs += 15;
         until("some have run", async || jobs_run(&stack).await >= jobs - 12).await;
@@ -135,10 +211,29 @@ async fn over_tls_a_password_is_changed_and_no_process_is_restarted() {
     let dir = tempfile::tempdir().unwrap();
     let paths = certificates(dir.path());
     let [ca, cert, key, client_cert, client_key] = paths.each_ref().map(|path| path.to_str().unwrap());
-    let tls = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port().to_string();
-    let server = Server::plain(&["--tls-port", &tls, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca, "--tls-auth-clients", "yes"]);
+    let tls = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port()
+        .to_string();
+    let server = Server::plain(&[
+        "--tls-port",
+        &tls,
+        "--tls-cert-file",
+        cert,
+        "--tls-key-file",
+        key,
+        "--tls-ca-cert-file",
+        ca,
+        "--tls-auth-clients",
+        "yes",
+    ]);
     let mut operator = server.operator().await;
-    let _: () = run(&mut operator, "ACL SETUSER jit on >old ~* +@all -@dangerous +info +role").await;
+    let _: () = run(
+        &mut operator,
+        "ACL SETUSER jit on >old ~* +@all -@dangerous +info +role",
+    )
+    .await;
     let password = dir.path().join("password");
     std::fs::write(&password, "old").unwrap();
     let env = [
@@ -165,7 +260,11 @@ async fn over_tls_a_password_is_changed_and_no_process_is_restarted() {
     assert_sound(&stack).await;
     for part in &stack.parts {
         let log = std::fs::read_to_string(part.log()).unwrap();
-        assert!(!log.contains(">old") && !log.contains("\"old\"") && !log.contains("\"new\""), "{} logs a password", part.name());
+        assert!(
+            !log.contains(">old") && !log.contains("\"old\"") && !log.contains("\"new\""),
+            "{} logs a password",
+            part.name()
+        );
     }
     stack.stop().await;
 }
@@ -175,9 +274,24 @@ fn ran(program: &str, server: &Server, env: &[(&str, &str)]) -> Output {
     let test = std::env::current_exe().unwrap();
     let dir = test.parent().and_then(Path::parent).unwrap();
     let mut command = std::process::Command::new(dir.join(program));
-    command.env_clear().envs([("GHES_URL", "https://github.example.com"), ("WEBHOOK_SECRET", "s"), ("GITHUB_PAT", "t"), ("RUNNER_BACKEND", "process")]);
-    command.envs([("RUNNER_COMMAND", "true"), ("RUNNER_DIRECTORY", "/tmp"), ("PORT", "0"), ("LISTEN_ADDRESS", "127.0.0.1"), ("LOG_FORMAT", "text")]);
-    command.env("REDIS_URL", server.settings().url).envs(env.iter().copied()).output().expect("built: run through `make test`")
+    command.env_clear().envs([
+        ("GHES_URL", "https://github.example.com"),
+        ("WEBHOOK_SECRET", "s"),
+        ("GITHUB_PAT", "t"),
+        ("RUNNER_BACKEND", "process"),
+    ]);
+    command.envs([
+        ("RUNNER_COMMAND", "true"),
+        ("RUNNER_DIRECTORY", "/tmp"),
+        ("PORT", "0"),
+        ("LISTEN_ADDRESS", "127.0.0.1"),
+        ("LOG_FORMAT", "text"),
+    ]);
+    command
+        .env("REDIS_URL", server.settings().url)
+        .envs(env.iter().copied())
+        .output()
+        .expect("built: run through `make test`")
 }
 
 #[test]
@@ -186,20 +300,37 @@ fn a_redis_that_loses_jobs_is_refused_with_what_to_set() {
     let evicting = Server::plain(&["--maxmemory-policy", "allkeys-lru"]);
     let python = Server::plain(&[]);
     let _: u64 = runtime.block_on(python.run("SADD _kombu.binding.celery a"));
-    for (server, words) in [(&evicting, "CONFIG SET maxmemory-policy noeviction"), (&python, "FLUSHDB")] {
+    for (server, words) in [
+        (&evicting, "CONFIG SET maxmemory-policy noeviction"),
+        (&python, "FLUSHDB"),
+    ] {
         for program in ["jit-receiver", "jit-worker"] {
             let output = ran(program, server, &[]);
             let mut told = String::from_utf8(output.stderr).unwrap();
             let _ = write!(told, "{}", output.status);
-            assert!(output.status.code() == Some(1) && told.contains(words), "{program}: {told}");
+            assert!(
+                output.status.code() == Some(1) && told.contains(words),
+                "{program}: {told}"
+            );
         }
         let keys: u64 = runtime.block_on(server.run("DBSIZE"));
         assert!(keys <= 1, "something was written to it");
     }
-    let doctor = std::process::Command::new(std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().join("jitctl"))
-        .args(["--redis-url", &evicting.settings().url, "--output", "json", "doctor"])
-        .output()
-        .unwrap();
+    let doctor = std::process::Command::new(
+        std::env::current_exe()
+            .unwrap()
+            .parent()
+            .and_then(Path::parent)
+            .unwrap()
+            .join("jitctl"),
+    )
+    .args(["--redis-url", &evicting.settings().url, "--output", "json", "doctor"])
+    .output()
+    .unwrap();
     let told: Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    assert_eq!((doctor.status.code(), &told["redis"][0]["severity"]), (Some(1), &json!("refusal")), "{told:#}");
+    assert_eq!(
+        (doctor.status.code(), &told["redis"][0]["severity"]),
+        (Some(1), &json!("refusal")),
+        "{told:#}"
+    );
 }

@@ -1,7 +1,7 @@
 //! `jit-beat`: emits the ticks that make workers dispatch, clean up and reconcile.
 //!
-//! Several replicas may run: each tick is one script in Redis that lets one of them speak, so there is no leader. Without any, the system
-//! still works, event by event; ticks are the safety net.
+//! Several replicas may run: each tick is one script in Redis that lets one of them speak, so there is no leader.
+//! Without any, the system still works, event by event; ticks are the safety net.
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -66,7 +66,10 @@ impl Args {
         let settings = Settings {
             redis: self.redis.resolve(&mut problems),
             ticks: [
-                ("dispatch", problems.duration("DISPATCH_INTERVAL", &self.dispatch_interval)),
+                (
+                    "dispatch",
+                    problems.duration("DISPATCH_INTERVAL", &self.dispatch_interval),
+                ),
                 ("cleanup", problems.duration("CLEANUP_INTERVAL", &self.cleanup_interval)),
                 ("sync", problems.duration("SYNC_INTERVAL", &self.sync_interval)),
                 ("recover", problems.duration("RECOVER_INTERVAL", &self.recover_interval)),
@@ -90,10 +93,23 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (emitted, mut registry) = (Family::<Kind, Counter>::default(), Registry::default());
     registry.register("ticks_emitted", "Ticks that this replica emitted", emitted.clone());
     let readiness = probe::Readiness::default();
-    let probes = tokio::spawn(probe::serve(settings.listen, readiness.clone(), Arc::new(registry), stop.clone()));
+    let probes = tokio::spawn(probe::serve(
+        settings.listen,
+        readiness.clone(),
+        Arc::new(registry),
+        stop.clone(),
+    ));
     tracing::info!(redis = settings.redis.address(), "beat started");
-    let beats =
-        settings.ticks.map(|(kind, interval)| tokio::spawn(beat(settings.redis.clone(), kind, interval, emitted.clone(), readiness.clone(), stop.clone())));
+    let beats = settings.ticks.map(|(kind, interval)| {
+        tokio::spawn(beat(
+            settings.redis.clone(),
+            kind,
+            interval,
+            emitted.clone(),
+            readiness.clone(),
+            stop.clone(),
+        ))
+    });
     for task in beats {
         task.await??;
     }
@@ -122,7 +138,10 @@ async fn beat(
                 tracing::debug!(tick = kind, "tick");
             }
             Ok(false) => tracing::debug!(tick = kind, "another replica has emitted this tick"),
-            Err(error) => tracing::warn!(%error, tick = kind, redis = redis.address(), "no tick: Redis did not take it; the next one is tried"),
+            Err(error) => {
+                tracing::warn!(%error, tick = kind, redis = redis.address(), "no tick: Redis did not take it; the next \
+                 one is tried")
+            }
         }
     }
 }

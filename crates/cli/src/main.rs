@@ -1,7 +1,8 @@
 //! `jitctl`: what the system does and why, and what an operator wants changed; for people and for scripts.
 //!
-//! It talks to Redis and to nothing else. What it changes goes through the same checks and the same transitions of the ledger as the admin API, with the
-//! same tick behind it, so that workers act on it at once. A command is a file of [`commands`].
+//! It talks to Redis and to nothing else. What it changes goes through the same checks and the same transitions of the
+//! ledger as the admin API, with the same tick behind it, so that workers act on it at once. A command is a file of
+//! [`commands`].
 
 use std::{
     io::{IsTerminal, Write},
@@ -105,7 +106,8 @@ enum Command {
         #[command(subcommand)]
         command: dead::Command,
     },
-    /// Checks the ledger's invariants on the live store, and Redis's settings; exit status 1 when one does not hold, or no process would start
+    /// Checks the ledger's invariants on the live store, and Redis's settings; exit status 1 when one does not hold, or
+    /// no process would start
     Doctor,
 }
 
@@ -136,7 +138,8 @@ impl Ctl<'_> {
         Ok(writeln!(self.out, "{sentence}")?)
     }
 
-    /// Makes the workers act on what was changed, at once. Beat does so anyway in a while, so it stands also when this fails.
+    /// Makes the workers act on what was changed, at once. Beat does so anyway in a while, so it stands also when this
+    /// fails.
     async fn tick(&self, kind: &str) -> anyhow::Result<()> {
         let mut connection = self.ledger.pool().get().await?;
         Ok(stream::tick_now(&mut connection, kind).await?)
@@ -144,7 +147,9 @@ impl Ctl<'_> {
 
     async fn act_at_once(&self) {
         if let Err(error) = self.tick("dispatch").await {
-            note(&format!("it is done, and workers act on it at beat's next tick, not at once: {error}"));
+            note(&format!(
+                "it is done, and workers act on it at beat's next tick, not at once: {error}"
+            ));
         }
     }
 
@@ -153,7 +158,8 @@ impl Ctl<'_> {
         let (org, known) = self.ledger.spelling(org).await?;
         anyhow::ensure!(
             known,
-            "{org} is not known here: no job of it came yet, and it has neither a limit of its own nor a pause (jitctl status shows who has)"
+            "{org} is not known here: no job of it came yet, and it has neither a limit of its own nor a pause (jitctl \
+             status shows who has)"
         );
         Ok(org)
     }
@@ -162,7 +168,9 @@ impl Ctl<'_> {
     async fn named(&self, org: &str) -> anyhow::Result<String> {
         let (org, known) = self.ledger.spelling(org).await?;
         if !known {
-            note(&format!("{org} is not known here yet: no job of it came. It is done all the same; is the name right?"));
+            note(&format!(
+                "{org} is not known here yet: no job of it came. It is done all the same; is the name right?"
+            ));
         }
         Ok(org)
     }
@@ -174,11 +182,17 @@ fn note(text: &str) {
 }
 
 fn org(text: &str) -> Result<String, String> {
-    names::owner(text).map(str::to_owned).ok_or_else(|| "not an organization's name (letters, digits, - and _), nor an owner/repository".into())
+    names::owner(text)
+        .map(str::to_owned)
+        .ok_or_else(|| "not an organization's name (letters, digits, - and _), nor an owner/repository".into())
 }
 
 fn runner(text: &str) -> Result<String, String> {
-    if names::is_runner(text) { Ok(text.to_owned()) } else { Err("not a runner's name: 1 to 63 of a-z, 0-9 and -".into()) }
+    if names::is_runner(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("not a runner's name: 1 to 63 of a-z, 0-9 and -".into())
+    }
 }
 
 fn main() -> ExitCode {
@@ -193,7 +207,13 @@ fn main() -> ExitCode {
     match runtime.block_on(run(args, &mut std::io::stdout().lock())) {
         Ok(code) => code,
         // Whoever read along (`jitctl status | head`) has seen enough.
-        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error)
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("jitctl: {error:#}");
             ExitCode::FAILURE
@@ -206,8 +226,17 @@ async fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let redis = args.redis.resolve(&mut problems);
     let redis = problems.finish(redis)?;
     let ledger = Ledger::new(connect::pool(&redis)?);
-    let now = ledger.now().await.with_context(|| format!("Redis at {} (REDIS_URL or --redis-url)", redis.address()))?;
-    let mut ctl = Ctl { out, ledger, redis, output: args.output, now };
+    let now = ledger
+        .now()
+        .await
+        .with_context(|| format!("Redis at {} (REDIS_URL or --redis-url)", redis.address()))?;
+    let mut ctl = Ctl {
+        out,
+        ledger,
+        redis,
+        output: args.output,
+        now,
+    };
     match args.command {
         Command::Status { org: None } => status::whole(&mut ctl, std::io::stdout().is_terminal()).await,
         Command::Status { org: Some(org) } => status::of_org(&mut ctl, &org).await,

@@ -14,7 +14,10 @@ pub fn print(out: &mut dyn Write, header: &[&str], rows: Vec<Vec<String>>) -> io
         }
     }
     let mut line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         writeln!(out, "{}", padded.join("  ").trim_end())
     };
     line(&mut header.iter().copied())?;

@@ -19,6 +19,9 @@ mod tests {
 
     #[test]
     fn times_are_short() {
-        assert_eq!(["0ms", "1s", "1m 1s", "1h 0m", "1d 1h"].map(str::to_owned), [-5, 1000, 61_000, 3_600_000, 90_000_000].map(ago));
+        assert_eq!(
+            ["0ms", "1s", "1m 1s", "1h 0m", "1d 1h"].map(str::to_owned),
+            [-5, 1000, 61_000, 3_600_000, 90_000_000].map(ago)
+        );
     }
 }

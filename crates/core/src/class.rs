@@ -1,4 +1,5 @@
-//! A class: what GitHub matches runners on. Jobs of one class can run on any runner of it, so demand is counted by class.
+//! A class: what GitHub matches runners on. Jobs of one class can run on any runner of it, so demand is counted by
+//! class.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +28,17 @@ impl Class {
         labels
     }
 
-    /// Sixteen hex digits that stand for the class in keys. Organizations and scopes are compared without regard to case, as GitHub does.
+    /// Sixteen hex digits that stand for the class in keys. Organizations and scopes are compared without regard to
+    /// case, as GitHub does.
     #[must_use]
     pub fn id(&self) -> String {
-        let parts = (self.org.to_lowercase(), self.scope.to_lowercase(), self.group.to_lowercase(), &self.profile, &self.labels);
+        let parts = (
+            self.org.to_lowercase(),
+            self.scope.to_lowercase(),
+            self.group.to_lowercase(),
+            &self.profile,
+            &self.labels,
+        );
         let text = serde_json::to_vec(&parts).unwrap_or_default();
         hex::encode(&ring::digest::digest(&ring::digest::SHA256, &text).as_ref()[..8])
     }
@@ -41,12 +49,21 @@ mod tests {
     use super::*;
 
     fn class(org: &str, labels: &[&str]) -> Class {
-        Class { org: org.into(), scope: format!("orgs/{org}"), group: "default".into(), profile: "default".into(), labels: Class::normalize_labels(labels) }
+        Class {
+            org: org.into(),
+            scope: format!("orgs/{org}"),
+            group: "default".into(),
+            profile: "default".into(),
+            labels: Class::normalize_labels(labels),
+        }
     }
 
     #[test]
     fn order_case_and_repetition_of_labels_make_no_difference() {
-        assert_eq!(class("acme", &["Linux", "x64", "linux"]).id(), class("ACME", &["x64", "linux"]).id());
+        assert_eq!(
+            class("acme", &["Linux", "x64", "linux"]).id(),
+            class("ACME", &["x64", "linux"]).id()
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Dead letters: entries of the streams that could not be read or applied, or over which workers died ([`crate::poison`]). They wait in `jit:dead` for a person.
+//! Dead letters: entries of the streams that could not be read or applied, or over which workers died
+//! ([`crate::poison`]). They wait in `jit:dead` for a person.
 //!
-//! A letter holds the stream and the id that the entry had, the reason, and the entry's own fields as `entry.{name}`. Moving one in either direction is
-//! one script: an entry is in its stream or among the dead letters, never in both and never in neither. Each call may be repeated.
+//! A letter holds the stream and the id that the entry had, the reason, and the entry's own fields as `entry.{name}`.
+//! Moving one in either direction is one script: an entry is in its stream or among the dead letters, never in both and
+//! never in neither. Each call may be repeated.
 //!
-//! What goes back, goes back as a new entry that remembers when the old one was accepted, so its job keeps its place in the queue. A reservation does not
-//! go back: it was dropped at its deadline, and demand has made another since.
+//! What goes back, goes back as a new entry that remembers when the old one was accepted, so its job keeps its place in
+//! the queue. A reservation does not go back: it was dropped at its deadline, and demand has made another since.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -38,8 +40,16 @@ impl DeadLetter {
     fn new((id, mut fields): (String, BTreeMap<String, String>)) -> Self {
         let mut take = |name: &str| fields.remove(name).unwrap_or_default();
         let (stream, entry_id, reason) = (take("stream"), take("id"), take("reason"));
-        let own = fields.into_iter().filter_map(|(name, value)| name.strip_prefix("entry.").map(|name| (name.to_owned(), value)));
-        Self { id, stream, entry_id, reason, fields: own.collect() }
+        let own = fields
+            .into_iter()
+            .filter_map(|(name, value)| name.strip_prefix("entry.").map(|name| (name.to_owned(), value)));
+        Self {
+            id,
+            stream,
+            entry_id,
+            reason,
+            fields: own.collect(),
+        }
     }
 
     /// When it died, in ms since 1970.
@@ -51,7 +61,10 @@ impl DeadLetter {
     /// When Redis had first taken the entry, in ms since 1970.
     #[must_use]
     pub fn accepted_at(&self) -> Option<i64> {
-        self.fields.get("accepted").and_then(|ms| ms.parse().ok()).or_else(|| millis(&self.entry_id))
+        self.fields
+            .get("accepted")
+            .and_then(|ms| ms.parse().ok())
+            .or_else(|| millis(&self.entry_id))
     }
 
     /// The job event that it holds, if it can be read.
@@ -112,12 +125,19 @@ pub fn is_id(text: &str) -> bool {
 }
 
 fn parsed(id: &str) -> Option<(u64, u64)> {
-    let number = |part: &str| if (1..=20).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u64>().ok() } else { None };
+    let number = |part: &str| {
+        if (1..=20).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()) {
+            part.parse::<u64>().ok()
+        } else {
+            None
+        }
+    };
     let (ms, n) = id.split_once('-')?;
     Some((number(ms)?, number(n)?))
 }
 
-// The entry is looked for first: whoever buries it a second time adds nothing. XADD comes before what removes: a Redis that is full refuses the whole.
+// The entry is looked for first: whoever buries it a second time adds nothing. XADD comes before what removes: a Redis
+// that is full refuses the whole.
 static BURY: LazyLock<Script> = LazyLock::new(|| {
     guarded(
         "if #redis.call('XRANGE', ARGV[1], ARGV[2], ARGV[2]) == 0 then return 0 end
@@ -127,7 +147,8 @@ static BURY: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Moves an entry that cannot be read or applied to the dead letters, in one step. Its own fields stand there as `entry.{name}`.
+/// Moves an entry that cannot be read or applied to the dead letters, in one step. Its own fields stand there as
+/// `entry.{name}`.
 ///
 /// # Errors
 /// When Redis cannot be reached.
@@ -150,9 +171,17 @@ pub async fn list(pool: &Pool, order: Order, cursor: Option<&str>, limit: usize)
     if let Some(cursor) = cursor.filter(|cursor| !is_id(cursor)) {
         return Err(LedgerError::Rejected(format!("{cursor:?} is no id of a dead letter")));
     }
-    // Nothing lies beyond the first and the last id that there can be, and Redis takes a range that would begin there for an error.
+    // Nothing lies beyond the first and the last id that there can be, and Redis takes a range that would begin there
+    // for an error.
     let (nothing_before, nothing_after) = (parsed("0-0"), parsed("18446744073709551615-18446744073709551615"));
-    if cursor.is_some_and(|cursor| parsed(cursor) == if order == Order::Newest { nothing_before } else { nothing_after }) {
+    if cursor.is_some_and(|cursor| {
+        parsed(cursor)
+            == if order == Order::Newest {
+                nothing_before
+            } else {
+                nothing_after
+            }
+    }) {
         return Ok(Page::default());
     }
     let after = cursor.map(|cursor| format!("({cursor}"));
@@ -162,7 +191,12 @@ pub async fn list(pool: &Pool, order: Order, cursor: Option<&str>, limit: usize)
     };
     let (first, last) = if order == Order::Newest { ("+", "-") } else { ("-", "+") };
     // One more than a page tells whether there is a next one.
-    command.arg(DEAD).arg(after.as_deref().unwrap_or(first)).arg(last).arg("COUNT").arg(limit + 1);
+    command
+        .arg(DEAD)
+        .arg(after.as_deref().unwrap_or(first))
+        .arg(last)
+        .arg("COUNT")
+        .arg(limit + 1);
     let mut connection = pool.get().await?;
     let found: Vec<(String, BTreeMap<String, String>)> = command.query_async(&mut connection).await?;
     let more = found.len() > limit;
@@ -178,7 +212,12 @@ pub async fn list(pool: &Pool, order: Order, cursor: Option<&str>, limit: usize)
 pub async fn one(pool: &Pool, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
     checked(id)?;
     let mut connection = pool.get().await?;
-    let found: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XRANGE").arg(DEAD).arg(id).arg(id).query_async(&mut connection).await?;
+    let found: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XRANGE")
+        .arg(DEAD)
+        .arg(id)
+        .arg(id)
+        .query_async(&mut connection)
+        .await?;
     Ok(found.into_iter().next().map(DeadLetter::new))
 }
 
@@ -213,7 +252,12 @@ static REQUEUE: LazyLock<Script> = LazyLock::new(|| {
 pub async fn requeue(pool: &Pool, id: &str) -> Result<Requeued, LedgerError> {
     checked(id)?;
     let mut connection = pool.get().await?;
-    let (what, stream, new): (String, String, String) = REQUEUE.arg(id).arg(EVENTS).arg(PROVISION).invoke_async(&mut connection).await?;
+    let (what, stream, new): (String, String, String) = REQUEUE
+        .arg(id)
+        .arg(EVENTS)
+        .arg(PROVISION)
+        .invoke_async(&mut connection)
+        .await?;
     Ok(match what.as_str() {
         "back" => Requeued::Back { stream, id: new },
         "dropped" => Requeued::Dropped,
@@ -229,12 +273,20 @@ pub async fn requeue(pool: &Pool, id: &str) -> Result<Requeued, LedgerError> {
 pub async fn remove(pool: &Pool, id: &str) -> Result<bool, LedgerError> {
     checked(id)?;
     let mut connection = pool.get().await?;
-    let removed: u64 = redis::cmd("XDEL").arg(DEAD).arg(id).query_async(&mut connection).await?;
+    let removed: u64 = redis::cmd("XDEL")
+        .arg(DEAD)
+        .arg(id)
+        .query_async(&mut connection)
+        .await?;
     Ok(removed > 0)
 }
 
 fn checked(id: &str) -> Result<(), LedgerError> {
-    if is_id(id) { Ok(()) } else { Err(LedgerError::Rejected(format!("{id:?} is no id of a dead letter"))) }
+    if is_id(id) {
+        Ok(())
+    } else {
+        Err(LedgerError::Rejected(format!("{id:?} is no id of a dead letter")))
+    }
 }
 
 #[cfg(test)]
@@ -246,7 +298,21 @@ mod tests {
         for good in ["0-1", "1700000000000-0", "18446744073709551615-18446744073709551615"] {
             assert!(is_id(good), "{good}");
         }
-        for bad in ["", "-", "1", "1-", "-1", "1-2-3", "1-x", "+", "(1-1", "1 -1", "18446744073709551616-0", "0x1-1", "١-1"] {
+        for bad in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "1-2-3",
+            "1-x",
+            "+",
+            "(1-1",
+            "1 -1",
+            "18446744073709551616-0",
+            "0x1-1",
+            "١-1",
+        ] {
             assert!(!is_id(bad), "{bad}");
         }
     }

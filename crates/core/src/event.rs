@@ -39,7 +39,11 @@ impl std::str::FromStr for JobId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // `parse` alone would take a sign.
         let digits = text.bytes().all(|b| b.is_ascii_digit());
-        text.parse().ok().filter(|_| digits).and_then(Self::new).ok_or_else(|| InvalidJobId(text.chars().take(40).collect()))
+        text.parse()
+            .ok()
+            .filter(|_| digits)
+            .and_then(Self::new)
+            .ok_or_else(|| InvalidJobId(text.chars().take(40).collect()))
     }
 }
 
@@ -51,7 +55,9 @@ impl Serialize for JobId {
 
 impl<'de> Deserialize<'de> for JobId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

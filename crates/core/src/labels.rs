@@ -23,18 +23,24 @@ impl LabelMatcher {
         Self::parse(labels)
     }
 
-    /// `LABEL_MATCHERS`: `linux,x64` any of them, `linux+x64` all of them, `;` between matchers; empty: every job with `self-hosted`.
+    /// `LABEL_MATCHERS`: `linux,x64` any of them, `linux+x64` all of them, `;` between matchers; empty: every job with
+    /// `self-hosted`.
     ///
     /// # Errors
     /// When a label is empty.
     pub fn parse(text: &str) -> Result<Self, InvalidMatcher> {
         let text = text.trim();
         if text.is_empty() {
-            return Ok(Self { alternatives: vec![vec!["self-hosted".into()]] });
+            return Ok(Self {
+                alternatives: vec![vec!["self-hosted".into()]],
+            });
         }
         let mut alternatives = Vec::new();
         for alternative in text.split([';', ',']) {
-            let labels: Vec<String> = alternative.split('+').map(|label| label.trim().to_lowercase()).collect();
+            let labels: Vec<String> = alternative
+                .split('+')
+                .map(|label| label.trim().to_lowercase())
+                .collect();
             if labels.iter().any(String::is_empty) {
                 return Err(InvalidMatcher::EmptyLabel(text.into()));
             }
@@ -46,14 +52,23 @@ impl LabelMatcher {
     /// Whether a job that asks for these labels (lower case) is ours.
     #[must_use]
     pub fn matches(&self, labels: &[String]) -> bool {
-        self.alternatives.iter().any(|all| all.iter().all(|label| labels.contains(label)))
+        self.alternatives
+            .iter()
+            .any(|all| all.iter().all(|label| labels.contains(label)))
     }
 }
 
 /// As `LABEL_MATCHERS` takes it.
 impl std::fmt::Display for LabelMatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.alternatives.iter().map(|all| all.join("+")).collect::<Vec<_>>().join(","))
+        f.write_str(
+            &self
+                .alternatives
+                .iter()
+                .map(|all| all.join("+"))
+                .collect::<Vec<_>>()
+                .join(","),
+        )
     }
 }
 
@@ -62,7 +77,9 @@ mod tests {
     use super::*;
 
     fn matches(matcher: &str, labels: &[&str]) -> bool {
-        LabelMatcher::parse(matcher).expect("a matcher").matches(&labels.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>())
+        LabelMatcher::parse(matcher)
+            .expect("a matcher")
+            .matches(&labels.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]

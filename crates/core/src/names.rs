@@ -1,6 +1,7 @@
 //! Names from outside that become parts of keys, and texts from outside that become parts of log lines and answers.
 //!
-//! Invariant: what passes here as a name holds only letters, digits, `.`, `_`, `-` and at most one `/`, so no name can step out of its place in a key.
+//! Invariant: what passes here as a name holds only letters, digits, `.`, `_`, `-` and at most one `/`, so no name can
+//! step out of its place in a key.
 
 /// Longest login or repository name taken. GitHub's own limits are 39 and 100.
 const NAME: usize = 100;
@@ -15,7 +16,9 @@ pub fn is_login(text: &str) -> bool {
 #[must_use]
 pub fn is_full_name(text: &str) -> bool {
     text.split_once('/').is_some_and(|(owner, repo)| {
-        is_login(owner) && is_name(repo, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) && repo.chars().any(|c| c != '.')
+        is_login(owner)
+            && is_name(repo, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+            && repo.chars().any(|c| c != '.')
     })
 }
 
@@ -39,13 +42,20 @@ pub fn owner(text: &str) -> Option<&str> {
 /// Whether this can be the name of a runner of ours: a DNS-1123 label.
 #[must_use]
 pub fn is_runner(text: &str) -> bool {
-    (1..=63).contains(&text.len()) && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    (1..=63).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 /// At most `limit` characters of a text from outside, without control characters.
 #[must_use]
 pub fn shown(text: &str, limit: usize) -> String {
-    let mut shown: String = text.chars().take(limit).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut shown: String = text
+        .chars()
+        .take(limit)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
     if text.chars().nth(limit).is_some() {
         shown.push('…');
     }
@@ -58,16 +68,39 @@ mod tests {
 
     #[test]
     fn names_that_githubs_have_are_taken() {
-        for name in ["acme", "Acme-Corp", "emu_user", "0", "octo-cat/Hello.World_1", "a/.github"] {
+        for name in [
+            "acme",
+            "Acme-Corp",
+            "emu_user",
+            "0",
+            "octo-cat/Hello.World_1",
+            "a/.github",
+        ] {
             assert_eq!(owner(name), Some(owner_of(name)));
         }
     }
 
     #[test]
     fn names_that_could_leave_their_key_are_not() {
-        for name in
-            ["", "a:b", "{a}", "a\nb", "a b", "a*", "ä", "a/b/c", "/b", "a/", "a/...", "a/..", "a/.", "a/b:c", "a\0", &"x".repeat(101), &"x".repeat(300)]
-        {
+        for name in [
+            "",
+            "a:b",
+            "{a}",
+            "a\nb",
+            "a b",
+            "a*",
+            "ä",
+            "a/b/c",
+            "/b",
+            "a/",
+            "a/...",
+            "a/..",
+            "a/.",
+            "a/b:c",
+            "a\0",
+            &"x".repeat(101),
+            &"x".repeat(300),
+        ] {
             assert_eq!(owner(name), None, "{name:?}");
         }
     }

@@ -1,9 +1,11 @@
-//! Entries over which workers die. What a dead worker held is applied again by another; if it was an entry that killed it, that would go on for ever.
+//! Entries over which workers die. What a dead worker held is applied again by another; if it was an entry that killed
+//! it, that would go on for ever.
 //!
-//! `{stream}:deaths` counts, by entry, the workers that died while they held it. (Deliveries, which Redis counts, tell less: each reconnect is one, so a
-//! bad network would make a poison of any entry.) A batch dies together, so from the second death on an entry is handled alone, and claimed only when its
-//! turn comes, the one with the fewest deaths first: those that were merely with the one that kills are done before it. After the fifth death it goes to
-//! the dead letters, with that reason.
+//! `{stream}:deaths` counts, by entry, the workers that died while they held it. (Deliveries, which Redis counts, tell
+//! less: each reconnect is one, so a bad network would make a poison of any entry.) A batch dies together, so from the
+//! second death on an entry is handled alone, and claimed only when its turn comes, the one with the fewest deaths
+//! first: those that were merely with the one that kills are done before it. After the fifth death it goes to the dead
+//! letters, with that reason.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -20,7 +22,8 @@ use crate::{
 pub const DEATHS: u64 = 5;
 /// From so many deaths on an entry is handled alone.
 pub const SUSPECT: u64 = 2;
-/// Deaths are forgotten when none was counted for so long, in seconds. Those of entries that were acknowledged are forgotten at once.
+/// Deaths are forgotten when none was counted for so long, in seconds. Those of entries that were acknowledged are
+/// forgotten at once.
 const KEPT: u64 = 7 * 24 * 3600;
 
 /// What dead workers held.
@@ -51,20 +54,37 @@ fn deaths_of(stream: &str) -> String {
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn take_over(pool: &Pool, stream: &str, consumer: &str, living: &HashSet<String>, count: usize) -> Result<TakenOver, LedgerError> {
+pub async fn take_over(
+    pool: &Pool,
+    stream: &str,
+    consumer: &str,
+    living: &HashSet<String>,
+    count: usize,
+) -> Result<TakenOver, LedgerError> {
     let held = held_by_dead(pool, stream, consumer, living, count).await?;
     if held.is_empty() {
         return Ok(TakenOver::default());
     }
     let mut connection = pool.get().await?;
-    let deaths: Vec<Option<u64>> = redis::cmd("HMGET").arg(deaths_of(stream)).arg(&held).query_async(&mut connection).await?;
+    let deaths: Vec<Option<u64>> = redis::cmd("HMGET")
+        .arg(deaths_of(stream))
+        .arg(&held)
+        .query_async(&mut connection)
+        .await?;
     drop(connection);
-    let (mut suspects, usual): (Vec<_>, Vec<_>) = deaths.into_iter().map(Option::unwrap_or_default).zip(held).partition(|(deaths, _)| *deaths >= SUSPECT);
+    let (mut suspects, usual): (Vec<_>, Vec<_>) = deaths
+        .into_iter()
+        .map(Option::unwrap_or_default)
+        .zip(held)
+        .partition(|(deaths, _)| *deaths >= SUSPECT);
     suspects.sort();
     let usual: Vec<String> = usual.into_iter().map(|(_, id)| id).collect();
     count_deaths(pool, stream, &usual).await?;
     let entries = claim(pool, stream, consumer, &usual).await?;
-    Ok(TakenOver { entries, suspects: suspects.into_iter().map(|(_, id)| id).collect() })
+    Ok(TakenOver {
+        entries,
+        suspects: suspects.into_iter().map(|(_, id)| id).collect(),
+    })
 }
 
 /// Claims one suspect entry, or buries it.
@@ -74,7 +94,9 @@ pub async fn take_over(pool: &Pool, stream: &str, consumer: &str, living: &HashS
 pub async fn take_suspect(pool: &Pool, stream: &str, consumer: &str, id: &str) -> Result<Suspect, LedgerError> {
     let id = [id.to_owned()];
     let deaths = count_deaths(pool, stream, &id).await?;
-    let Some(entry) = claim(pool, stream, consumer, &id).await?.pop() else { return Ok(Suspect::Gone) };
+    let Some(entry) = claim(pool, stream, consumer, &id).await?.pop() else {
+        return Ok(Suspect::Gone);
+    };
     if deaths < DEATHS {
         return Ok(Suspect::Alone(entry, deaths));
     }
@@ -100,5 +122,10 @@ async fn count_deaths(pool: &Pool, stream: &str, ids: &[String]) -> Result<u64, 
         return Ok(0);
     }
     let mut connection = pool.get().await?;
-    Ok(COUNT_DEATHS.arg(stream).arg(KEPT).arg(ids).invoke_async(&mut connection).await?)
+    Ok(COUNT_DEATHS
+        .arg(stream)
+        .arg(KEPT)
+        .arg(ids)
+        .invoke_async(&mut connection)
+        .await?)
 }

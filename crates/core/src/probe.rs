@@ -38,21 +38,50 @@ impl Readiness {
 ///
 /// # Errors
 /// When the address is taken.
-pub async fn serve(address: SocketAddr, readiness: Readiness, registry: Arc<Registry>, stop: CancellationToken) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("PORT: cannot listen on {address}: {error}"))?;
+pub async fn serve(
+    address: SocketAddr,
+    readiness: Readiness,
+    registry: Arc<Registry>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| anyhow::anyhow!("PORT: cannot listen on {address}: {error}"))?;
     tracing::info!(address = %listener.local_addr()?, "serving /health, /ready and /metrics");
     let ready = move || {
         let ready = readiness.get();
-        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }
+        async move {
+            if ready {
+                (StatusCode::OK, "ready\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+            }
+        }
     };
     let metrics = move || {
         let mut text = String::new();
         let encoded = prometheus_client::encoding::text::encode(&mut text, &registry);
         async move {
-            let status = if encoded.is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-            (status, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+            let status = if encoded.is_ok() {
+                StatusCode::OK
+            } else {
+                StatusCode::INTERNAL_SERVER_ERROR
+            };
+            (
+                status,
+                [(
+                    header::CONTENT_TYPE,
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                )],
+                text,
+            )
         }
     };
-    let router = Router::new().route("/health", get(|| async { "alive\n" })).route("/ready", get(ready)).route("/metrics", get(metrics));
-    Ok(axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?)
+    let router = Router::new()
+        .route("/health", get(|| async { "alive\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics));
+    Ok(axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await?)
 }

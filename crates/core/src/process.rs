@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, ConfigError};
 
-/// Gives a token that SIGTERM or SIGINT cancels. A second signal, or `grace` running out after the first, ends the process at once.
+/// Gives a token that SIGTERM or SIGINT cancels. A second signal, or `grace` running out after the first, ends the
+/// process at once.
 ///
 /// # Errors
 /// When signal handlers cannot be installed.
@@ -21,11 +22,16 @@ pub fn stop_token(grace: Duration) -> std::io::Result<CancellationToken> {
             tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" }
         };
         let name = next().await;
-        tracing::info!(signal = name, grace_seconds = grace.as_secs(), "stopping: what is in hand is finished, nothing new is taken");
+        tracing::info!(
+            signal = name,
+            grace_seconds = grace.as_secs(),
+            "stopping: what is in hand is finished, nothing new is taken"
+        );
         stop.cancel();
         tokio::select! {
             name = next() => tracing::warn!(signal = name, "second signal: ending at once"),
-            () = tokio::time::sleep(grace) => tracing::warn!("grace is over: ending with work in hand, which another replica takes up"),
+            () = tokio::time::sleep(grace) => tracing::warn!("grace is over: ending with work in hand, which another \
+             replica takes up"),
         }
         std::process::exit(1);
     });
@@ -52,8 +58,13 @@ pub fn main<A: Parser, S>(
 /// Runs a binary's future on a small runtime and turns its error into one line and exit status 1.
 fn run(name: &str, main: impl Future<Output = anyhow::Result<()>>) -> std::process::ExitCode {
     // Two threads: these processes wait for Redis and sockets, and stay small.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(main));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(main));
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
@@ -66,8 +77,8 @@ fn run(name: &str, main: impl Future<Output = anyhow::Result<()>>) -> std::proce
 /// Exit status of a process that ended because a part of it panicked; Rust's own.
 const PANICKED: i32 = 101;
 
-/// Makes a panic of any task the end of the process. One that lost a loop would look alive and do the half of its work; once it has ended,
-/// another replica takes up what it held, and Kubernetes starts it anew.
+/// Makes a panic of any task the end of the process. One that lost a loop would look alive and do the half of its work;
+/// once it has ended, another replica takes up what it held, and Kubernetes starts it anew.
 pub fn end_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -76,12 +87,18 @@ pub fn end_on_panic() {
     }));
 }
 
-/// What names this process among its peers: host name, process id and start time, so that a restarted process is another one.
+/// What names this process among its peers: host name, process id and start time, so that a restarted process is
+/// another one.
 #[must_use]
 pub fn identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| host.trim().to_owned());
-    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| host.trim().to_owned());
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
     format!("{host}-{}-{started}", std::process::id())
 }
 
@@ -98,7 +115,11 @@ mod tests {
         }
         let test = std::env::current_exe().expect("this program");
         let name = "process::tests::a_panic_of_one_task_ends_the_process";
-        let output = std::process::Command::new(test).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().expect("the child");
+        let output = std::process::Command::new(test)
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .expect("the child");
         assert_eq!(output.status.code(), Some(super::PANICKED), "{output:?}");
     }
 }

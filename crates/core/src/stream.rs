@@ -1,9 +1,10 @@
 //! The streams between the processes: job events, reservations to provision, ticks, dead letters.
 //!
-//! Each has one consumer group, `workers`, with one consumer a process. An entry is acknowledged and deleted only after its effect is in
-//! the ledger, so `XLEN` is the backlog. What a dead worker held is claimed by another ([`claim_abandoned`]) and applied again, which is
-//! harmless: every transition is idempotent. An entry that cannot be read or applied goes to the [`crate::dead_letters`] and stops nothing.
-//! Every entry has a version `v`; a release reads its own and the one before.
+//! Each has one consumer group, `workers`, with one consumer a process. An entry is acknowledged and deleted only after
+//! its effect is in the ledger, so `XLEN` is the backlog. What a dead worker held is claimed by another
+//! ([`claim_abandoned`]) and applied again, which is harmless: every transition is idempotent. An entry that cannot be
+//! read or applied goes to the [`crate::dead_letters`] and stops nothing. Every entry has a version `v`; a release
+//! reads its own and the one before.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +15,9 @@ use std::{
 use redis::{
     AsyncCommands, FromRedisValue, RedisResult, Script, Value,
     aio::ConnectionLike,
-    streams::{StreamAutoClaimReply, StreamClaimReply, StreamInfoConsumersReply, StreamPendingCountReply, StreamReadReply},
+    streams::{
+        StreamAutoClaimReply, StreamClaimReply, StreamInfoConsumersReply, StreamPendingCountReply, StreamReadReply,
+    },
 };
 
 use crate::{
@@ -67,10 +70,16 @@ impl Entry {
     /// When the version is unknown or the field is missing.
     pub fn field(&self, name: &'static str) -> Result<&str, Unreadable> {
         let version = self.fields.get("v");
-        if !version.and_then(|v| v.parse().ok()).is_some_and(|v: u32| (1..=VERSION).contains(&v)) {
+        if !version
+            .and_then(|v| v.parse().ok())
+            .is_some_and(|v: u32| (1..=VERSION).contains(&v))
+        {
             return Err(Unreadable::Version(version.cloned()));
         }
-        self.fields.get(name).map(String::as_str).ok_or(Unreadable::Missing(name))
+        self.fields
+            .get(name)
+            .map(String::as_str)
+            .ok_or(Unreadable::Missing(name))
     }
 
     /// The job event that it holds.
@@ -91,7 +100,8 @@ impl Entry {
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     guarded(
-        "if redis.call('XLEN', 'jit:events') >= tonumber(ARGV[1]) then return false end return redis.call('XADD', 'jit:events', '*', 'v', ARGV[2], 'event', ARGV[3], 'delivery', ARGV[4])",
+        "if redis.call('XLEN', 'jit:events') >= tonumber(ARGV[1]) then return false end return redis.call('XADD', \
+         'jit:events', '*', 'v', ARGV[2], 'event', ARGV[3], 'delivery', ARGV[4])",
     )
 });
 
@@ -99,15 +109,30 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// # Errors
 /// When Redis did not take it; it may still have, and the event may come twice.
-pub async fn publish<C: ConnectionLike>(connection: &mut C, event: &JobEvent, delivery: &str, backlog_limit: u64) -> RedisResult<Option<String>> {
-    let json = serde_json::to_string(event).map_err(|error| redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "event", error.to_string())))?;
-    PUBLISH.arg(backlog_limit).arg(VERSION).arg(json).arg(delivery).invoke_async(connection).await
+pub async fn publish<C: ConnectionLike>(
+    connection: &mut C,
+    event: &JobEvent,
+    delivery: &str,
+    backlog_limit: u64,
+) -> RedisResult<Option<String>> {
+    let json = serde_json::to_string(event).map_err(|error| {
+        redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "event", error.to_string()))
+    })?;
+    PUBLISH
+        .arg(backlog_limit)
+        .arg(VERSION)
+        .arg(json)
+        .arg(delivery)
+        .invoke_async(connection)
+        .await
 }
 
 static EMIT_TICK: LazyLock<Script> = LazyLock::new(|| {
     guarded(
         // A mark that lasts for longer than it can is from when Redis's clock was ahead.
-        "local mark = 'tick:' .. ARGV[1] if redis.call('PTTL', mark) > tonumber(ARGV[2]) then redis.call('DEL', mark) end if redis.call('SET', mark, '1', 'NX', 'PX', ARGV[2]) then redis.call('XADD', 'jit:ticks', '*', 'v', ARGV[3], 'kind', ARGV[1]) return 1 end return 0",
+        "local mark = 'tick:' .. ARGV[1] if redis.call('PTTL', mark) > tonumber(ARGV[2]) then redis.call('DEL', mark) \
+         end if redis.call('SET', mark, '1', 'NX', 'PX', ARGV[2]) then redis.call('XADD', 'jit:ticks', '*', 'v', \
+         ARGV[3], 'kind', ARGV[1]) return 1 end return 0",
     )
 });
 
@@ -115,10 +140,19 @@ static EMIT_TICK: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn emit_tick<C: ConnectionLike + Send>(connection: &mut C, kind: &str, interval: Duration) -> RedisResult<bool> {
+pub async fn emit_tick<C: ConnectionLike + Send>(
+    connection: &mut C,
+    kind: &str,
+    interval: Duration,
+) -> RedisResult<bool> {
     // A little less than the interval, or a beat that is a millisecond early would speak every second time only.
     let lock = (interval.as_millis() * 9 / 10).max(1);
-    EMIT_TICK.arg(kind).arg(u64::try_from(lock).unwrap_or(u64::MAX)).arg(VERSION).invoke_async(connection).await
+    EMIT_TICK
+        .arg(kind)
+        .arg(u64::try_from(lock).unwrap_or(u64::MAX))
+        .arg(VERSION)
+        .invoke_async(connection)
+        .await
 }
 
 /// Emits a tick whatever beat does: for what an operator wants now.
@@ -126,13 +160,22 @@ pub async fn emit_tick<C: ConnectionLike + Send>(connection: &mut C, kind: &str,
 /// # Errors
 /// When Redis cannot be reached.
 pub async fn tick_now<C: ConnectionLike + Send>(connection: &mut C, kind: &str) -> RedisResult<()> {
-    redis::cmd("XADD").arg(TICKS).arg("*").arg("v").arg(VERSION).arg("kind").arg(kind).exec_async(connection).await
+    redis::cmd("XADD")
+        .arg(TICKS)
+        .arg("*")
+        .arg("v")
+        .arg(VERSION)
+        .arg("kind")
+        .arg(kind)
+        .exec_async(connection)
+        .await
 }
 
 /// Acknowledges and deletes entries in one step, and forgets who died over them.
 static ACK: LazyLock<Script> = LazyLock::new(|| {
     guarded(
-        "for i = 2, #ARGV do redis.call('XACK', ARGV[1], 'workers', ARGV[i]) redis.call('XDEL', ARGV[1], ARGV[i]) redis.call('HDEL', ARGV[1] .. ':deaths', ARGV[i]) end return 1",
+        "for i = 2, #ARGV do redis.call('XACK', ARGV[1], 'workers', ARGV[i]) redis.call('XDEL', ARGV[1], ARGV[i]) \
+         redis.call('HDEL', ARGV[1] .. ':deaths', ARGV[i]) end return 1",
     )
 });
 
@@ -159,13 +202,18 @@ async fn ensure_group<C: ConnectionLike + Send + Sync>(connection: &mut C, strea
 fn entries(reply: Option<StreamReadReply>) -> Vec<Entry> {
     let text = |value: Value| String::from_redis_value(value).unwrap_or_default();
     let ids = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-    ids.map(|id| Entry { id: id.id, fields: id.map.into_iter().map(|(name, value)| (name, text(value))).collect() }).collect()
+    ids.map(|id| Entry {
+        id: id.id,
+        fields: id.map.into_iter().map(|(name, value)| (name, text(value))).collect(),
+    })
+    .collect()
 }
 
 /// Reads one stream as one consumer, on a connection of its own.
 ///
-/// After every connect it first reads what it holds already: an answer that was lost on the way stays in its pending list. Do not drop a
-/// [`Reader::read`] that is under way and go on with the reader: what it was about to return would be lost until a restart.
+/// After every connect it first reads what it holds already: an answer that was lost on the way stays in its pending
+/// list. Do not drop a [`Reader::read`] that is under way and go on with the reader: what it was about to return would
+/// be lost until a restart.
 pub struct Reader {
     settings: RedisSettings,
     stream: &'static str,
@@ -179,7 +227,14 @@ impl Reader {
     /// A reader that waits for new entries for at most `block` a call, and so notices a stop in that time.
     #[must_use]
     pub fn new(settings: RedisSettings, stream: &'static str, consumer: &str, block: Duration) -> Self {
-        Self { settings, stream, consumer: consumer.to_owned(), block, connection: None, backlog_read: false }
+        Self {
+            settings,
+            stream,
+            consumer: consumer.to_owned(),
+            block,
+            connection: None,
+            backlog_read: false,
+        }
     }
 
     /// Up to `count` entries; none when none came in time.
@@ -208,9 +263,21 @@ impl Reader {
             }
         };
         let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(count);
+        command
+            .arg("GROUP")
+            .arg(GROUP)
+            .arg(&self.consumer)
+            .arg("COUNT")
+            .arg(count);
         if !self.backlog_read {
-            let own = command.clone().arg("STREAMS").arg(self.stream).arg("0").query_async(connection).await.map(entries)?;
+            let own = command
+                .clone()
+                .arg("STREAMS")
+                .arg(self.stream)
+                .arg("0")
+                .query_async(connection)
+                .await
+                .map(entries)?;
             // An entry deleted by somebody else comes back without fields: there is nothing left to do for it.
             let own: Vec<Entry> = own.into_iter().filter(|entry| !entry.fields.is_empty()).collect();
             self.backlog_read = own.len() < count;
@@ -219,13 +286,24 @@ impl Reader {
             }
         }
         let block = u64::try_from(self.block.as_millis()).unwrap_or(1000);
-        command.arg("BLOCK").arg(block).arg("STREAMS").arg(self.stream).arg(">").query_async(connection).await.map(entries)
+        command
+            .arg("BLOCK")
+            .arg(block)
+            .arg("STREAMS")
+            .arg(self.stream)
+            .arg(">")
+            .query_async(connection)
+            .await
+            .map(entries)
     }
 }
 
 fn claimed(ids: Vec<redis::streams::StreamId>) -> Vec<Entry> {
     let text = |value: Value| String::from_redis_value(value).unwrap_or_default();
-    let entries = ids.into_iter().map(|id| Entry { id: id.id, fields: id.map.into_iter().map(|(name, value)| (name, text(value))).collect() });
+    let entries = ids.into_iter().map(|id| Entry {
+        id: id.id,
+        fields: id.map.into_iter().map(|(name, value)| (name, text(value))).collect(),
+    });
     entries.filter(|entry| !entry.fields.is_empty()).collect()
 }
 
@@ -233,32 +311,58 @@ fn claimed(ids: Vec<redis::streams::StreamId>) -> Vec<Entry> {
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn claim_abandoned(pool: &Pool, stream: &str, consumer: &str, idle: Duration, count: usize) -> Result<Vec<Entry>, LedgerError> {
+pub async fn claim_abandoned(
+    pool: &Pool,
+    stream: &str,
+    consumer: &str,
+    idle: Duration,
+    count: usize,
+) -> Result<Vec<Entry>, LedgerError> {
     let mut connection = pool.get().await?;
     ensure_group(&mut connection, stream).await?;
     let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
     let mut command = redis::cmd("XAUTOCLAIM");
-    command.arg(stream).arg(GROUP).arg(consumer).arg(idle).arg("0").arg("COUNT").arg(count);
+    command
+        .arg(stream)
+        .arg(GROUP)
+        .arg(consumer)
+        .arg(idle)
+        .arg("0")
+        .arg("COUNT")
+        .arg(count);
     let reply: StreamAutoClaimReply = command.query_async(&mut connection).await?;
     Ok(claimed(reply.claimed))
 }
 
-/// Ids of up to `count` entries of each consumer that is not among the living; a dead one that holds nothing is forgotten.
+/// Ids of up to `count` entries of each consumer that is not among the living; a dead one that holds nothing is
+/// forgotten.
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn held_by_dead(pool: &Pool, stream: &str, consumer: &str, living: &HashSet<String>, count: usize) -> Result<Vec<String>, LedgerError> {
+pub async fn held_by_dead(
+    pool: &Pool,
+    stream: &str,
+    consumer: &str,
+    living: &HashSet<String>,
+    count: usize,
+) -> Result<Vec<String>, LedgerError> {
     let mut connection = pool.get().await?;
     ensure_group(&mut connection, stream).await?;
     let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(stream, GROUP).await?;
     let mut held = Vec::new();
-    for dead in consumers.consumers.into_iter().filter(|other| other.name != consumer && !living.contains(&other.name)) {
+    for dead in consumers
+        .consumers
+        .into_iter()
+        .filter(|other| other.name != consumer && !living.contains(&other.name))
+    {
         if dead.pending == 0 {
             // Only while it holds nothing: deleting a consumer would discard what it held.
             let _: i64 = FORGET.arg(stream).arg(&dead.name).invoke_async(&mut connection).await?;
             continue;
         }
-        let pending: StreamPendingCountReply = connection.xpending_consumer_count(stream, GROUP, "-", "+", count, &dead.name).await?;
+        let pending: StreamPendingCountReply = connection
+            .xpending_consumer_count(stream, GROUP, "-", "+", count, &dead.name)
+            .await?;
         held.extend(pending.ids.into_iter().map(|entry| entry.id));
     }
     Ok(held)
@@ -281,13 +385,20 @@ pub async fn claim(pool: &Pool, stream: &str, consumer: &str, ids: &[String]) ->
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn claim_from_dead(pool: &Pool, stream: &str, consumer: &str, living: &HashSet<String>, count: usize) -> Result<Vec<Entry>, LedgerError> {
+pub async fn claim_from_dead(
+    pool: &Pool,
+    stream: &str,
+    consumer: &str,
+    living: &HashSet<String>,
+    count: usize,
+) -> Result<Vec<Entry>, LedgerError> {
     let held = held_by_dead(pool, stream, consumer, living, count).await?;
     claim(pool, stream, consumer, &held).await
 }
 
 static FORGET: LazyLock<Script> = LazyLock::new(|| {
     guarded(
-        "if #redis.call('XPENDING', ARGV[1], 'workers', '-', '+', 1, ARGV[2]) > 0 then return 0 end return redis.call('XGROUP', 'DELCONSUMER', ARGV[1], 'workers', ARGV[2])",
+        "if #redis.call('XPENDING', ARGV[1], 'workers', '-', '+', 1, ARGV[2]) > 0 then return 0 end return \
+         redis.call('XGROUP', 'DELCONSUMER', ARGV[1], 'workers', ARGV[2])",
     )
 });

@@ -1,4 +1,5 @@
-//! Logs: one line an event, JSON or text, on standard error. A line never holds a body, a token, a key or a JIT configuration.
+//! Logs: one line an event, JSON or text, on standard error. A line never holds a body, a token, a key or a JIT
+//! configuration.
 
 use tracing_subscriber::EnvFilter;
 
@@ -12,9 +13,17 @@ pub fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
     // Libraries speak up from WARN on: their INFO is of no use to operators.
     let filter = EnvFilter::try_new(format!("warn,{}", own_crates(level)))
         .map_err(|error| anyhow::anyhow!("LOG_LEVEL={level:?}: {error}; use ERROR, WARN, INFO, DEBUG or TRACE"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(true);
     match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
         LogFormat::Text => builder.try_init(),
     }
     .map_err(|error| anyhow::anyhow!("logging: {error}"))
@@ -24,5 +33,7 @@ fn own_crates(level: &str) -> String {
     if level.contains(['=', ',']) {
         return level.to_owned();
     }
-    ["jit_core", "jit_github", "jit_receiver", "jit_worker", "jit_beat"].map(|name| format!("{name}={level}")).join(",")
+    ["jit_core", "jit_github", "jit_receiver", "jit_worker", "jit_beat"]
+        .map(|name| format!("{name}={level}"))
+        .join(",")
 }

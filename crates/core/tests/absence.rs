@@ -1,4 +1,5 @@
-//! Absence is no proof: what GitHub does not show, does not answer or may not be asked about ends no job and no runner at work.
+//! Absence is no proof: what GitHub does not show, does not answer or may not be asked about ends no job and no runner
+//! at work.
 
 use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Due, Listed, Observation, Question, Silence};
 
@@ -11,7 +12,12 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
 fn answer(status: AnswerStatus) -> Answer {
-    Answer { status, runner: None, runner_id: None, conclusion: None }
+    Answer {
+        status,
+        runner: None,
+        runner_id: None,
+        conclusion: None,
+    }
 }
 
 async fn answered(store: &Store, question: &Question, status: AnswerStatus) -> String {
@@ -20,11 +26,23 @@ async fn answered(store: &Store, question: &Question, status: AnswerStatus) -> S
 
 async fn unreadable(store: &Store, question: &Question) -> String {
     let words = "cannot be asked about: the credential may not read acme/app (404)";
-    store.ledger.no_answer(question, Silence::Unreadable, words).await.expect("taken")
+    store
+        .ledger
+        .no_answer(question, Silence::Unreadable, words)
+        .await
+        .expect("taken")
 }
 
 async fn unanswered(store: &Store, question: &Question) -> String {
-    store.ledger.no_answer(question, Silence::Unanswered, "GitHub did not say what became of it: GitHub answered 502").await.expect("taken")
+    store
+        .ledger
+        .no_answer(
+            question,
+            Silence::Unanswered,
+            "GitHub did not say what became of it: GitHub answered 502",
+        )
+        .await
+        .expect("taken")
 }
 
 /// Waits for the one question about a job, and says how long that took.
@@ -32,18 +50,32 @@ async fn question(store: &Store, job: u64) -> (Question, i64) {
     let began = store.time();
     let next = why(store, job).await.next.expect("it is asked about");
     let mut due = store.due_after((next - began).max(0)).await;
-    let at = due.questions.iter().position(|question| question.job.get() == job).expect("its time has come");
+    let at = due
+        .questions
+        .iter()
+        .position(|question| question.job.get() == job)
+        .expect("its time has come");
     (due.questions.remove(at), store.time() - began)
 }
 
 async fn why(store: &Store, job: u64) -> jit_core::ledger::Explanation {
-    store.ledger.explain(jit_core::event::JobId::new(job).expect("an id")).await.expect("explained")
+    store
+        .ledger
+        .explain(jit_core::event::JobId::new(job).expect("an id"))
+        .await
+        .expect("explained")
 }
 
 /// When GitHub is asked about a job next, whatever its state.
 async fn asked_at(store: &Store, job: u64) -> Option<i64> {
     let mut redis = store.ledger.pool().get().await.expect("a connection");
-    redis::cmd("ZSCORE").arg("jobs:questions").arg(job).query_async::<Option<f64>>(&mut redis).await.expect("read").map(|at| at as i64)
+    redis::cmd("ZSCORE")
+        .arg("jobs:questions")
+        .arg(job)
+        .query_async::<Option<f64>>(&mut redis)
+        .await
+        .expect("read")
+        .map(|at| at as i64)
 }
 
 /// A job whose runner went without having been seen busy, and the question about it.
@@ -51,7 +83,11 @@ async fn in_question(store: &Store, job: u64) -> Question {
     store.apply(&queued(job, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 7).await;
-    store.ledger.observe(Observation::Release, &name, "ended").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, &name, "ended")
+        .await
+        .expect("released");
     assert_eq!(store.state(job).await, "in_question");
     question(store, job).await.0
 }
@@ -77,7 +113,10 @@ async fn given_up(store: &Store, mut asked: Question) {
 
 async fn question_now(store: &Store, job: u64) -> Question {
     let due: Due = store.due_after(0).await;
-    due.questions.into_iter().find(|question| question.job.get() == job).expect("its time has come")
+    due.questions
+        .into_iter()
+        .find(|question| question.job.get() == job)
+        .expect("its time has come")
 }
 
 #[tokio::test]
@@ -86,7 +125,10 @@ async fn a_job_that_may_not_be_read_is_demand_again_and_asked_about_ever_more_se
     let asked = in_question(&store, 1).await;
     assert_eq!(unreadable(&store, &asked).await, "queued");
     assert_eq!(store.admit().await.len(), 1, "it gets another runner");
-    assert_eq!(store.ledger.unreadable_repositories().await.expect("read"), ["acme/app"]);
+    assert_eq!(
+        store.ledger.unreadable_repositories().await.expect("read"),
+        ["acme/app"]
+    );
     let explained = why(&store, 1).await;
     assert!(explained.why.contains("may not read acme/app (404)"), "{explained:?}");
     let mut waits = Vec::new();
@@ -99,7 +141,8 @@ async fn a_job_that_may_not_be_read_is_demand_again_and_asked_about_ever_more_se
             break;
         }
     }
-    // Two days after its last word GitHub has ended a job that is queued; until then, it is asked about after twice as long each time.
+    // Two days after its last word GitHub has ended a job that is queued; until then, it is asked about after twice as
+    // long each time.
     assert_eq!(waits, [1, 2, 4, 8, 16, 16]);
     store.assert_sound().await;
 }
@@ -111,8 +154,15 @@ async fn a_job_that_may_be_read_again_is_asked_about_as_ever() {
     unreadable(&store, &asked).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 8).await;
-    assert!(store.due_after(MINUTE).await.questions.is_empty(), "an idle runner does not have it asked about before its time");
-    store.ledger.observe_deregistered(Observation::Release, &name, "removed", Deregistration::Deleted).await.expect("released");
+    assert!(
+        store.due_after(MINUTE).await.questions.is_empty(),
+        "an idle runner does not have it asked about before its time"
+    );
+    store
+        .ledger
+        .observe_deregistered(Observation::Release, &name, "removed", Deregistration::Deleted)
+        .await
+        .expect("released");
     store.pass(HOUR);
     let asked = question_now(&store, 1).await;
     assert_eq!(answered(&store, &asked, AnswerStatus::Queued).await, "queued");
@@ -131,7 +181,11 @@ async fn what_runs_or_waits_and_may_not_be_read_stays_as_github_last_said() {
     let began = store.time();
     while ended.contains(&None) {
         let due = store.due_after(HOUR).await;
-        assert!(due.removals.is_empty(), "a runner at work ends by itself: {:?}", due.removals);
+        assert!(
+            due.removals.is_empty(),
+            "a runner at work ends by itself: {:?}",
+            due.removals
+        );
         for asked in &due.questions {
             let job = asked.job.get() as usize;
             match unreadable(&store, asked).await.as_str() {
@@ -141,8 +195,16 @@ async fn what_runs_or_waits_and_may_not_be_read_stays_as_github_last_said() {
         }
         assert_eq!(store.admit().await.len(), 0, "neither is demand");
     }
-    assert_eq!(ended, [Some(5), Some(35)], "as long as GitHub lets a job run, and keeps a run");
-    assert_eq!(store.runner_state(&runner).await, "busy", "that its job is given up is a guess of ours");
+    assert_eq!(
+        ended,
+        [Some(5), Some(35)],
+        "as long as GitHub lets a job run, and keeps a run"
+    );
+    assert_eq!(
+        store.runner_state(&runner).await,
+        "busy",
+        "that its job is given up is a guess of ours"
+    );
     store.assert_sound().await;
 }
 
@@ -161,7 +223,10 @@ async fn a_job_in_question_of_which_github_does_not_answer_is_demand_again_withi
     assert_eq!(unanswered(&store, &asked).await, "queued");
     assert_eq!(asked_at(&store, 1).await, None);
     assert_eq!(store.admit().await.len(), 1);
-    assert!(why(&store, 1).await.why.contains("GitHub answered 502"), "the reason stays until GitHub says something");
+    assert!(
+        why(&store, 1).await.why.contains("GitHub answered 502"),
+        "the reason stays until GitHub says something"
+    );
     store.assert_sound().await;
 }
 
@@ -198,7 +263,11 @@ async fn a_job_that_waits_is_asked_about_ever_more_seldom_up_to_a_day() {
 
 #[tokio::test]
 async fn githubs_own_word_brings_back_a_job_that_was_given_up() {
-    for event in [queued(1, "acme"), waiting(1, "acme"), in_progress(1, "acme", "another", 9)] {
+    for event in [
+        queued(1, "acme"),
+        waiting(1, "acme"),
+        in_progress(1, "acme", "another", 9),
+    ] {
         let store = Store::open().await;
         let asked = in_question(&store, 1).await;
         given_up(&store, asked).await;
@@ -207,7 +276,11 @@ async fn githubs_own_word_brings_back_a_job_that_was_given_up() {
         store.apply(&late).await;
         assert_eq!(store.state(1).await, "completed", "an earlier attempt's word is late");
         store.apply(&event).await;
-        let state = if event.action.as_str() == "in_progress" { "in_progress" } else { event.action.as_str() };
+        let state = if event.action.as_str() == "in_progress" {
+            "in_progress"
+        } else {
+            event.action.as_str()
+        };
         assert_eq!(store.state(1).await, state);
         assert_eq!(store.admit().await.len(), usize::from(state == "queued"));
         store.apply(&completed(1, "acme", None)).await;
@@ -225,7 +298,10 @@ async fn a_runner_at_work_outlives_that_its_job_is_given_up_and_ends_by_githubs_
     let asked = question_now(&store, 1).await;
     given_up(&store, asked).await;
     for _ in 0..30 {
-        assert!(store.due_after(HOUR).await.removals.is_empty(), "a guess ends no runner at work");
+        assert!(
+            store.due_after(HOUR).await.removals.is_empty(),
+            "a guess ends no runner at work"
+        );
     }
     assert_eq!(store.runner_state(&name).await, "busy");
     // Its end comes late, and is GitHub's own word: the tombstone takes it, and the runner has its time to end.
@@ -238,18 +314,43 @@ async fn a_runner_at_work_outlives_that_its_job_is_given_up_and_ends_by_githubs_
 #[tokio::test]
 async fn an_adopted_runner_learns_its_id_from_the_first_word_about_it() {
     let store = Store::open().await;
-    let (one, two) = (adopted(&store, "jit-runner-1-old", false).await, adopted(&store, "jit-runner-2-old", false).await);
+    let (one, two) = (
+        adopted(&store, "jit-runner-1-old", false).await,
+        adopted(&store, "jit-runner-2-old", false).await,
+    );
     assert_eq!([one.as_str(), two.as_str()], ["created", "created"]);
     store.apply(&in_progress(1, "acme", "jit-runner-1-old", 41)).await;
     // The other is found busy when it is to be removed, by its name.
-    store.ledger.observe(Observation::Remove, "jit-runner-2-old", "surplus").await.expect("removed");
+    store
+        .ledger
+        .observe(Observation::Remove, "jit-runner-2-old", "surplus")
+        .await
+        .expect("removed");
     let removal = store.due_after(0).await.removals.remove(0);
-    assert_eq!((removal.github_id, removal.started, removal.uncertain), (None, true, true));
-    store.ledger.observe_busy("jit-runner-2-old", Some(42)).await.expect("it lives");
+    assert_eq!(
+        (removal.github_id, removal.started, removal.uncertain),
+        (None, true, true)
+    );
+    store
+        .ledger
+        .observe_busy("jit-runner-2-old", Some(42))
+        .await
+        .expect("it lives");
     for (name, id) in [("jit-runner-1-old", 41), ("jit-runner-2-old", 42)] {
-        store.ledger.observe(Observation::Remove, name, "an operator wants it").await.expect("removed");
+        store
+            .ledger
+            .observe(Observation::Remove, name, "an operator wants it")
+            .await
+            .expect("removed");
         let due = store.due_after(0).await;
-        assert_eq!(due.removals.iter().find(|removal| removal.name == name).expect("to remove").github_id, Some(id));
+        assert_eq!(
+            due.removals
+                .iter()
+                .find(|removal| removal.name == name)
+                .expect("to remove")
+                .github_id,
+            Some(id)
+        );
     }
     store.assert_sound().await;
 }
@@ -257,16 +358,28 @@ async fn an_adopted_runner_learns_its_id_from_the_first_word_about_it() {
 #[tokio::test]
 async fn a_pod_whose_deletion_is_under_way_counts_until_it_is_gone_though_redis_forgot_it() {
     let store = Store::empty().await;
-    store.ledger.set_limits(&[("acme".into(), Some(1))], false).await.expect("set");
+    store
+        .ledger
+        .set_limits(&[("acme".into(), Some(1))], false)
+        .await
+        .expect("set");
     store.apply(&queued(1, "acme")).await;
     assert_eq!(adopted(&store, "jit-runner-9-old", true).await, "removing");
     assert_eq!(store.admit().await.len(), 0, "it has the organization's one place");
     let removal = store.due_after(0).await.removals.remove(0);
     assert_eq!(removal.name, "jit-runner-9-old");
     store.assert_sound().await;
-    store.ledger.observe_deregistered(Observation::Note, &removal.name, "removed", Deregistration::Absent).await.expect("it is ending");
+    store
+        .ledger
+        .observe_deregistered(Observation::Note, &removal.name, "removed", Deregistration::Absent)
+        .await
+        .expect("it is ending");
     assert_eq!(store.admit().await.len(), 0);
-    store.ledger.observe(Observation::Release, &removal.name, "gone").await.expect("gone");
+    store
+        .ledger
+        .observe(Observation::Release, &removal.name, "gone")
+        .await
+        .expect("gone");
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
 }
@@ -277,15 +390,27 @@ async fn a_removal_that_github_does_not_confirm_is_tried_again_within_25_seconds
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 7).await;
-    store.ledger.observe(Observation::Remove, &name, "surplus").await.expect("removed");
+    store
+        .ledger
+        .observe(Observation::Remove, &name, "surplus")
+        .await
+        .expect("removed");
     let mut waits = Vec::new();
     for _ in 0..7 {
         assert_eq!(store.due_after(0).await.removals.len(), 1);
-        store.ledger.observe(Observation::Postpone, &name, "").await.expect("postponed");
+        store
+            .ledger
+            .observe(Observation::Postpone, &name, "")
+            .await
+            .expect("postponed");
         let began = store.time();
         while store.due_after(SECOND).await.removals.is_empty() {}
         waits.push((store.time() - began) / SECOND);
-        store.ledger.observe(Observation::Postpone, &name, "").await.expect("postponed");
+        store
+            .ledger
+            .observe(Observation::Postpone, &name, "")
+            .await
+            .expect("postponed");
         store.pass(25 * SECOND);
     }
     let least_and_most = [(2, 3), (8, 10), (20, 25), (20, 25), (20, 25), (20, 25), (20, 25)];
@@ -296,8 +421,18 @@ async fn a_removal_that_github_does_not_confirm_is_tried_again_within_25_seconds
 
 /// A pod of acme's that the ledger knows nothing of is listed; the state of its runner then.
 async fn adopted(store: &Store, name: &str, terminating: bool) -> String {
-    let mut all: Vec<Listed> = store.ledger.runners().await.expect("read").into_keys().map(|name| unexplained(&name)).collect();
-    all.push(Listed { terminating, ..listed(name, "acme") });
+    let mut all: Vec<Listed> = store
+        .ledger
+        .runners()
+        .await
+        .expect("read")
+        .into_keys()
+        .map(|name| unexplained(&name))
+        .collect();
+    all.push(Listed {
+        terminating,
+        ..listed(name, "acme")
+    });
     store.pass(1);
     store.ledger.reconcile(store.time(), &all).await.expect("reconciled");
     store.runner_state(name).await
@@ -320,13 +455,24 @@ async fn removal(store: &Store, after: i64) -> Option<jit_core::ledger::Removal>
 async fn a_runner_whose_owner_nobody_serves_any_more_ends_after_a_while() {
     for (busy, bound) in [(false, 15 * MINUTE), (true, 6 * HOUR)] {
         let store = Store::open().await;
-        let name = if busy { at_work(&store, 1).await } else { idle(&store, 1).await };
-        store.ledger.observe(Observation::Remove, &name, "it is to go").await.expect("taken");
+        let name = if busy {
+            at_work(&store, 1).await
+        } else {
+            idle(&store, 1).await
+        };
+        store
+            .ledger
+            .observe(Observation::Remove, &name, "it is to go")
+            .await
+            .expect("taken");
         let mut asked = removal(&store, 0).await.expect("it is due");
         assert!(!asked.deregistered, "GitHub is asked first");
         let began = store.time();
         while !asked.deregistered {
-            assert!(store.time() - began <= bound + MINUTE, "busy {busy}: GitHub is asked first for ever");
+            assert!(
+                store.time() - began <= bound + MINUTE,
+                "busy {busy}: GitHub is asked first for ever"
+            );
             store.ledger.postpone(&name, "", true).await.expect("taken");
             asked = loop {
                 if let Some(removal) = removal(&store, 20 * SECOND).await {
@@ -335,8 +481,15 @@ async fn a_runner_whose_owner_nobody_serves_any_more_ends_after_a_while() {
             };
         }
         assert!(store.time() - began >= bound, "busy {busy}: it was given its time");
-        store.ledger.observe(Observation::Release, &name, "removed").await.expect("released");
-        assert!(!store.due_after(2 * MINUTE).await.registrations.is_empty(), "its registration is doubtful");
+        store
+            .ledger
+            .observe(Observation::Release, &name, "removed")
+            .await
+            .expect("released");
+        assert!(
+            !store.due_after(2 * MINUTE).await.registrations.is_empty(),
+            "its registration is doubtful"
+        );
     }
 }
 
@@ -344,7 +497,11 @@ async fn a_runner_whose_owner_nobody_serves_any_more_ends_after_a_while() {
 async fn an_answer_of_githubs_between_begins_the_time_anew() {
     let store = Store::open().await;
     let name = idle(&store, 1).await;
-    store.ledger.observe(Observation::Remove, &name, "it is to go").await.expect("taken");
+    store
+        .ledger
+        .observe(Observation::Remove, &name, "it is to go")
+        .await
+        .expect("taken");
     for _ in 0..3 {
         store.ledger.postpone(&name, "", true).await.expect("taken");
         store.due_after(10 * MINUTE).await;
@@ -358,11 +515,25 @@ async fn an_answer_of_githubs_between_begins_the_time_anew() {
 async fn an_operator_may_end_a_runner_whatever_github_says() {
     let store = Store::open().await;
     let name = at_work(&store, 1).await;
-    store.ledger.observe(Observation::Force, &name, "an operator wants it gone").await.expect("taken");
+    store
+        .ledger
+        .observe(Observation::Force, &name, "an operator wants it gone")
+        .await
+        .expect("taken");
     let removal = removal(&store, 0).await.expect("it is due at once");
     assert!(removal.deregistered, "GitHub is not asked first");
-    store.ledger.observe(Observation::Release, &name, "removed").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, &name, "removed")
+        .await
+        .expect("released");
     let due = store.due_after(2 * MINUTE).await;
-    assert!(due.registrations.iter().any(|doubt| doubt.name == name), "its registration is looked up");
-    assert!(due.questions.iter().any(|question| question.job.get() == 1), "and GitHub is asked about its job");
+    assert!(
+        due.registrations.iter().any(|doubt| doubt.name == name),
+        "its registration is looked up"
+    );
+    assert!(
+        due.questions.iter().any(|question| question.job.get() == 1),
+        "and GitHub is asked about its job"
+    );
 }

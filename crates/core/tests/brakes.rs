@@ -1,4 +1,5 @@
-//! Brakes: what is refused for ever costs little, says so, holds back itself alone, and comes back when the cause is gone.
+//! Brakes: what is refused for ever costs little, says so, holds back itself alone, and comes back when the cause is
+//! gone.
 
 use std::time::Duration;
 
@@ -18,7 +19,16 @@ const fn secs(seconds: u64) -> Duration {
 }
 
 fn patient(chain: &'static [Subject], why: &str) -> Failure {
-    failed(BackOff::Hold(Hold { chain, needs: Needs::Made, first: secs(5), most: secs(1800), growth: Growth::Patient }), why)
+    failed(
+        BackOff::Hold(Hold {
+            chain,
+            needs: Needs::Made,
+            first: secs(5),
+            most: secs(1800),
+            growth: Growth::Patient,
+        }),
+        why,
+    )
 }
 
 /// A job of a class of its own.
@@ -42,7 +52,11 @@ async fn ten_minutes(store: &Store, mut end: impl AsyncFnMut(&Store, &str, &str)
         let due = store.ledger.due(64, secs(60)).await.expect("due");
         still_queued(store, &due).await;
         for removal in &due.removals {
-            store.ledger.observe(Observation::Absent, &removal.name, "removed").await.expect("removed");
+            store
+                .ledger
+                .observe(Observation::Absent, &removal.name, "removed")
+                .await
+                .expect("removed");
         }
     }
     store.assert_sound().await;
@@ -50,7 +64,12 @@ async fn ten_minutes(store: &Store, mut end: impl AsyncFnMut(&Store, &str, &str)
 }
 
 async fn refuse(store: &Store, name: &str, fence: &str, failure: &Failure) {
-    if let Claim::Ours(_) = store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim") {
+    if let Claim::Ours(_) = store
+        .ledger
+        .claim(name, fence, &maker("w", "default"))
+        .await
+        .expect("claim")
+    {
         store.ledger.fail(name, fence, failure).await.expect("failed");
     }
 }
@@ -59,34 +78,72 @@ async fn refuse(store: &Store, name: &str, fence: &str, failure: &Failure) {
 async fn end_at_once(store: &Store, name: &str, fence: &str) {
     store.make(name, fence, 1).await;
     store.pass(SECOND);
-    store.ledger.observe(Observation::Release, name, "exit code 1: Error").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, name, "exit code 1: Error")
+        .await
+        .expect("released");
 }
 
 /// Its node does not take its pod. One that was reserved before another of them was rejected is given back.
 async fn reject(store: &Store, name: &str, fence: &str) {
-    let Claim::Ours(_) = store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim") else { return };
-    assert_eq!(store.ledger.registered(name, fence, 1, secs(20)).await.expect("registered"), Claim::Ours(()));
-    assert!(matches!(store.ledger.created(name, fence).await.expect("created"), Claim::Ours(_)));
-    store.ledger.observe(Observation::Rejected, name, "OutOfcpu: no room").await.expect("released");
+    let Claim::Ours(_) = store
+        .ledger
+        .claim(name, fence, &maker("w", "default"))
+        .await
+        .expect("claim")
+    else {
+        return;
+    };
+    assert_eq!(
+        store
+            .ledger
+            .registered(name, fence, 1, secs(20))
+            .await
+            .expect("registered"),
+        Claim::Ours(())
+    );
+    assert!(matches!(
+        store.ledger.created(name, fence).await.expect("created"),
+        Claim::Ours(_)
+    ));
+    store
+        .ledger
+        .observe(Observation::Rejected, name, "OutOfcpu: no room")
+        .await
+        .expect("released");
 }
 
 /// Another organization's job gets its runner at once.
 async fn healthy(store: &Store, job: u64) {
     store.apply(&queued(job, "healthy")).await;
     let reserved = store.admit().await;
-    let own: Vec<_> = reserved.iter().filter(|(name, _)| name.contains(&format!("-{job}-"))).collect();
-    assert_eq!(own.len(), 1, "another organization's job waits: {:?}", why(store, job).await);
+    let own: Vec<_> = reserved
+        .iter()
+        .filter(|(name, _)| name.contains(&format!("-{job}-")))
+        .collect();
+    assert_eq!(
+        own.len(),
+        1,
+        "another organization's job waits: {:?}",
+        why(store, job).await
+    );
 }
 
 #[tokio::test]
 async fn a_refusal_that_does_not_end_costs_little_and_says_what_was_said() {
-    for (chain, bound) in
-        [(&[Subject::Class, Subject::Org] as &'static [Subject], 31), (&[Subject::Org, Subject::Credential], 31), (&[Subject::Org, Subject::Global], 31)]
-    {
+    for (chain, bound) in [
+        (&[Subject::Class, Subject::Org] as &'static [Subject], 31),
+        (&[Subject::Org, Subject::Credential], 31),
+        (&[Subject::Org, Subject::Global], 31),
+    ] {
         let store = Store::open().await;
         store.apply(&queued(1, "sick")).await;
         let failure = patient(chain, "GitHub: 403 runners are disabled");
-        let made = ten_minutes(&store, async |store, name, fence| refuse(store, name, fence, &failure).await).await;
+        let made = ten_minutes(&store, async |store, name, fence| {
+            refuse(store, name, fence, &failure).await
+        })
+        .await;
         assert!((2..=bound).contains(&made), "{chain:?}: {made} in ten minutes");
         let waits = why(&store, 1).await;
         assert!(waits.why.contains("runners are disabled"), "{waits:?}");
@@ -113,10 +170,16 @@ async fn many_classes_that_are_refused_speak_for_their_organization() {
         store.apply(&job_of(job, "sick", &format!("label-{job}"))).await;
     }
     let failure = patient(&[Subject::Class, Subject::Org], "GitHub: 409 whatever the name");
-    let made = ten_minutes(&store, async |store, name, fence| refuse(store, name, fence, &failure).await).await;
+    let made = ten_minutes(&store, async |store, name, fence| {
+        refuse(store, name, fence, &failure).await
+    })
+    .await;
     assert!(made <= 50 + 60, "{made} in ten minutes");
     let waits = why(&store, 150).await;
-    assert!(waits.why.contains("organization sick") && waits.why.contains("whatever the name"), "{waits:?}");
+    assert!(
+        waits.why.contains("organization sick") && waits.why.contains("whatever the name"),
+        "{waits:?}"
+    );
     healthy(&store, 1000).await;
 }
 
@@ -130,34 +193,93 @@ async fn what_an_operator_has_mended_is_tried_at_once_by_one_runner() {
     for (name, fence) in store.admit().await {
         store.make(&name, &fence, 7).await;
         store.pass(SECOND);
-        store.ledger.observe(Observation::Outdated, &name, "exit code 7").await.expect("released");
+        store
+            .ledger
+            .observe(Observation::Outdated, &name, "exit code 7")
+            .await
+            .expect("released");
     }
     still_queued(&store, &store.due_after(20 * SECOND).await).await;
     assert!(store.admit().await.is_empty());
     assert!(why(&store, 2).await.why.contains("profile default"));
-    let retried = store.ledger.retry(JobId::new(2).expect("an id")).await.expect("retried");
-    assert_eq!((retried.state.as_str(), retried.retried[0].as_str()), ("queued", "profile:default"));
-    assert!(retried.retried.len() == 2 && retried.retried[1].starts_with("class:"), "{retried:?}");
+    let retried = store
+        .ledger
+        .retry(JobId::new(2).expect("an id"))
+        .await
+        .expect("retried");
+    assert_eq!(
+        (retried.state.as_str(), retried.retried[0].as_str()),
+        ("queued", "profile:default")
+    );
+    assert!(
+        retried.retried.len() == 2 && retried.retried[1].starts_with("class:"),
+        "{retried:?}"
+    );
     let probe = store.admit().await;
-    let [(name, fence)] = probe.as_slice() else { panic!("one tries it: {probe:?}") };
-    assert!(store.ledger.retry(JobId::new(2).expect("an id")).await.expect("asked").retried.is_empty(), "it is tried already");
+    let [(name, fence)] = probe.as_slice() else {
+        panic!("one tries it: {probe:?}")
+    };
+    assert!(
+        store
+            .ledger
+            .retry(JobId::new(2).expect("an id"))
+            .await
+            .expect("asked")
+            .retried
+            .is_empty(),
+        "it is tried already"
+    );
     store.make(name, fence, 8).await;
-    let (job, org) = store.ledger.runner(name).await.expect("read").map(|info| (info["job"].parse().expect("an id"), info["org"].clone())).expect("a runner");
+    let (job, org) = store
+        .ledger
+        .runner(name)
+        .await
+        .expect("read")
+        .map(|info| (info["job"].parse().expect("an id"), info["org"].clone()))
+        .expect("a runner");
     store.apply(&in_progress(job, &org, name, 8)).await;
     for waits in [1, 3] {
-        let retried = store.ledger.retry(JobId::new(waits).expect("an id")).await.expect("retried").retried;
-        assert!(matches!(retried.as_slice(), [class] if class.starts_with("class:")), "its profile is held no more: {retried:?}");
+        let retried = store
+            .ledger
+            .retry(JobId::new(waits).expect("an id"))
+            .await
+            .expect("retried")
+            .retried;
+        assert!(
+            matches!(retried.as_slice(), [class] if class.starts_with("class:")),
+            "its profile is held no more: {retried:?}"
+        );
     }
     assert_eq!(store.admit().await.len(), 2, "and the rest follow");
     let unknown = store.ledger.retry(JobId::new(99).expect("an id")).await.expect("asked");
     assert_eq!((unknown.state.as_str(), unknown.retried.len()), ("unknown", 0));
     // A time that GitHub named stays.
-    let limit = Hold { chain: &[Subject::Org], needs: Needs::Made, first: secs(600), most: secs(600), growth: Growth::Named };
+    let limit = Hold {
+        chain: &[Subject::Org],
+        needs: Needs::Made,
+        first: secs(600),
+        most: secs(600),
+        growth: Growth::Named,
+    };
     store.apply(&queued(20, "limited")).await;
     for (name, fence) in store.admit().await {
-        refuse(&store, &name, &fence, &failed(BackOff::Hold(limit), "GitHub: rate limit")).await;
+        refuse(
+            &store,
+            &name,
+            &fence,
+            &failed(BackOff::Hold(limit), "GitHub: rate limit"),
+        )
+        .await;
     }
-    assert!(store.ledger.retry(JobId::new(20).expect("an id")).await.expect("asked").retried.is_empty());
+    assert!(
+        store
+            .ledger
+            .retry(JobId::new(20).expect("an id"))
+            .await
+            .expect("asked")
+            .retried
+            .is_empty()
+    );
     store.assert_sound().await;
 }
 
@@ -165,7 +287,13 @@ async fn what_an_operator_has_mended_is_tried_at_once_by_one_runner() {
 async fn a_name_that_is_taken_is_tried_again_once_under_another() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;
-    let hold = Hold { chain: &[Subject::Class, Subject::Org], needs: Needs::Made, first: secs(5), most: secs(1800), growth: Growth::Again };
+    let hold = Hold {
+        chain: &[Subject::Class, Subject::Org],
+        needs: Needs::Made,
+        first: secs(5),
+        most: secs(1800),
+        growth: Growth::Again,
+    };
     let failure = failed(BackOff::Hold(hold), "GitHub: a runner of this name exists");
     for expected in [1, 1, 0] {
         let reserved = store.admit().await;
@@ -184,7 +312,10 @@ async fn a_program_that_ends_at_once_holds_back_its_class() {
     let made = ten_minutes(&store, end_at_once).await;
     assert!((3..=20).contains(&made), "{made} in ten minutes");
     let waits = why(&store, 1).await;
-    assert!(waits.why.contains("ends before it has work (exit code 1: Error)"), "{waits:?}");
+    assert!(
+        waits.why.contains("ends before it has work (exit code 1: Error)"),
+        "{waits:?}"
+    );
     healthy(&store, 2).await;
 }
 
@@ -224,13 +355,26 @@ async fn a_runner_that_had_work_or_waited_for_it_is_no_failure() {
         store.make(&name, &fence, 1).await;
         // Its job ran so fast that its end is seen before any word of it.
         if round % 2 == 0 {
-            store.ledger.observe(Observation::Release, &name, "exit code 0").await.expect("released");
+            store
+                .ledger
+                .observe(Observation::Release, &name, "exit code 0")
+                .await
+                .expect("released");
             let due = store.due_after(10 * SECOND).await;
-            let answer = Answer { status: AnswerStatus::Completed, runner: Some(name), runner_id: Some(1), conclusion: Some("success".into()) };
+            let answer = Answer {
+                status: AnswerStatus::Completed,
+                runner: Some(name),
+                runner_id: Some(1),
+                conclusion: Some("success".into()),
+            };
             store.ledger.answer(&due.questions[0], &answer).await.expect("answered");
         } else {
             store.pass(3 * MINUTE); // GitHub removes a just-in-time runner that waits for long
-            store.ledger.observe(Observation::Release, &name, "exit code 0").await.expect("released");
+            store
+                .ledger
+                .observe(Observation::Release, &name, "exit code 0")
+                .await
+                .expect("released");
             let due = store.due_after(10 * SECOND).await;
             still_queued(&store, &due).await;
             store.apply(&support::completed(job, "acme", None)).await;
@@ -251,7 +395,12 @@ async fn a_runner_that_had_work_ends_the_row_of_those_that_had_none() {
         if !worked {
             return still_queued(&store, &due).await;
         }
-        let answer = Answer { status: AnswerStatus::Completed, runner: Some(name), runner_id: Some(1), conclusion: Some("success".into()) };
+        let answer = Answer {
+            status: AnswerStatus::Completed,
+            runner: Some(name),
+            runner_id: Some(1),
+            conclusion: Some("success".into()),
+        };
         store.ledger.answer(&due.questions[0], &answer).await.expect("answered");
     };
     store.apply(&queued(1, "acme")).await;
@@ -262,7 +411,12 @@ async fn a_runner_that_had_work_ends_the_row_of_those_that_had_none() {
     for worked in [false, false] {
         ends(worked).await;
     }
-    assert_eq!(store.admit().await.len(), 1, "two in a row, not four: {:?}", why(&store, 2).await);
+    assert_eq!(
+        store.admit().await.len(),
+        1,
+        "two in a row, not four: {:?}",
+        why(&store, 2).await
+    );
 }
 
 #[tokio::test]
@@ -279,7 +433,10 @@ async fn several_owners_that_fail_speak_for_github_and_one_does_not() {
     healthy(&store, 5).await;
     refuse(&store, &reserved[2].0, &reserved[2].1, &failure).await;
     let waits = why(&store, 1).await;
-    assert!(waits.why.contains("everything backs off") && waits.next.is_some_and(|next| next <= store.time() + 4 * SECOND), "{waits:?}");
+    assert!(
+        waits.why.contains("everything backs off") && waits.next.is_some_and(|next| next <= store.time() + 4 * SECOND),
+        "{waits:?}"
+    );
     // It is tried every few seconds; one success ends it for all.
     store.pass(4 * SECOND);
     let probe = store.admit().await;
@@ -305,7 +462,11 @@ async fn a_probe_that_is_gone_without_a_verdict_makes_room_for_another() {
     assert!(store.admit().await.is_empty());
     let waits = why(&store, 3).await;
     assert!(waits.why.contains(&probe[0].0), "{waits:?}");
-    store.ledger.observe(Observation::Remove, &probe[0].0, "its worker is gone").await.expect("removed");
+    store
+        .ledger
+        .observe(Observation::Remove, &probe[0].0, "its worker is gone")
+        .await
+        .expect("removed");
     assert_eq!(store.admit().await.len(), 1, "another tries");
     store.assert_sound().await;
 }
@@ -317,11 +478,40 @@ async fn a_limit_that_github_named_is_waited_for_whatever_else_succeeds() {
         store.apply(&queued(job, "acme")).await;
     }
     let reserved = store.admit().await;
-    let hold = Hold { chain: &[Subject::Credential], needs: Needs::Made, first: secs(600), most: secs(600), growth: Growth::Named };
-    assert!(matches!(store.ledger.claim(&reserved[1].0, &reserved[1].1, &maker("w", "default")).await.expect("claim"), Claim::Ours(_)));
-    refuse(&store, &reserved[0].0, &reserved[0].1, &failed(BackOff::Hold(hold), "GitHub: rate limit used up")).await;
-    assert_eq!(store.ledger.created(&reserved[1].0, &reserved[1].1).await.expect("created"), Claim::Ours(false));
-    assert!(store.admit().await.is_empty(), "what was under way has succeeded; the limit stands");
+    let hold = Hold {
+        chain: &[Subject::Credential],
+        needs: Needs::Made,
+        first: secs(600),
+        most: secs(600),
+        growth: Growth::Named,
+    };
+    assert!(matches!(
+        store
+            .ledger
+            .claim(&reserved[1].0, &reserved[1].1, &maker("w", "default"))
+            .await
+            .expect("claim"),
+        Claim::Ours(_)
+    ));
+    refuse(
+        &store,
+        &reserved[0].0,
+        &reserved[0].1,
+        &failed(BackOff::Hold(hold), "GitHub: rate limit used up"),
+    )
+    .await;
+    assert_eq!(
+        store
+            .ledger
+            .created(&reserved[1].0, &reserved[1].1)
+            .await
+            .expect("created"),
+        Claim::Ours(false)
+    );
+    assert!(
+        store.admit().await.is_empty(),
+        "what was under way has succeeded; the limit stands"
+    );
     store.pass(599 * SECOND);
     assert!(store.admit().await.is_empty());
     store.pass(SECOND);
@@ -338,11 +528,33 @@ async fn what_was_under_way_when_its_subject_began_to_back_off_is_no_further_fai
     let failure = patient(&[Subject::Org, Subject::Global], "GitHub answered 502");
     let reserved = store.admit().await;
     for (name, fence) in &reserved {
-        assert!(matches!(store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim"), Claim::Ours(_)));
+        assert!(matches!(
+            store
+                .ledger
+                .claim(name, fence, &maker("w", "default"))
+                .await
+                .expect("claim"),
+            Claim::Ours(_)
+        ));
     }
     for (name, fence) in &reserved {
-        store.ledger.fail(name, fence, &Failure { registration: Registration::None, ..failure.clone() }).await.expect("failed");
+        store
+            .ledger
+            .fail(
+                name,
+                fence,
+                &Failure {
+                    registration: Registration::None,
+                    ..failure.clone()
+                },
+            )
+            .await
+            .expect("failed");
     }
     let waits = why(&store, 1).await;
-    assert_eq!(waits.next, Some(store.time() + 5 * SECOND), "five at once are one failure: {waits:?}");
+    assert_eq!(
+        waits.next,
+        Some(store.time() + 5 * SECOND),
+        "five at once are one failure: {waits:?}"
+    );
 }

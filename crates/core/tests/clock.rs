@@ -36,8 +36,16 @@ async fn set_back(store: &Store) {
 async fn refuse(store: &Store) {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
-    store.ledger.claim(&name, &fence, &support::maker("w", "default")).await.unwrap();
-    store.ledger.fail(&name, &fence, &refused(&[Subject::Org], "GitHub answered 403")).await.unwrap();
+    store
+        .ledger
+        .claim(&name, &fence, &support::maker("w", "default"))
+        .await
+        .unwrap();
+    store
+        .ledger
+        .fail(&name, &fence, &refused(&[Subject::Org], "GitHub answered 403"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -79,7 +87,10 @@ async fn runners_that_are_gone_are_released_and_the_others_have_their_deadlines(
     let reconciled = store.ledger.reconcile(store.time(), &[]).await.unwrap();
     assert_eq!(reconciled.released, 2, "{reconciled:?}");
     let due = store.due_after(11 * MINUTE).await;
-    assert!(store.runner_state(&made[2].0).await == "gone" && due.removals.is_empty(), "a reservation that nobody took up");
+    assert!(
+        store.runner_state(&made[2].0).await == "gone" && due.removals.is_empty(),
+        "a reservation that nobody took up"
+    );
     store.assert_sound().await;
 }
 
@@ -89,7 +100,11 @@ async fn jobs_are_asked_about_and_doubts_looked_up() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 5).await;
-    store.ledger.observe(Observation::Release, &name, "exit code 1").await.unwrap();
+    store
+        .ledger
+        .observe(Observation::Release, &name, "exit code 1")
+        .await
+        .unwrap();
     assert_eq!(store.state(1).await, "in_question");
     set_back(&store).await;
     assert_eq!(store.due_after(2 * MINUTE).await.questions.len(), 1);
@@ -103,7 +118,10 @@ async fn dead_workers_are_dead() {
     set_back(&store).await;
     store.pass(21 * SECOND);
     store.ledger.heartbeat("w").await.unwrap();
-    assert_eq!(store.ledger.living_workers(Duration::from_secs(20)).await.unwrap(), ["w".to_owned()].into());
+    assert_eq!(
+        store.ledger.living_workers(Duration::from_secs(20)).await.unwrap(),
+        ["w".to_owned()].into()
+    );
 }
 
 #[tokio::test]
@@ -122,16 +140,38 @@ async fn surplus_is_reaped_after_its_grace() {
 #[tokio::test]
 async fn githubs_limits_hold_for_an_hour_at_most() {
     let store = ahead().await;
-    let budget = Budget { registrations: 1, points_per_minute: 0, spare_calls_per_hour: 0 };
-    let spend = async |runner: &str| store.ledger.spend_registration("default", "orgs/acme", runner, &budget).await.unwrap();
+    let budget = Budget {
+        registrations: 1,
+        points_per_minute: 0,
+        spare_calls_per_hour: 0,
+    };
+    let spend = async |runner: &str| {
+        store
+            .ledger
+            .spend_registration("default", "orgs/acme", runner, &budget)
+            .await
+            .unwrap()
+    };
     assert_eq!(spend("a").await, Spending::Allowed);
-    let used_up = RateWord { limit: 5000, remaining: 0, reset_in: Duration::from_secs(3600) };
+    let used_up = RateWord {
+        limit: 5000,
+        remaining: 0,
+        reset_in: Duration::from_secs(3600),
+    };
     store.ledger.note_rate("default", &used_up).await.unwrap();
     assert_ne!(spend("b").await, Spending::Allowed);
     set_back(&store).await;
-    assert_ne!(spend("c").await, Spending::Allowed, "the window of five minutes begins now");
+    assert_ne!(
+        spend("c").await,
+        Spending::Allowed,
+        "the window of five minutes begins now"
+    );
     store.pass(6 * MINUTE);
-    assert_eq!(spend("c").await, Spending::Allowed, "it is over, and so is the word of an hour that ends in two");
+    assert_eq!(
+        spend("c").await,
+        Spending::Allowed,
+        "it is over, and so is the word of an hour that ends in two"
+    );
 }
 
 #[tokio::test]
@@ -141,7 +181,11 @@ async fn a_thousand_of_a_kind_are_put_right_in_slices() {
     store.pass(HOUR);
     store.ledger.heartbeat("w").await.unwrap();
     for job in 1..=300 {
-        store.ledger.apply(&queued(job, "acme"), Some(store.time())).await.unwrap();
+        store
+            .ledger
+            .apply(&queued(job, "acme"), Some(store.time()))
+            .await
+            .unwrap();
     }
     assert_eq!(store.admit().await.len(), 300);
     set_back(&store).await;
@@ -149,7 +193,11 @@ async fn a_thousand_of_a_kind_are_put_right_in_slices() {
     for _ in 0..5 {
         store.ledger.due(64, Duration::from_secs(60)).await.unwrap();
     }
-    assert_eq!(store.ledger.overview().await.unwrap().total_running, 0, "no reservation was taken up");
+    assert_eq!(
+        store.ledger.overview().await.unwrap().total_running,
+        0,
+        "no reservation was taken up"
+    );
 }
 
 #[tokio::test]
@@ -159,7 +207,14 @@ async fn ticks_go_on() {
     let mut redis = store.ledger.pool().get().await.unwrap();
     let second = Duration::from_secs(1);
     for key in ["tick:sync", "tick:sync:work"] {
-        redis::cmd("SET").arg(key).arg("dead").arg("PX").arg(HOUR).exec_async(&mut redis).await.unwrap();
+        redis::cmd("SET")
+            .arg(key)
+            .arg("dead")
+            .arg("PX")
+            .arg(HOUR)
+            .exec_async(&mut redis)
+            .await
+            .unwrap();
     }
     assert!(stream::emit_tick(&mut publisher, "sync", second).await.unwrap());
     assert!(!stream::emit_tick(&mut publisher, "sync", second).await.unwrap());

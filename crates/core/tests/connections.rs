@@ -1,5 +1,5 @@
-//! Pool, publishing connection and blocking readers on real servers: failover, TLS, passwords that change, connections that are killed, a Redis that is
-//! emptied.
+//! Pool, publishing connection and blocking readers on real servers: failover, TLS, passwords that change, connections
+//! that are killed, a Redis that is emptied.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -29,7 +29,11 @@ struct Process {
 impl Process {
     fn new(settings: &RedisSettings) -> Self {
         let reader = Reader::new(settings.clone(), stream::EVENTS, "w", Duration::from_millis(200));
-        Self { pool: connect::pool(settings).unwrap(), publisher: connect::publisher(settings), reader }
+        Self {
+            pool: connect::pool(settings).unwrap(),
+            publisher: connect::publisher(settings),
+            reader,
+        }
     }
 
     async fn publish(&self, job: u64) -> redis::RedisResult<Option<String>> {
@@ -72,7 +76,11 @@ impl Process {
 
 async fn port(pool: &Pool) -> Result<u16, LedgerError> {
     let mut connection = pool.get().await?;
-    let port: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("port").query_async(&mut connection).await?;
+    let port: Vec<String> = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg("port")
+        .query_async(&mut connection)
+        .await?;
     Ok(port[1].parse().unwrap())
 }
 
@@ -95,10 +103,22 @@ async fn a_failover_is_followed_and_the_old_master_is_left_alone() {
     assert_ne!(second, first);
     group.server(first).signal("CONT");
     let role: Vec<redis::Value> = group.server(first).run("ROLE").await;
-    assert_eq!(role[0], redis::Value::BulkString(b"master".to_vec()), "it would take writes");
-    assert_eq!(port(&idle).await.expect("works"), second, "a connection of the past was lent out");
+    assert_eq!(
+        role[0],
+        redis::Value::BulkString(b"master".to_vec()),
+        "it would take writes"
+    );
+    assert_eq!(
+        port(&idle).await.expect("works"),
+        second,
+        "a connection of the past was lent out"
+    );
     process.publish(90).await.expect("works");
-    assert_eq!(idle_reader.read(1).await.expect("works").len(), 1, "it reads where nothing comes any more");
+    assert_eq!(
+        idle_reader.read(1).await.expect("works").len(),
+        1,
+        "it reads where nothing comes any more"
+    );
     assert_eq!(process.round(3).await.expect("works"), second);
 
     eventually("the old master is a replica in sync", async || {
@@ -119,7 +139,10 @@ async fn a_master_that_was_demoted_while_connections_were_idle_is_noticed() {
     // Nothing is killed and nothing is silent: only the roles change.
     let _: String = group.sentinels[0].run("SENTINEL FAILOVER mymaster").await;
     let second = process.recovered("the failover", 2).await;
-    eventually("another master", async || port(&process.pool).await.is_ok_and(|port| port != first)).await;
+    eventually("another master", async || {
+        port(&process.pool).await.is_ok_and(|port| port != first)
+    })
+    .await;
     assert!(second == first || port(&process.pool).await.expect("works") == second);
     process.recovered("publisher and reader on the new one", 3).await;
 }
@@ -136,17 +159,26 @@ async fn a_server_that_is_named_and_calls_itself_a_replica_is_not_used() {
     let _: () = group.server(first).run(&format!("REPLICAOF 127.0.0.1 {other}")).await;
     for pool in [&old, &new] {
         let error = port(pool).await.expect_err("no master");
-        assert!(error.is_transient() && error.to_string().contains("not a master"), "{error}");
+        assert!(
+            error.is_transient() && error.to_string().contains("not a master"),
+            "{error}"
+        );
     }
     let _: () = group.server(first).run("REPLICAOF NO ONE").await;
-    eventually("it is the master again", async || port(&old).await.is_ok() && port(&new).await.is_ok()).await;
+    eventually("it is the master again", async || {
+        port(&old).await.is_ok() && port(&new).await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn without_a_sentinel_that_knows_the_master_it_says_so() {
     let group = SentinelGroup::start().await;
     let settings = RedisSettings::of_url(&group.settings().url.replace("mymaster", "other")).unwrap();
-    let error = Ledger::new(connect::pool(&settings).unwrap()).now().await.expect_err("no such master");
+    let error = Ledger::new(connect::pool(&settings).unwrap())
+        .now()
+        .await
+        .expect_err("no such master");
     assert!(error.is_transient() && error.to_string().contains("other"), "{error}");
 }
 
@@ -157,7 +189,9 @@ fn resolved(args: &[&str]) -> RedisSettings {
         redis: RedisArgs,
     }
     let mut problems = Problems::default();
-    let settings = <Cli as clap::Parser>::parse_from([&["test"], args].concat()).redis.resolve(&mut problems);
+    let settings = <Cli as clap::Parser>::parse_from([&["test"], args].concat())
+        .redis
+        .resolve(&mut problems);
     problems.finish(settings).expect("a valid configuration")
 }
 
@@ -166,17 +200,51 @@ async fn tls_with_a_private_authority_and_a_client_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let paths = certificates(dir.path());
     let [ca, cert, key, client_cert, client_key] = paths.each_ref().map(|path| path.to_str().unwrap());
-    let mut args = vec!["--port", "0", "--tls-port", "{port}", "--bind", "127.0.0.1", "--save", ""];
-    args.extend(["--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca, "--tls-auth-clients", "yes"]);
+    let mut args = vec![
+        "--port",
+        "0",
+        "--tls-port",
+        "{port}",
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+    ];
+    args.extend([
+        "--tls-cert-file",
+        cert,
+        "--tls-key-file",
+        key,
+        "--tls-ca-cert-file",
+        ca,
+        "--tls-auth-clients",
+        "yes",
+    ]);
     let server = Server::start(&args);
     let url = format!("rediss://127.0.0.1:{}/0", server.port);
-    let full = ["--redis-url", &url, "--redis-ca-file", ca, "--redis-client-cert-file", client_cert, "--redis-client-key-file", client_key];
+    let full = [
+        "--redis-url",
+        &url,
+        "--redis-ca-file",
+        ca,
+        "--redis-client-cert-file",
+        client_cert,
+        "--redis-client-key-file",
+        client_key,
+    ];
 
     let mut process = Process::new(&resolved(&full));
     let event = process.publish(1).await.expect("published");
     assert!(event.is_some());
     assert_eq!(process.reader.read(1).await.expect("read").len(), 1);
-    let _: bool = process.pool.get().await.expect("connected").exists("x").await.expect("asked");
+    let _: bool = process
+        .pool
+        .get()
+        .await
+        .expect("connected")
+        .exists("x")
+        .await
+        .expect("asked");
 
     // Neither an unknown authority nor a client without a certificate.
     for (without, word) in [(&full[..2], "UnknownIssuer"), (&full[..4], "")] {
@@ -200,7 +268,14 @@ async fn a_password_that_changes_is_read_again() {
     let mut operator = server.operator().await;
     let _: () = run(&mut operator, "ACL SETUSER jit on >old ~* &* +@all").await;
     let url = format!("redis://127.0.0.1:{}/0", server.port);
-    let mut process = Process::new(&resolved(&["--redis-url", &url, "--redis-username", "jit", "--redis-password-file", file.to_str().unwrap()]));
+    let mut process = Process::new(&resolved(&[
+        "--redis-url",
+        &url,
+        "--redis-username",
+        "jit",
+        "--redis-password-file",
+        file.to_str().unwrap(),
+    ]));
     process.round(1).await.expect("works");
 
     // The new one counts, and the connections that were made with the old one are gone.
@@ -223,18 +298,33 @@ async fn readers_survive_killed_connections_and_a_redis_that_is_emptied() {
     let mut operator = server.operator().await;
     let mut process = Process::new(&server.settings());
     process.round(1).await.expect("works");
-    for (number, blow) in
-        ["CLIENT KILL TYPE normal SKIPME yes", "FLUSHALL", "XGROUP DESTROY jit:events workers", "DEL jit:events", "SCRIPT FLUSH"].iter().enumerate()
+    for (number, blow) in [
+        "CLIENT KILL TYPE normal SKIPME yes",
+        "FLUSHALL",
+        "XGROUP DESTROY jit:events workers",
+        "DEL jit:events",
+        "SCRIPT FLUSH",
+    ]
+    .iter()
+    .enumerate()
     {
         let mut blocked = process.reader;
         let reading = tokio::spawn(async move {
             let result = blocked.read(10).await;
             (blocked, result)
         });
-        eventually("a reader blocks", async || run::<String>(&mut operator, "CLIENT LIST").await.contains("cmd=xreadgroup")).await;
+        eventually("a reader blocks", async || {
+            run::<String>(&mut operator, "CLIENT LIST")
+                .await
+                .contains("cmd=xreadgroup")
+        })
+        .await;
         let _: redis::Value = run(&mut operator, blow).await;
         let (reader, result) = reading.await.unwrap();
-        assert!(result.is_err() || result.is_ok_and(|entries| entries.is_empty()), "{blow}");
+        assert!(
+            result.is_err() || result.is_ok_and(|entries| entries.is_empty()),
+            "{blow}"
+        );
         process = Process { reader, ..process };
         process.recovered(blow, 10 + number as u64).await;
     }
@@ -244,8 +334,16 @@ async fn readers_survive_killed_connections_and_a_redis_that_is_emptied() {
 const REFUSALS: [(&str, &str, &str); 4] = [
     ("OOM", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
     ("READONLY", "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
-    ("NOREPLICAS", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
-    ("NOPERM", "ACL SETUSER default -evalsha -eval", "ACL SETUSER default +evalsha +eval"),
+    (
+        "NOREPLICAS",
+        "CONFIG SET min-replicas-to-write 1",
+        "CONFIG SET min-replicas-to-write 0",
+    ),
+    (
+        "NOPERM",
+        "ACL SETUSER default -evalsha -eval",
+        "ACL SETUSER default +evalsha +eval",
+    ),
 ];
 
 #[tokio::test]
@@ -254,7 +352,13 @@ async fn a_refusal_writes_nothing_half_and_passes() {
     let mut operator = server.operator().await;
     let ledger = Ledger::new(connect::pool(&server.settings()).unwrap());
     ledger.configure(&default_limits()).await.expect("configured");
-    while ledger.reconcile(ledger.now().await.unwrap(), &[]).await.expect("open").opens_in.is_some() {}
+    while ledger
+        .reconcile(ledger.now().await.unwrap(), &[])
+        .await
+        .expect("open")
+        .opens_in
+        .is_some()
+    {}
     let mut jobs = 0;
     for (code, refuse, relent) in REFUSALS {
         jobs += 1;
@@ -262,21 +366,44 @@ async fn a_refusal_writes_nothing_half_and_passes() {
         let _: () = run(&mut operator, refuse).await;
         for _ in 0..3 {
             let error = ledger.apply(&event, None).await.expect_err(code);
-            assert!(matches!(error, LedgerError::Refused(_)) && error.to_string().to_ascii_uppercase().contains(code), "{code}: {error}");
+            assert!(
+                matches!(error, LedgerError::Refused(_)) && error.to_string().to_ascii_uppercase().contains(code),
+                "{code}: {error}"
+            );
         }
         let _: () = run(&mut operator, relent).await;
-        assert!(ledger.job(event.job).await.unwrap().is_none(), "{code}: something of the event is there");
-        ledger.apply(&event, None).await.unwrap_or_else(|error| panic!("{code} is over: {error}"));
+        assert!(
+            ledger.job(event.job).await.unwrap().is_none(),
+            "{code}: something of the event is there"
+        );
+        ledger
+            .apply(&event, None)
+            .await
+            .unwrap_or_else(|error| panic!("{code} is over: {error}"));
         let report = ledger.doctor().await.expect("examined");
-        assert_eq!((report.jobs, report.findings.len()), (jobs as usize, 0), "{code}: {report:?}");
+        assert_eq!(
+            (report.jobs, report.findings.len()),
+            (jobs as usize, 0),
+            "{code}: {report:?}"
+        );
     }
     // A script that never ends.
     let _: () = run(&mut operator, "CONFIG SET busy-reply-threshold 10").await;
     let mut endless = server.operator().await;
-    let endless = tokio::spawn(async move { redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut endless).await });
-    eventually("Redis is busy", async || matches!(ledger.apply(&queued(99, "Acme"), None).await, Err(LedgerError::Refused(error)) if error.contains("BUSY")))
+    let endless = tokio::spawn(async move {
+        redis::cmd("EVAL")
+            .arg("while true do end")
+            .arg(0)
+            .exec_async(&mut endless)
+            .await
+    });
+    eventually("Redis is \
+     busy", async || matches!(ledger.apply(&queued(99, "Acme"), None).await, Err(LedgerError::Refused(error)) if error.contains("BUSY")))
         .await;
     let _: () = run(&mut operator, "SCRIPT KILL").await;
-    eventually("it is over", async || ledger.apply(&queued(99, "Acme"), None).await.is_ok()).await;
+    eventually("it is over", async || {
+        ledger.apply(&queued(99, "Acme"), None).await.is_ok()
+    })
+    .await;
     let _ = endless.await;
 }

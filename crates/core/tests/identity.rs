@@ -16,7 +16,14 @@ const ACME: u64 = 77;
 
 /// The event as GitHub tells it `at` a time, of an owner with this id.
 fn told(event: JobEvent, owner_id: u64, at: i64) -> JobEvent {
-    JobEvent { identity: Identity { owner_id: Some(owner_id), at: Some(at), user: false }, ..event }
+    JobEvent {
+        identity: Identity {
+            owner_id: Some(owner_id),
+            at: Some(at),
+            user: false,
+        },
+        ..event
+    }
 }
 
 /// How far a job has come when its owner gets another name.
@@ -31,7 +38,15 @@ enum State {
     InQuestion,
 }
 
-const STATES: [State; 7] = [State::Waiting, State::Queued, State::Reserved, State::Created, State::Idle, State::Busy, State::InQuestion];
+const STATES: [State; 7] = [
+    State::Waiting,
+    State::Queued,
+    State::Reserved,
+    State::Created,
+    State::Idle,
+    State::Busy,
+    State::InQuestion,
+];
 
 /// What becomes of the owner.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +76,13 @@ impl Change {
 /// Job 1 of Acme, as far as this; its runner, where it has one.
 async fn bring_to(store: &Store, state: State, identified: bool) -> Option<(String, String)> {
     let as_told = |event: JobEvent| if identified { told(event, ACME, 1000) } else { event };
-    store.apply(&as_told(if state == State::Waiting { waiting(1, "Acme") } else { queued(1, "Acme") })).await;
+    store
+        .apply(&as_told(if state == State::Waiting {
+            waiting(1, "Acme")
+        } else {
+            queued(1, "Acme")
+        }))
+        .await;
     if matches!(state, State::Waiting | State::Queued) {
         return None;
     }
@@ -75,7 +96,11 @@ async fn bring_to(store: &Store, state: State, identified: bool) -> Option<(Stri
     match state {
         State::Busy => store.apply(&as_told(in_progress(1, "Acme", &name, 5))).await,
         State::InQuestion => {
-            store.ledger.observe(Observation::Release, &name, "exit code 0").await.unwrap();
+            store
+                .ledger
+                .observe(Observation::Release, &name, "exit code 0")
+                .await
+                .unwrap();
             assert_eq!(store.state(1).await, "in_question");
         }
         _ => {}
@@ -93,9 +118,17 @@ async fn all_moved(store: &Store) -> Vec<(String, String)> {
 async fn play(state: State, change: Change, identified: bool) {
     let store = Store::with_limits(|limits| limits.max_per_org = 2).await;
     if matches!(change, Change::Awaited) {
-        store.ledger.set_limits(&[("umbrella".into(), Some(1))], false).await.unwrap();
+        store
+            .ledger
+            .set_limits(&[("umbrella".into(), Some(1))], false)
+            .await
+            .unwrap();
     }
-    store.ledger.set_limits(&[("Acme".into(), Some(3))], false).await.unwrap();
+    store
+        .ledger
+        .set_limits(&[("Acme".into(), Some(3))], false)
+        .await
+        .unwrap();
     let runner = bring_to(&store, state, identified).await;
     if matches!(change, Change::ThereAndBack) {
         store.apply(&told(queued(7, "Elsewhere"), ACME, 1500)).await;
@@ -111,13 +144,25 @@ async fn play(state: State, change: Change, identified: bool) {
     store.apply(&told(completed(2, login, None), ACME, 2001)).await;
     let mut reserved = all_moved(&store).await;
     let status = store.ledger.org_status(login).await.unwrap();
-    assert_eq!(status.max, if matches!(change, Change::Awaited) { 1 } else { 3 }, "what operators decided stays");
+    assert_eq!(
+        status.max,
+        if matches!(change, Change::Awaited) { 1 } else { 3 },
+        "what operators decided stays"
+    );
 
     // A word of before the change is late, and undoes nothing.
     if !matches!(change, Change::ThereAndBack) {
         store.apply(&told(queued(4, "Acme"), ACME, 1900)).await;
         store.apply(&told(completed(4, "Acme", None), ACME, 1901)).await;
-        assert_eq!(store.ledger.job(jit_core::event::JobId::new(4).unwrap()).await.unwrap().unwrap()["org"], login);
+        assert_eq!(
+            store
+                .ledger
+                .job(jit_core::event::JobId::new(4).unwrap())
+                .await
+                .unwrap()
+                .unwrap()["org"],
+            login
+        );
     }
 
     // The job's own words come under the new one.
@@ -126,7 +171,12 @@ async fn play(state: State, change: Change, identified: bool) {
         State::InQuestion => {
             let due = store.due_after(2 * MINUTE).await;
             assert_eq!(due.questions[0].repo, format!("{login}/app"), "asked about where it is");
-            let answer = Answer { status: AnswerStatus::Queued, runner: None, runner_id: None, conclusion: None };
+            let answer = Answer {
+                status: AnswerStatus::Queued,
+                runner: None,
+                runner_id: None,
+                conclusion: None,
+            };
             store.ledger.answer(&due.questions[0], &answer).await.unwrap();
         }
         State::Reserved | State::Created | State::Idle | State::Busy => {}
@@ -145,7 +195,11 @@ async fn play(state: State, change: Change, identified: bool) {
         State::Idle | State::Busy => {}
     }
     let runner = store.ledger.runner(&name).await.unwrap().unwrap();
-    assert_eq!((runner["org"].as_str(), runner["scope"].as_str()), (login, format!("orgs/{login}").as_str()), "its registration is found there");
+    assert_eq!(
+        (runner["org"].as_str(), runner["scope"].as_str()),
+        (login, format!("orgs/{login}").as_str()),
+        "its registration is found there"
+    );
     store.apply(&told(in_progress(1, login, &name, 5), ACME, 4000)).await;
     assert_eq!(store.runner_state(&name).await, "busy", "it is believed to be at work");
     // Long enough for surplus, idle and busy runners to be looked at: a runner at work is not ended.
@@ -154,8 +208,14 @@ async fn play(state: State, change: Change, identified: bool) {
         let due = store.due_after(70 * MINUTE).await;
         assert!(due.removals.is_empty(), "{due:?}");
     }
-    store.apply(&told(completed(1, login, Some((&name, 5))), ACME, 5000)).await;
-    store.ledger.observe(Observation::Release, &name, "exit code 0").await.unwrap();
+    store
+        .apply(&told(completed(1, login, Some((&name, 5))), ACME, 5000))
+        .await;
+    store
+        .ledger
+        .observe(Observation::Release, &name, "exit code 0")
+        .await
+        .unwrap();
     all_moved(&store).await;
     assert_eq!(store.state(1).await, "completed");
     let overview = store.ledger.overview().await.unwrap();
@@ -184,14 +244,30 @@ async fn a_login_that_another_owner_takes_is_that_owners() {
     // Acme was renamed, which nobody has told yet; another owner has taken its login.
     store.apply(&told(queued(2, "Acme"), 78, 2000)).await;
     all_moved(&store).await;
-    assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["scope"], "orgs/Acme~77", "nobody asks the other owner about it");
+    assert_eq!(
+        store.ledger.runner(&name).await.unwrap().unwrap()["scope"],
+        "orgs/Acme~77",
+        "nobody asks the other owner about it"
+    );
     assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["org"], "Acme~77");
     let told_of = store.ledger.nameless_owners().await.unwrap();
-    assert!(told_of.len() == 1 && told_of[0].text.contains("Acme~77: another owner has the login Acme now"), "{told_of:?}");
+    assert!(
+        told_of.len() == 1
+            && told_of[0]
+                .text
+                .contains("Acme~77: another owner has the login Acme now"),
+        "{told_of:?}"
+    );
     store.apply(&told(completed(9, "Acme", None), ACME, 1200)).await; // late
-    assert_eq!(store.ledger.org_status("Acme").await.unwrap().running, 1, "the new owner's reservation alone");
+    assert_eq!(
+        store.ledger.org_status("Acme").await.unwrap().running,
+        1,
+        "the new owner's reservation alone"
+    );
     // Now its own new name is heard.
-    store.apply(&told(completed(1, "Acme-Old", Some((&name, 5))), ACME, 3000)).await;
+    store
+        .apply(&told(completed(1, "Acme-Old", Some((&name, 5))), ACME, 3000))
+        .await;
     all_moved(&store).await;
     assert_eq!(store.state(1).await, "completed");
     assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["org"], "Acme-Old");
@@ -218,15 +294,30 @@ async fn two_owners_with_one_id_and_one_time_are_two() {
 async fn a_thousand_jobs_of_a_renamed_owner_move_in_slices() {
     let store = Store::with_limits(|limits| limits.max_per_org = 1).await;
     for job in 1..=1000 {
-        store.ledger.apply(&told(queued(job, "Acme"), ACME, 1000), Some(store.time())).await.unwrap();
+        store
+            .ledger
+            .apply(&told(queued(job, "Acme"), ACME, 1000), Some(store.time()))
+            .await
+            .unwrap();
     }
     let (name, _) = store.admit().await.remove(0);
     store.apply(&told(queued(2000, "Umbrella"), ACME, 2000)).await;
     all_moved(&store).await;
-    let job = async |job: u64| store.ledger.job(jit_core::event::JobId::new(job).unwrap()).await.unwrap().unwrap();
+    let job = async |job: u64| {
+        store
+            .ledger
+            .job(jit_core::event::JobId::new(job).unwrap())
+            .await
+            .unwrap()
+            .unwrap()
+    };
     for number in [1, 500, 1000, 2000] {
         let job = job(number).await;
-        assert_eq!((job["org"].as_str(), job["repo"].as_str(), job["scope"].as_str()), ("Umbrella", "Umbrella/app", "orgs/Umbrella"), "{number}");
+        assert_eq!(
+            (job["org"].as_str(), job["repo"].as_str(), job["scope"].as_str()),
+            ("Umbrella", "Umbrella/app", "orgs/Umbrella"),
+            "{number}"
+        );
     }
     let status = store.ledger.org_status("umbrella").await.unwrap();
     assert_eq!((status.running, status.pending), (1, 1001));
@@ -234,7 +325,10 @@ async fn a_thousand_jobs_of_a_renamed_owner_move_in_slices() {
 }
 
 fn in_group(event: JobEvent, group: &str) -> JobEvent {
-    let class = event.class.clone().map(|class| Class { group: group.into(), ..class });
+    let class = event.class.clone().map(|class| Class {
+        group: group.into(),
+        ..class
+    });
     JobEvent { class, ..event }
 }
 
@@ -246,8 +340,15 @@ async fn a_job_that_comes_again_with_another_class_moves_over() {
     store.make(&first, &fence, 5).await;
     store.apply(&in_group(queued(1, "Acme"), "misspelt")).await;
     let (second, _) = store.admit().await.remove(0);
-    assert_eq!(store.ledger.runner(&second).await.unwrap().unwrap()["group"], "misspelt");
-    assert_eq!(store.ledger.runner(&first).await.unwrap().unwrap()["group"], "mispelt", "a runner that exists stays what it is");
+    assert_eq!(
+        store.ledger.runner(&second).await.unwrap().unwrap()["group"],
+        "misspelt"
+    );
+    assert_eq!(
+        store.ledger.runner(&first).await.unwrap().unwrap()["group"],
+        "mispelt",
+        "a runner that exists stays what it is"
+    );
     store.assert_sound().await;
 }
 
@@ -264,7 +365,11 @@ async fn a_repository_that_moves_to_another_owner_takes_its_waiting_job_along() 
 #[tokio::test]
 async fn an_owner_that_is_gone_for_a_month_is_forgotten() {
     let store = Store::open().await;
-    store.ledger.set_limits(&[("kept".into(), Some(3))], false).await.unwrap();
+    store
+        .ledger
+        .set_limits(&[("kept".into(), Some(3))], false)
+        .await
+        .unwrap();
     for (job, org, id) in [(1, "Acme", ACME), (2, "Kept", 78), (3, "Busy", 79)] {
         store.apply(&told(queued(job, org), id, 1000)).await;
         if org != "Busy" {
@@ -280,7 +385,11 @@ async fn an_owner_that_is_gone_for_a_month_is_forgotten() {
     store.pass(29 * 24 * 60 * MINUTE);
     assert_eq!(known().await, ["Acme", "Busy", "Kept"]);
     store.pass(2 * 24 * 60 * MINUTE);
-    assert_eq!(known().await, ["Busy", "Kept"], "one has a job, for one an operator has decided something");
+    assert_eq!(
+        known().await,
+        ["Busy", "Kept"],
+        "one has a job, for one an operator has decided something"
+    );
     store.assert_sound().await;
     store.apply(&told(queued(4, "Acme"), ACME, 3000)).await;
     assert_eq!(known().await, ["Acme", "Busy", "Kept"]);

@@ -25,10 +25,17 @@ async fn a_job_gets_one_runner_and_leaves_nothing() {
     store.make(name, fence, 77).await;
     store.apply(&in_progress(1, "Acme", name, 77)).await;
     store.apply(&completed(1, "Acme", Some((name, 77)))).await;
-    store.ledger.observe(Observation::Release, name, "ended").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, name, "ended")
+        .await
+        .expect("released");
     store.assert_sound().await;
     let status = store.ledger.org_status("acme").await.expect("status");
-    assert_eq!((status.organization.as_str(), status.running, status.pending), ("Acme", 0, 0));
+    assert_eq!(
+        (status.organization.as_str(), status.running, status.pending),
+        ("Acme", 0, 0)
+    );
     assert!(store.due_after(3_600_000).await.is_empty(), "nothing is left to do");
 }
 
@@ -39,9 +46,17 @@ async fn limits_hold_and_a_raised_limit_takes_effect_at_once() {
         store.apply(&queued(job, "acme")).await;
     }
     assert_eq!(store.admit().await.len(), 10);
-    store.ledger.set_limits(&[("ACME".into(), Some(12))], false).await.expect("set");
+    store
+        .ledger
+        .set_limits(&[("ACME".into(), Some(12))], false)
+        .await
+        .expect("set");
     assert_eq!(store.admit().await.len(), 2);
-    store.ledger.set_limits(&[("acme".into(), None)], false).await.expect("back to the default");
+    store
+        .ledger
+        .set_limits(&[("acme".into(), None)], false)
+        .await
+        .expect("back to the default");
     assert_eq!(store.admit().await.len(), 0);
     store.assert_sound().await;
 }
@@ -87,11 +102,26 @@ async fn a_job_held_for_approval_is_no_demand_and_its_late_word_asks_github() {
     assert_eq!(store.state(1).await, "in_question");
     let question = store.due_after(1).await.questions.remove(0);
     store.apply(&queued(1, "acme")).await; // heard after the question was asked
-    let answer = Answer { status: AnswerStatus::Waiting, runner: None, runner_id: None, conclusion: None };
+    let answer = Answer {
+        status: AnswerStatus::Waiting,
+        runner: None,
+        runner_id: None,
+        conclusion: None,
+    };
     store.ledger.answer(&question, &answer).await.expect("answered");
     assert_eq!(store.state(1).await, "in_question", "a stale answer is not believed");
     let question = store.due_after(1).await.questions.remove(0);
-    store.ledger.answer(&question, &Answer { status: AnswerStatus::Queued, ..answer }).await.expect("answered");
+    store
+        .ledger
+        .answer(
+            &question,
+            &Answer {
+                status: AnswerStatus::Queued,
+                ..answer
+            },
+        )
+        .await
+        .expect("answered");
     assert_eq!(store.state(1).await, "queued");
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
@@ -103,12 +133,21 @@ async fn a_runner_gone_before_it_was_seen_busy_puts_its_job_in_question() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 7).await;
-    store.ledger.observe(Observation::Release, &name, "ended").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, &name, "ended")
+        .await
+        .expect("released");
     assert_eq!(store.state(1).await, "in_question");
     assert_eq!(store.admit().await.len(), 0, "it may have run");
     let due = store.due_after(60_000).await;
     assert_eq!(due.registrations.len(), 1, "the registration may be left over");
-    let answer = Answer { status: AnswerStatus::Queued, runner: None, runner_id: None, conclusion: None };
+    let answer = Answer {
+        status: AnswerStatus::Queued,
+        runner: None,
+        runner_id: None,
+        conclusion: None,
+    };
     store.ledger.answer(&due.questions[0], &answer).await.expect("answered");
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
@@ -126,22 +165,38 @@ async fn a_cancelled_jobs_runner_is_surplus_and_goes_after_its_grace() {
     assert_eq!(store.ledger.admit().await.expect("admit").reaped, 1);
     let removal = store.due_after(0).await.removals.remove(0);
     assert_eq!((removal.name.as_str(), removal.github_id), (name.as_str(), Some(7)));
-    store.ledger.observe(Observation::Busy, &name, "").await.expect("GitHub refused");
-    assert_eq!(store.runner_state(&name).await, "busy", "it took another job meanwhile, and lives");
+    store
+        .ledger
+        .observe(Observation::Busy, &name, "")
+        .await
+        .expect("GitHub refused");
+    assert_eq!(
+        store.runner_state(&name).await,
+        "busy",
+        "it took another job meanwhile, and lives"
+    );
     store.assert_sound().await;
 }
 
 #[tokio::test]
 async fn surplus_goes_at_once_when_its_organization_is_full_and_others_wait() {
     let store = Store::open().await;
-    store.ledger.set_limits(&[("acme".into(), Some(1))], false).await.expect("set");
+    store
+        .ledger
+        .set_limits(&[("acme".into(), Some(1))], false)
+        .await
+        .expect("set");
     store.apply(&queued(1, "acme")).await;
     let mut other = queued(2, "acme");
     other.class.as_mut().expect("ours").labels.push("gpu".into());
     store.apply(&other).await;
     assert_eq!(store.admit().await.len(), 1);
     store.apply(&completed(1, "acme", None)).await;
-    assert_eq!(store.ledger.admit().await.expect("admit").reaped, 1, "a reservation nobody has taken up goes without a trace");
+    assert_eq!(
+        store.ledger.admit().await.expect("admit").reaped,
+        1,
+        "a reservation nobody has taken up goes without a trace"
+    );
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
 }
@@ -151,13 +206,42 @@ async fn a_claim_whose_answer_was_lost_is_answered_again() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
-    let first = store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim");
+    let first = store
+        .ledger
+        .claim(&name, &fence, &maker("w1", "default"))
+        .await
+        .expect("claim");
     store.pass(60_000); // its Redis was away for so long
-    assert_eq!(store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim"), first);
-    assert!(store.due_after(79_000).await.is_empty(), "the time to make it counts from the answer that came");
+    assert_eq!(
+        store
+            .ledger
+            .claim(&name, &fence, &maker("w1", "default"))
+            .await
+            .expect("claim"),
+        first
+    );
+    assert!(
+        store.due_after(79_000).await.is_empty(),
+        "the time to make it counts from the answer that came"
+    );
     let timeout = std::time::Duration::from_secs(20);
-    assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Ours(()));
-    assert_eq!(store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim"), Claim::Stale, "it is past that");
+    assert_eq!(
+        store
+            .ledger
+            .registered(&name, &fence, 5, timeout)
+            .await
+            .expect("registered"),
+        Claim::Ours(())
+    );
+    assert_eq!(
+        store
+            .ledger
+            .claim(&name, &fence, &maker("w1", "default"))
+            .await
+            .expect("claim"),
+        Claim::Stale,
+        "it is past that"
+    );
     store.assert_sound().await;
 }
 
@@ -167,22 +251,77 @@ async fn a_worker_that_wakes_up_late_has_lost_its_fence() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     let timeout = std::time::Duration::from_secs(20);
-    assert!(matches!(store.ledger.claim(&name, &fence, &maker("w1", "default")).await.expect("claim"), Claim::Ours(_)));
-    assert_eq!(store.ledger.claim(&name, &fence, &maker("w2", "default")).await.expect("claim"), Claim::Stale, "taken once");
-    let next = Maker { claim: 2, ..maker("w1", "default") };
-    assert_eq!(store.ledger.claim(&name, &fence, &next).await.expect("claim"), Claim::Stale, "also by who reads its entry twice");
+    assert!(matches!(
+        store
+            .ledger
+            .claim(&name, &fence, &maker("w1", "default"))
+            .await
+            .expect("claim"),
+        Claim::Ours(_)
+    ));
+    assert_eq!(
+        store
+            .ledger
+            .claim(&name, &fence, &maker("w2", "default"))
+            .await
+            .expect("claim"),
+        Claim::Stale,
+        "taken once"
+    );
+    let next = Maker {
+        claim: 2,
+        ..maker("w1", "default")
+    };
+    assert_eq!(
+        store.ledger.claim(&name, &fence, &next).await.expect("claim"),
+        Claim::Stale,
+        "also by who reads its entry twice"
+    );
     let due = store.due_after(81_000).await;
     assert_eq!(due.removals.len(), 1, "its deadline has passed");
-    assert_eq!(store.ledger.registered(&name, &fence, 5, timeout).await.expect("registered"), Claim::Stale);
-    assert_eq!(store.ledger.created(&name, &fence).await.expect("created"), Claim::Stale);
-    let failed = store.ledger.fail(&name, &fence, &refused(&[Subject::Class], "GitHub is slow")).await.expect("failed");
+    assert_eq!(
+        store
+            .ledger
+            .registered(&name, &fence, 5, timeout)
+            .await
+            .expect("registered"),
+        Claim::Stale
+    );
+    assert_eq!(
+        store.ledger.created(&name, &fence).await.expect("created"),
+        Claim::Stale
+    );
+    let failed = store
+        .ledger
+        .fail(&name, &fence, &refused(&[Subject::Class], "GitHub is slow"))
+        .await
+        .expect("failed");
     assert_eq!(failed, Claim::Stale, "nor does it hold its class back");
-    let absent = store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent");
+    let absent = store
+        .ledger
+        .observe(Observation::Absent, &name, "no pod")
+        .await
+        .expect("absent");
     assert!(!absent.changed, "a create may be in flight: the slot is kept");
     store.pass(19_999);
-    assert!(!store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent").changed, "for twice the time that creating it may take");
+    assert!(
+        !store
+            .ledger
+            .observe(Observation::Absent, &name, "no pod")
+            .await
+            .expect("absent")
+            .changed,
+        "for twice the time that creating it may take"
+    );
     store.pass(1);
-    assert!(store.ledger.observe(Observation::Absent, &name, "no pod").await.expect("absent").changed);
+    assert!(
+        store
+            .ledger
+            .observe(Observation::Absent, &name, "no pod")
+            .await
+            .expect("absent")
+            .changed
+    );
     assert_eq!(store.admit().await.len(), 1, "demand makes another, under a new name");
     store.assert_sound().await;
 }
@@ -194,12 +333,31 @@ async fn a_refused_class_backs_off_and_costs_others_nothing() {
     store.apply(&queued(2, "other")).await;
     let reserved = store.admit().await;
     assert_eq!(reserved.len(), 2);
-    let (name, fence) = reserved.iter().find(|(name, _)| name.starts_with("jit-runner-1-")).expect("acme's");
-    store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim");
-    store.ledger.fail(name, fence, &refused(&[Subject::Class], "GitHub refuses: 422 no such label")).await.expect("failed");
+    let (name, fence) = reserved
+        .iter()
+        .find(|(name, _)| name.starts_with("jit-runner-1-"))
+        .expect("acme's");
+    store
+        .ledger
+        .claim(name, fence, &maker("w", "default"))
+        .await
+        .expect("claim");
+    store
+        .ledger
+        .fail(
+            name,
+            fence,
+            &refused(&[Subject::Class], "GitHub refuses: 422 no such label"),
+        )
+        .await
+        .expect("failed");
     store.assert_sound().await;
     assert_eq!(store.admit().await.len(), 0);
-    let why = store.ledger.explain(JobId::new(1).expect("id")).await.expect("explained");
+    let why = store
+        .ledger
+        .explain(JobId::new(1).expect("id"))
+        .await
+        .expect("explained");
     assert!(why.why.contains("422 no such label"), "{}", why.why);
     store.pass(60_001);
     assert_eq!(store.admit().await.len(), 1);
@@ -211,8 +369,19 @@ async fn a_reservation_whose_pod_is_not_there_yet_is_kept() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
-    assert!(matches!(store.ledger.claim(&name, &fence, &maker("w", "default")).await.expect("claimed"), Claim::Ours(_)));
-    let seen = store.ledger.observe(Observation::Absent, &name, "gone").await.expect("observed");
+    assert!(matches!(
+        store
+            .ledger
+            .claim(&name, &fence, &maker("w", "default"))
+            .await
+            .expect("claimed"),
+        Claim::Ours(_)
+    ));
+    let seen = store
+        .ledger
+        .observe(Observation::Absent, &name, "gone")
+        .await
+        .expect("observed");
     assert_eq!((seen.state.as_str(), seen.changed), ("reserved", false));
     store.create(&name, &fence, 7).await;
 }
@@ -223,15 +392,36 @@ async fn who_waits_for_a_removal_is_told_of_it() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 7).await;
-    store.ledger.observe(Observation::Remove, &name, "an operator wants it gone").await.expect("removing");
+    store
+        .ledger
+        .observe(Observation::Remove, &name, "an operator wants it gone")
+        .await
+        .expect("removing");
     store.apply(&queued(2, "acme")).await;
-    let why = async || store.ledger.explain(JobId::new(2).expect("an id")).await.expect("explained").why;
+    let why = async || {
+        store
+            .ledger
+            .explain(JobId::new(2).expect("an id"))
+            .await
+            .expect("explained")
+            .why
+    };
     let told = format!("1 being removed, {name} since 2027-01-15T08:00:00.001Z (an operator wants it gone): ");
     let said = why().await;
-    assert!(said.ends_with(&format!("{told}GitHub has not said yet that it has it no more")), "{said}");
-    store.ledger.observe_deregistered(Observation::Postpone, &name, "removed", Deregistration::Deleted).await.expect("noted");
+    assert!(
+        said.ends_with(&format!("{told}GitHub has not said yet that it has it no more")),
+        "{said}"
+    );
+    store
+        .ledger
+        .observe_deregistered(Observation::Postpone, &name, "removed", Deregistration::Deleted)
+        .await
+        .expect("noted");
     let said = why().await;
-    assert!(said.ends_with(&format!("{told}GitHub has it no more, and its pod is not gone")), "{said}");
+    assert!(
+        said.ends_with(&format!("{told}GitHub has it no more, and its pod is not gone")),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -250,7 +440,11 @@ async fn other_runners_jobs_leave_no_trace() {
     let mut foreign = in_progress(6, "acme", &name, 8);
     foreign.class = None;
     store.apply(&foreign).await;
-    assert_eq!(store.runner_state(&name).await, "busy", "a runner of ours may run a job of other labels");
+    assert_eq!(
+        store.runner_state(&name).await,
+        "busy",
+        "a runner of ours may run a job of other labels"
+    );
     assert_eq!(store.admit().await.len(), 1, "and job 1 needs another");
     store.assert_sound().await;
 }
@@ -278,7 +472,10 @@ async fn small_organizations_are_served_beside_large_ones() {
     }
     let reserved = store.admit().await;
     assert_eq!(reserved.len(), 8);
-    let small = reserved.iter().filter(|(name, _)| name.split('-').nth(2).is_some_and(|job| job.len() == 1)).count();
+    let small = reserved
+        .iter()
+        .filter(|(name, _)| name.split('-').nth(2).is_some_and(|job| job.len() == 1))
+        .count();
     assert_eq!(small, 4, "{reserved:?}");
     store.assert_sound().await;
     let clock: Arc<AtomicI64> = store.clock.clone();
@@ -291,8 +488,16 @@ async fn a_runner_that_github_deleted_unused_questions_no_job() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 7).await;
-    store.ledger.observe(Observation::Remove, &name, "an operator wants it gone").await.expect("removing");
-    store.ledger.observe_deregistered(Observation::Absent, &name, "removed", Deregistration::Deleted).await.expect("gone");
+    store
+        .ledger
+        .observe(Observation::Remove, &name, "an operator wants it gone")
+        .await
+        .expect("removing");
+    store
+        .ledger
+        .observe_deregistered(Observation::Absent, &name, "removed", Deregistration::Deleted)
+        .await
+        .expect("gone");
     assert_eq!(store.state(1).await, "queued");
     assert_eq!(store.admit().await.len(), 1, "demand makes another at once");
     store.assert_sound().await;
@@ -305,12 +510,22 @@ async fn a_runner_lost_over_its_job_is_looked_up_at_github() {
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 7).await;
     store.apply(&in_progress(1, "acme", &name, 7)).await;
-    store.ledger.observe(Observation::Release, &name, "evicted").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, &name, "evicted")
+        .await
+        .expect("released");
     let mut failed = completed(1, "acme", Some((&name, 7)));
     failed.conclusion = Some("failure".into());
     store.apply(&failed).await;
     let doubts = store.due_after(60_000).await.registrations;
-    assert_eq!(doubts.iter().map(|doubt| (doubt.name.as_str(), doubt.github_id)).collect::<Vec<_>>(), [(name.as_str(), Some(7))]);
+    assert_eq!(
+        doubts
+            .iter()
+            .map(|doubt| (doubt.name.as_str(), doubt.github_id))
+            .collect::<Vec<_>>(),
+        [(name.as_str(), Some(7))]
+    );
     store.ledger.settle_doubt(&doubts[0]).await.expect("settled");
     assert!(store.due_after(3_600_000).await.is_empty());
     store.assert_sound().await;
@@ -320,7 +535,12 @@ async fn a_runner_lost_over_its_job_is_looked_up_at_github() {
 async fn a_store_of_the_python_system_is_told_apart_and_nothing_is_lost() {
     let store = Store::open().await;
     let mut connection = store.ledger.pool().get().await.expect("a connection");
-    let _: i64 = redis::cmd("RPUSH").arg("org:acme:pending").arg("job").query_async(&mut connection).await.expect("a list");
+    let _: i64 = redis::cmd("RPUSH")
+        .arg("org:acme:pending")
+        .arg("job")
+        .query_async(&mut connection)
+        .await
+        .expect("a list");
     let error = store.ledger.apply(&queued(1, "acme"), None).await.expect_err("refused");
     assert!(error.is_transient(), "the event stays in its stream: {error}");
     assert!(error.to_string().contains("Python system"), "{error}");
@@ -333,12 +553,24 @@ async fn of_several_beats_one_speaks() {
     let minute = std::time::Duration::from_secs(60);
     let mut emitted = Vec::new();
     for _ in 0..3 {
-        emitted.push(jit_core::stream::emit_tick(&mut connection, "dispatch", minute).await.expect("asked"));
+        emitted.push(
+            jit_core::stream::emit_tick(&mut connection, "dispatch", minute)
+                .await
+                .expect("asked"),
+        );
     }
     assert_eq!(emitted, [true, false, false]);
-    assert!(jit_core::stream::emit_tick(&mut connection, "sync", minute).await.expect("asked"), "another kind is another tick");
+    assert!(
+        jit_core::stream::emit_tick(&mut connection, "sync", minute)
+            .await
+            .expect("asked"),
+        "another kind is another tick"
+    );
     assert!(store.ledger.take_tick("dispatch", "w1", minute).await.expect("taken"));
-    assert!(!store.ledger.take_tick("dispatch", "w2", minute).await.expect("asked"), "one of this kind is being worked on");
+    assert!(
+        !store.ledger.take_tick("dispatch", "w2", minute).await.expect("asked"),
+        "one of this kind is being worked on"
+    );
     store.ledger.end_tick("dispatch", "w2").await.expect("not its own");
     assert!(!store.ledger.take_tick("dispatch", "w2", minute).await.expect("asked"));
     store.ledger.end_tick("dispatch", "w1").await.expect("ended");
@@ -359,7 +591,11 @@ async fn the_next_job_gets_the_slot_that_a_runner_has_freed() {
     let name = &reserved[0].0;
     store.apply(&in_progress(1, "acme", name, 7)).await;
     store.apply(&completed(1, "acme", Some((name, 7)))).await;
-    store.ledger.observe(Observation::Release, name, "ended").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, name, "ended")
+        .await
+        .expect("released");
     let next = store.admit().await;
     assert_eq!(next.len(), 1);
     assert!(next[0].0.starts_with("jit-runner-3-"), "{next:?}");
@@ -373,9 +609,22 @@ async fn a_mirror_that_is_set_by_hand_decides_nothing_and_is_put_right() {
     store.apply(&queued(2, "acme")).await;
     assert_eq!(store.admit().await.len(), 1);
     let mut connection = store.ledger.pool().get().await.expect("a connection");
-    let _: () = redis::cmd("SET").arg("org:acme:running").arg(0).query_async(&mut connection).await.expect("set by hand");
+    let _: () = redis::cmd("SET")
+        .arg("org:acme:running")
+        .arg(0)
+        .query_async(&mut connection)
+        .await
+        .expect("set by hand");
     assert_eq!(store.admit().await.len(), 0);
-    assert_eq!(store.ledger.reconcile(store.time(), &[]).await.expect("reconciled").corrected, 1);
+    assert_eq!(
+        store
+            .ledger
+            .reconcile(store.time(), &[])
+            .await
+            .expect("reconciled")
+            .corrected,
+        1
+    );
     store.assert_sound().await;
 }
 
@@ -383,11 +632,23 @@ async fn a_mirror_that_is_set_by_hand_decides_nothing_and_is_put_right() {
 async fn a_limit_lowered_by_hand_holds_at_the_next_admission() {
     let store = Store::with_limits(|limits| limits.max_total = 100).await;
     for job in 1..=80 {
-        store.apply(&queued(job, if job <= 40 { "acme" } else { "other" })).await;
+        store
+            .apply(&queued(job, if job <= 40 { "acme" } else { "other" }))
+            .await;
     }
-    store.ledger.set_limits(&[("other".into(), Some(70))], false).await.expect("set");
+    store
+        .ledger
+        .set_limits(&[("other".into(), Some(70))], false)
+        .await
+        .expect("set");
     let mut connection = store.ledger.pool().get().await.expect("a connection");
-    let _: i64 = redis::cmd("HSET").arg("org_limits").arg("acme").arg(3).query_async(&mut connection).await.expect("written");
+    let _: i64 = redis::cmd("HSET")
+        .arg("org_limits")
+        .arg("acme")
+        .arg(3)
+        .query_async(&mut connection)
+        .await
+        .expect("written");
     assert_eq!(store.admit().await.len(), 43);
     assert_eq!(store.ledger.org_status("acme").await.expect("status").running, 3);
     store.assert_sound().await;
@@ -423,7 +684,10 @@ async fn of_surplus_runners_reserved_ones_go_first_and_then_the_youngest() {
         store.apply(&completed(gone as u64 + 1, "acme", None)).await;
         store.pass(120_000);
         assert_eq!(store.ledger.admit().await.expect("admit").reaped, 1);
-        assert!(["gone", "removing"].contains(&store.runner_state(&names[gone]).await.as_str()), "{gone}");
+        assert!(
+            ["gone", "removing"].contains(&store.runner_state(&names[gone]).await.as_str()),
+            "{gone}"
+        );
     }
     assert_eq!(store.runner_state(&names[0]).await, "created");
     store.assert_sound().await;

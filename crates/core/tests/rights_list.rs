@@ -15,7 +15,16 @@ const CRATES: [&str; 5] = ["core", "receiver", "worker", "beat", "cli"];
 /// Commands that the code does without where a user may not run them, and those of Sentinels.
 const OPTIONAL: [&str; 3] = ["CONFIG", "ROLE", "SENTINEL"];
 /// Methods of commands and pipelines that are no command.
-const PLUMBING: [&str; 8] = ["arg", "cmd", "clone", "ignore", "query_async", "exec_async", "is_good", "insert"];
+const PLUMBING: [&str; 8] = [
+    "arg",
+    "cmd",
+    "clone",
+    "ignore",
+    "query_async",
+    "exec_async",
+    "is_good",
+    "insert",
+];
 /// What `AsyncCommands` and pipelines call what Redis calls otherwise, or more.
 const METHODS: [(&str, &[&str]); 11] = [
     ("hset_multiple", &["HSET"]),
@@ -46,8 +55,17 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut found = Vec::new();
-    CRATES.iter().for_each(|name| files(&root.join(name).join("src"), &mut found));
-    let code = |path: &PathBuf| std::fs::read_to_string(path).unwrap().split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    CRATES
+        .iter()
+        .for_each(|name| files(&root.join(name).join("src"), &mut found));
+    let code = |path: &PathBuf| {
+        std::fs::read_to_string(path)
+            .unwrap()
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     found.iter().map(|path| (path.clone(), code(path))).collect()
 }
 
@@ -55,14 +73,23 @@ fn sources() -> Vec<(PathBuf, String)> {
 fn said(text: &str) -> Vec<String> {
     let commands = text.match_indices("cmd(\"").filter_map(|(at, found)| {
         let (name, rest) = text[at + found.len()..].split_once('"')?;
-        let first = rest.strip_prefix(").arg(\"").and_then(|rest| rest.split_once('"')).map_or("", |(first, _)| first);
-        Some(if ["SCRIPT", "XGROUP", "XINFO"].contains(&name) { format!("{name}|{first}") } else { name.to_owned() })
+        let first = rest
+            .strip_prefix(").arg(\"")
+            .and_then(|rest| rest.split_once('"'))
+            .map_or("", |(first, _)| first);
+        Some(if ["SCRIPT", "XGROUP", "XINFO"].contains(&name) {
+            format!("{name}|{first}")
+        } else {
+            name.to_owned()
+        })
     });
     commands.collect()
 }
 
 fn word(text: &str) -> &str {
-    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .unwrap_or(text.len());
     &text[..end]
 }
 
@@ -91,7 +118,9 @@ fn chain(mut text: &str) -> Vec<&str> {
     let mut methods = Vec::new();
     loop {
         text = text.trim_start().trim_start_matches('?').trim_start();
-        let Some(rest) = text.strip_prefix('.') else { return methods };
+        let Some(rest) = text.strip_prefix('.') else {
+            return methods;
+        };
         let name = word(rest);
         if name == "await" {
             return methods; // what follows is done with the answer
@@ -116,7 +145,10 @@ fn methods(text: &str) -> BTreeSet<&str> {
             }
         }
     }
-    found.extend(text.match_indices("AsyncCommands::").map(|(at, root)| word(&text[at + root.len()..])));
+    found.extend(
+        text.match_indices("AsyncCommands::")
+            .map(|(at, root)| word(&text[at + root.len()..])),
+    );
     found.extend(["invoke_async"].iter().filter(|method| text.contains(**method)));
     found
 }
@@ -136,8 +168,14 @@ fn used() -> BTreeMap<String, BTreeSet<String>> {
         }
         // Only these speak to Redis by methods.
         if text.contains("redis::") {
-            for method in methods(&text).into_iter().filter(|method| !method.is_empty() && !PLUMBING.contains(method)) {
-                let own = METHODS.iter().find(|(name, _)| *name == method).map(|(_, commands)| commands.iter().map(|command| (*command).to_owned()).collect());
+            for method in methods(&text)
+                .into_iter()
+                .filter(|method| !method.is_empty() && !PLUMBING.contains(method))
+            {
+                let own = METHODS
+                    .iter()
+                    .find(|(name, _)| *name == method)
+                    .map(|(_, commands)| commands.iter().map(|command| (*command).to_owned()).collect());
                 for command in own.unwrap_or_else(|| vec![method.to_uppercase()]) {
                     used.entry(command).or_default().insert(file.clone());
                 }
@@ -152,8 +190,14 @@ fn used() -> BTreeMap<String, BTreeSet<String>> {
 fn the_list_holds_every_command_that_the_code_uses_and_no_other() {
     let used = used();
     let listed: BTreeSet<&str> = commands().collect();
-    let missing: Vec<_> = used.iter().filter(|(command, _)| !listed.contains(command.as_str())).collect();
-    assert!(missing.is_empty(), "these are not in COMMANDS of redis/rights.rs: {missing:#?}");
+    let missing: Vec<_> = used
+        .iter()
+        .filter(|(command, _)| !listed.contains(command.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "these are not in COMMANDS of redis/rights.rs: {missing:#?}"
+    );
     let unused: Vec<_> = listed.iter().filter(|command| !used.contains_key(**command)).collect();
     assert!(unused.is_empty(), "nothing uses these of COMMANDS: {unused:?}");
 }
@@ -164,9 +208,16 @@ fn every_script_calls_commands_by_literal_names() {
     for (path, text) in sources() {
         for (at, _) in text.match_indices("call(") {
             let (before, rest) = (&text[..at], &text[at + "call(".len()..]);
-            let ours = before.ends_with("redis.") || before.ends_with("redis.p") || path.extension().is_some_and(|end| end == "lua");
+            let ours = before.ends_with("redis.")
+                || before.ends_with("redis.p")
+                || path.extension().is_some_and(|end| end == "lua");
             let of_lua = before.ends_with('p') && !before.ends_with("redis.p"); // Lua's own pcall
-            assert!(!ours || of_lua || rest.starts_with(['\'', '"']), "{}: call({}", path.display(), rest.lines().next().unwrap_or_default());
+            assert!(
+                !ours || of_lua || rest.starts_with(['\'', '"']),
+                "{}: call({}",
+                path.display(),
+                rest.lines().next().unwrap_or_default()
+            );
         }
     }
 }
@@ -178,16 +229,38 @@ fn family(key: &str) -> &str {
 
 #[test]
 fn the_list_has_an_example_of_each_family_of_keys() {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/architecture.md")).unwrap();
-    let table = text.split("| key | type | holds |").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("the table of keys");
-    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| line.split(" | ").next());
-    let keys = cells.flat_map(|cell| cell.split('`').filter(|text| text.contains(|c: char| c.is_ascii_alphabetic())));
-    let mut families: BTreeSet<&str> = keys.map(family).filter(|family| !family.starts_with('{') && *family != ":").collect();
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/architecture.md")).unwrap();
+    let table = text
+        .split("| key | type | holds |")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next())
+        .expect("the table of keys");
+    let cells = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split(" | ").next());
+    let keys = cells.flat_map(|cell| {
+        cell.split('`')
+            .filter(|text| text.contains(|c: char| c.is_ascii_alphabetic()))
+    });
+    let mut families: BTreeSet<&str> = keys
+        .map(family)
+        .filter(|family| !family.starts_with('{') && *family != ":")
+        .collect();
     families.retain(|family| family.len() > 1);
     // What can back off, `{subject}` in the table, and what is a suffix there.
     families.extend(["class:", "scope:", "org:", "profile:", "credential:", "global:"]);
     assert!(families.len() > 25, "{families:?}");
     let listed: BTreeSet<&str> = KEYS.iter().map(|key| family(key)).collect();
-    assert_eq!(families.difference(&listed).collect::<Vec<_>>(), Vec::<&&str>::new(), "no example in KEYS of redis/rights.rs");
-    assert_eq!(listed.difference(&families).collect::<Vec<_>>(), Vec::<&&str>::new(), "not in the table");
+    assert_eq!(
+        families.difference(&listed).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "no example in KEYS of redis/rights.rs"
+    );
+    assert_eq!(
+        listed.difference(&families).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "not in the table"
+    );
 }

@@ -1,4 +1,5 @@
-//! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials and old images.
+//! The rules that running this design showed to be needed: quota, misfits, a GitHub that gives out no work, credentials
+//! and old images.
 
 use std::time::Duration;
 
@@ -13,7 +14,14 @@ use support::{Store, failed, in_progress, maker, queued, refused, still_queued, 
 const MINUTE: i64 = 60_000;
 
 async fn fail(store: &Store, (name, fence): &(String, String), credential: &str, failure: &Failure) {
-    assert!(matches!(store.ledger.claim(name, fence, &maker("w", credential)).await.expect("claim"), Claim::Ours(_)));
+    assert!(matches!(
+        store
+            .ledger
+            .claim(name, fence, &maker("w", credential))
+            .await
+            .expect("claim"),
+        Claim::Ours(_)
+    ));
     store.ledger.fail(name, fence, failure).await.expect("failed");
 }
 
@@ -32,7 +40,16 @@ async fn idle_runners(store: &Store, org: &str, jobs: std::ops::RangeInclusive<u
 /// What is to be removed is gone at once.
 async fn remove_all(store: &Store, due: &jit_core::ledger::Due) {
     for removal in &due.removals {
-        store.ledger.observe_deregistered(Observation::Absent, &removal.name, "removed", jit_core::ledger::Deregistration::Deleted).await.expect("removed");
+        store
+            .ledger
+            .observe_deregistered(
+                Observation::Absent,
+                &removal.name,
+                "removed",
+                jit_core::ledger::Deregistration::Deleted,
+            )
+            .await
+            .expect("removed");
     }
 }
 
@@ -46,11 +63,21 @@ async fn a_used_up_quota_sets_a_ceiling_that_rises_by_one_a_minute() {
     let reserved = store.admit().await;
     assert_eq!(reserved.len(), 6);
     for runner in &reserved[3..] {
-        fail(&store, runner, "default", &failed(BackOff::Quota, "exceeded quota: runners, used: pods=3")).await;
+        fail(
+            &store,
+            runner,
+            "default",
+            &failed(BackOff::Quota, "exceeded quota: runners, used: pods=3"),
+        )
+        .await;
     }
     assert_eq!(store.admit().await.len(), 0, "three fit");
     let waits = why(&store, 5).await;
-    assert!(waits.why.contains("exceeded quota: runners") && waits.why.contains("3 runners"), "{}", waits.why);
+    assert!(
+        waits.why.contains("exceeded quota: runners") && waits.why.contains("3 runners"),
+        "{}",
+        waits.why
+    );
     assert_eq!(waits.next, Some(store.time() + MINUTE));
     store.assert_sound().await;
     store.pass(MINUTE);
@@ -61,7 +88,11 @@ async fn a_used_up_quota_sets_a_ceiling_that_rises_by_one_a_minute() {
     assert_eq!(store.admit().await.len(), 0, "and a minute from the last refusal on");
     // One of the three ends: its place is free, whatever the time.
     store.make(&reserved[0].0, &reserved[0].1, 7).await;
-    store.ledger.observe(Observation::Release, &reserved[0].0, "ended").await.expect("released");
+    store
+        .ledger
+        .observe(Observation::Release, &reserved[0].0, "ended")
+        .await
+        .expect("released");
     assert_eq!(store.admit().await.len(), 1);
     store.pass(200 * MINUTE);
     assert_eq!(store.admit().await.len(), 2, "a ceiling above the maximum is none");
@@ -81,22 +112,38 @@ async fn a_misfit_is_replaced_holds_back_its_job_and_its_class_gets_one_at_a_tim
     let due = store.due_after(MINUTE).await;
     assert_eq!(due.removals.len(), first.len(), "none of them got work for ten minutes");
     remove_all(&store, &due).await;
-    // The first and the last alone of the class are misfits; in between there were more than it should have had by then.
-    assert_eq!([store.state(1).await, store.state(2).await, store.state(3).await], ["in_question", "in_question", "queued"]);
+    // The first and the last alone of the class are misfits; in between there were more than it should have had by
+    // then.
+    assert_eq!(
+        [store.state(1).await, store.state(2).await, store.state(3).await],
+        ["in_question", "in_question", "queued"]
+    );
     let held = why(&store, 1).await;
     assert!(held.why.contains("stayed idle while it waited"), "{}", held.why);
     assert_eq!(held.next, Some(store.time() + 10 * MINUTE));
     let reasons = store.ledger.org_reasons("acme").await.expect("reasons");
-    assert!(reasons.iter().any(|reason| reason.starts_with("job 1: ") && reason.contains("; tried again at ")), "{reasons:?}");
+    assert!(
+        reasons
+            .iter()
+            .any(|reason| reason.starts_with("job 1: ") && reason.contains("; tried again at ")),
+        "{reasons:?}"
+    );
     assert_eq!(store.admit().await.len(), 1, "job 3's");
     store.apply(&queued(4, "acme")).await;
     assert_eq!(store.admit().await.len(), 0, "one at a time");
     let waits = why(&store, 4).await;
-    assert!(waits.why.contains("one runner at a time") && waits.next.is_some(), "{waits:?}");
+    assert!(
+        waits.why.contains("one runner at a time") && waits.next.is_some(),
+        "{waits:?}"
+    );
     store.apply(&queued(1, "acme")).await; // a redelivery
     store.assert_sound().await;
     let due = store.due_after(5 * MINUTE).await;
-    assert!(due.questions.iter().all(|question| question.job.get() > 2), "held back for ten minutes: {:?}", due.questions);
+    assert!(
+        due.questions.iter().all(|question| question.job.get() > 2),
+        "held back for ten minutes: {:?}",
+        due.questions
+    );
     let due = store.due_after(5 * MINUTE).await;
     still_queued(&store, &due).await;
     assert_eq!([store.state(1).await, store.state(2).await], ["queued", "queued"]);
@@ -171,7 +218,8 @@ async fn where_nothing_starts_anywhere_one_runner_is_replaced_in_an_idle_time_ou
         }
     }
     let gone: usize = removed.iter().sum();
-    // In an hour: six replaced, each with one that its class had too many from then on (which surplus would take anyway).
+    // In an hour: six replaced, each with one that its class had too many from then on (which surplus would take
+    // anyway).
     assert!((4..=14).contains(&gone), "{gone} of 12 went in an hour: {removed:?}");
     assert!(removed[9] <= 2, "not all at once: {removed:?}");
     store.assert_sound().await;
@@ -183,13 +231,31 @@ async fn a_credential_that_is_refused_costs_the_owners_of_others_nothing() {
     for (job, org) in [(1, "acme"), (2, "acme-too"), (3, "other")] {
         store.apply(&queued(job, org)).await;
     }
-    let of =
-        |job: u64, reserved: &[(String, String)]| reserved.iter().find(|(name, _)| name.starts_with(&format!("jit-runner-{job}-"))).cloned().expect("reserved");
+    let of = |job: u64, reserved: &[(String, String)]| {
+        reserved
+            .iter()
+            .find(|(name, _)| name.starts_with(&format!("jit-runner-{job}-")))
+            .cloned()
+            .expect("reserved")
+    };
     let reserved = store.admit().await;
-    fail(&store, &of(1, &reserved), "east", &refused(&[Subject::Credential], "GitHub: the credential is not accepted")).await;
+    fail(
+        &store,
+        &of(1, &reserved),
+        "east",
+        &refused(&[Subject::Credential], "GitHub: the credential is not accepted"),
+    )
+    .await;
     // Served by the same credential, and admitted before it was refused: nothing is made of it.
     let (name, fence) = of(2, &reserved);
-    assert_eq!(store.ledger.claim(&name, &fence, &maker("w", "east")).await.expect("claim"), Claim::Stale);
+    assert_eq!(
+        store
+            .ledger
+            .claim(&name, &fence, &maker("w", "east"))
+            .await
+            .expect("claim"),
+        Claim::Stale
+    );
     assert_eq!(store.runner_state(&name).await, "gone");
     let (name, fence) = of(3, &reserved);
     store.make(&name, &fence, 5).await;
@@ -198,15 +264,32 @@ async fn a_credential_that_is_refused_costs_the_owners_of_others_nothing() {
     assert_eq!(more.len(), 1, "other's alone: {more:?}");
     for job in [1, 2] {
         let waits = why(&store, job).await;
-        assert!(waits.why.contains("credential east") && waits.why.contains("not accepted"), "{}", waits.why);
+        assert!(
+            waits.why.contains("credential east") && waits.why.contains("not accepted"),
+            "{}",
+            waits.why
+        );
         assert!(waits.next.is_some());
     }
     store.assert_sound().await;
     store.pass(MINUTE);
     let tried = store.admit().await;
-    let [(name, fence)] = tried.as_slice() else { panic!("one tries it: {tried:?}") };
-    assert!(matches!(store.ledger.claim(name, fence, &maker("w", "east")).await.expect("claim"), Claim::Ours(_)));
-    assert_eq!(store.ledger.created(name, fence).await.expect("created"), Claim::Ours(true), "and it works");
+    let [(name, fence)] = tried.as_slice() else {
+        panic!("one tries it: {tried:?}")
+    };
+    assert!(matches!(
+        store
+            .ledger
+            .claim(name, fence, &maker("w", "east"))
+            .await
+            .expect("claim"),
+        Claim::Ours(_)
+    ));
+    assert_eq!(
+        store.ledger.created(name, fence).await.expect("created"),
+        Claim::Ours(true),
+        "and it works"
+    );
     assert_eq!(store.admit().await.len(), 1, "so the other follows");
     store.assert_sound().await;
 }
@@ -218,18 +301,36 @@ async fn what_began_to_back_off_is_not_made() {
         store.apply(&queued(job, "acme")).await;
     }
     let reserved = store.admit().await;
-    fail(&store, &reserved[0], "default", &refused(&[Subject::Global], "GitHub answered 503")).await;
+    fail(
+        &store,
+        &reserved[0],
+        "default",
+        &refused(&[Subject::Global], "GitHub answered 503"),
+    )
+    .await;
     for (name, fence) in &reserved[1..] {
-        assert_eq!(store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim"), Claim::Stale);
+        assert_eq!(
+            store
+                .ledger
+                .claim(name, fence, &maker("w", "default"))
+                .await
+                .expect("claim"),
+            Claim::Stale
+        );
     }
     let status = store.ledger.org_status("acme").await.expect("status");
     assert_eq!((status.running, status.pending), (0, 4));
     assert!(store.due_after(1).await.is_empty(), "and leaves nothing to look up");
     store.pass(MINUTE);
     let probe = store.admit().await;
-    let [(name, fence)] = probe.as_slice() else { panic!("one tries it: {probe:?}") };
+    let [(name, fence)] = probe.as_slice() else {
+        panic!("one tries it: {probe:?}")
+    };
     let waits = why(&store, 4).await;
-    assert!(waits.why.contains("GitHub answered 503") && waits.why.contains(name), "{waits:?}");
+    assert!(
+        waits.why.contains("GitHub answered 503") && waits.why.contains(name),
+        "{waits:?}"
+    );
     store.create(name, fence, 6).await;
     assert_eq!(store.admit().await.len(), 3, "and it works, so the rest follow");
     store.assert_sound().await;
@@ -241,7 +342,11 @@ async fn an_image_that_github_refuses_as_too_old_holds_back_its_class_and_after_
     for (job, org) in [(1, "acme"), (2, "globex"), (3, "initech")] {
         assert_eq!(why(&store, job).await.state, "unknown", "{org} is free so far");
         let runners = idle_runners(&store, org, job..=job).await;
-        store.ledger.observe(Observation::Outdated, &runners[0], "exit code 7").await.expect("observed");
+        store
+            .ledger
+            .observe(Observation::Outdated, &runners[0], "exit code 7")
+            .await
+            .expect("observed");
         store.apply(&queued(job + 10, org)).await;
         assert_eq!(store.admit().await.len(), 0, "{org} waits");
         assert!(why(&store, job + 10).await.why.contains("update the image"));
@@ -249,7 +354,11 @@ async fn an_image_that_github_refuses_as_too_old_holds_back_its_class_and_after_
     store.apply(&queued(20, "other")).await;
     assert_eq!(store.admit().await.len(), 0);
     let waits = why(&store, 20).await;
-    assert!(waits.why.contains("profile default") && waits.why.contains("update the image"), "{}", waits.why);
+    assert!(
+        waits.why.contains("profile default") && waits.why.contains("update the image"),
+        "{}",
+        waits.why
+    );
     store.pass(MINUTE);
     assert_eq!(store.admit().await.len(), 1);
     store.assert_sound().await;
@@ -263,9 +372,15 @@ async fn does_not_start(store: &Store, job: u64, org: &str, labels: &[&str], sai
     }
     store.apply(&event).await;
     let reserved = store.admit().await;
-    let [(name, fence)] = reserved.as_slice() else { panic!("one alone: {reserved:?}") };
+    let [(name, fence)] = reserved.as_slice() else {
+        panic!("one alone: {reserved:?}")
+    };
     store.create(name, fence, job).await;
-    store.ledger.observe(Observation::Note, name, said).await.expect("noted");
+    store
+        .ledger
+        .observe(Observation::Note, name, said)
+        .await
+        .expect("noted");
     let due = store.due_after(10 * MINUTE).await;
     remove_all(store, &due).await;
     assert_eq!(store.runner_state(name).await, "gone");
@@ -276,9 +391,15 @@ async fn a_runner_that_does_not_start_holds_back_its_class_and_says_what_its_pod
     let store = Store::open().await;
     does_not_start(&store, 1, "acme", &[], "Unschedulable: 0/3 nodes are available").await;
     let waits = why(&store, 1).await;
-    assert!(waits.why.contains("its class") && waits.why.contains("0/3 nodes are available") && waits.next.is_some(), "{waits:?}");
+    assert!(
+        waits.why.contains("its class") && waits.why.contains("0/3 nodes are available") && waits.next.is_some(),
+        "{waits:?}"
+    );
     let reasons = store.ledger.org_reasons("acme").await.expect("reasons");
-    assert!(reasons[0].contains("0/3 nodes are available") && reasons[0].contains("; tried again at "), "{reasons:?}");
+    assert!(
+        reasons[0].contains("0/3 nodes are available") && reasons[0].contains("; tried again at "),
+        "{reasons:?}"
+    );
     does_not_start(&store, 2, "acme", &["gpu"], "Unschedulable: no gpu").await; // another class is tried all the same
     store.assert_sound().await;
 }
@@ -291,7 +412,10 @@ async fn an_image_that_cannot_be_pulled_holds_back_its_profile() {
     assert!(store.admit().await.is_empty(), "it would find no image either");
     for job in [1, 2] {
         let waits = why(&store, job).await;
-        assert!(waits.why.contains("profile default") && waits.why.contains("no such tag") && waits.next.is_some(), "{waits:?}");
+        assert!(
+            waits.why.contains("profile default") && waits.why.contains("no such tag") && waits.next.is_some(),
+            "{waits:?}"
+        );
     }
     store.pass(MINUTE);
     assert_eq!(store.admit().await.len(), 1, "one tries it");
@@ -303,9 +427,16 @@ async fn a_pause_is_told_where_no_job_waits() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;
     assert_eq!(store.admit().await.len(), 1);
-    store.ledger.pause("other", "an upgrade", Some(store.time() + MINUTE)).await.expect("paused");
+    store
+        .ledger
+        .pause("other", "an upgrade", Some(store.time() + MINUTE))
+        .await
+        .expect("paused");
     let reasons = store.ledger.org_reasons("other").await.expect("reasons");
-    assert!(reasons.len() == 1 && reasons[0].contains("is paused: an upgrade; tried again at "), "{reasons:?}");
+    assert!(
+        reasons.len() == 1 && reasons[0].contains("is paused: an upgrade; tried again at "),
+        "{reasons:?}"
+    );
 }
 
 #[tokio::test]
@@ -315,7 +446,14 @@ async fn what_was_under_way_when_its_class_failed_is_no_further_failure() {
     store.apply(&queued(2, "acme")).await;
     let reserved = store.admit().await;
     for (name, fence) in &reserved {
-        assert!(matches!(store.ledger.claim(name, fence, &maker("w", "default")).await.expect("claim"), Claim::Ours(_)));
+        assert!(matches!(
+            store
+                .ledger
+                .claim(name, fence, &maker("w", "default"))
+                .await
+                .expect("claim"),
+            Claim::Ours(_)
+        ));
     }
     let failure = refused(&[Subject::Class], "422 no such label");
     let (first, second) = (&reserved[0], &reserved[1]);
@@ -327,7 +465,11 @@ async fn what_was_under_way_when_its_class_failed_is_no_further_failure() {
     assert_eq!(store.admit().await, []);
     store.ledger.fail(&second.0, &second.1, &failure).await.expect("failed");
     store.ledger.resume("acme").await.expect("resumed");
-    assert_eq!(store.admit().await.len(), 1, "a probe at once, and not after two minutes");
+    assert_eq!(
+        store.admit().await.len(),
+        1,
+        "a probe at once, and not after two minutes"
+    );
     store.assert_sound().await;
 }
 
@@ -336,12 +478,27 @@ async fn waits_stay_short_for_a_quarter_of_an_hour_and_grow_then() {
     let store = Store::open().await;
     store.apply(&queued(1, "acme")).await;
     let (first, most) = (Duration::from_secs(5), Duration::from_secs(1800));
-    let failure = failed(BackOff::Hold(Hold { chain: &[Subject::Class], needs: Needs::Made, first, most, growth: Growth::Patient }), "409");
+    let failure = failed(
+        BackOff::Hold(Hold {
+            chain: &[Subject::Class],
+            needs: Needs::Made,
+            first,
+            most,
+            growth: Growth::Patient,
+        }),
+        "409",
+    );
     let began = store.time();
     loop {
         let runner = store.admit().await.remove(0);
         fail(&store, &runner, "default", &failure).await;
-        let next = store.ledger.explain(JobId::new(1).expect("an id")).await.expect("explained").next.expect("a next try");
+        let next = store
+            .ledger
+            .explain(JobId::new(1).expect("an id"))
+            .await
+            .expect("explained")
+            .next
+            .expect("a next try");
         let (passed, wait) = (store.time() - began, next - store.time());
         if passed >= 15 * MINUTE {
             assert!(wait > 25_000, "{wait} ms after {passed} ms");

@@ -30,7 +30,11 @@ pub(crate) struct Answer {
 impl Answer {
     /// Itself, or the error that it is.
     pub(crate) fn success(self) -> Result<Self, Error> {
-        if (200..300).contains(&self.status) { Ok(self) } else { Err(self.into_error()) }
+        if (200..300).contains(&self.status) {
+            Ok(self)
+        } else {
+            Err(self.into_error())
+        }
     }
 
     /// The content of a success.
@@ -39,11 +43,20 @@ impl Answer {
         serde_json::from_slice(&answer.body).map_err(|error| {
             // serde_json quotes what it does not like, which must not be a piece of a JIT config.
             let why = if answer.secret {
-                format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
+                format!(
+                    "{:?} error at line {} column {}",
+                    error.classify(),
+                    error.line(),
+                    error.column()
+                )
             } else {
                 clean(&error.to_string(), &answer.token)
             };
-            Error::Unreadable { what: answer.what, status: answer.status, why }
+            Error::Unreadable {
+                what: answer.what,
+                status: answer.status,
+                why,
+            }
         })
     }
 
@@ -64,21 +77,43 @@ impl Answer {
 
     /// After several wrong logins GitHub refuses right ones too, for a while, with this text.
     pub(crate) fn is_locked_out(&self) -> bool {
-        self.status == 403 && self.said().to_ascii_lowercase().contains("maximum number of login attempts")
+        self.status == 403
+            && self
+                .said()
+                .to_ascii_lowercase()
+                .contains("maximum number of login attempts")
     }
 
     fn into_error(self) -> Error {
         let (said, limit, locked_out) = (self.said(), self.limit(), self.is_locked_out());
-        let Self { what, makes_runner, status, rate, .. } = self;
+        let Self {
+            what,
+            makes_runner,
+            status,
+            rate,
+            ..
+        } = self;
         match limit {
             Some(Limit::Registrations) => {
-                return Error::RegistrationLimit { what, said, retry_after: rate.wait() };
+                return Error::RegistrationLimit {
+                    what,
+                    said,
+                    retry_after: rate.wait(),
+                };
             }
             Some(Limit::Primary) => {
-                return Error::PrimaryLimit { what, said, retry_after: rate.wait() };
+                return Error::PrimaryLimit {
+                    what,
+                    said,
+                    retry_after: rate.wait(),
+                };
             }
             Some(Limit::Secondary) => {
-                return Error::SecondaryLimit { what, said, retry_after: rate.wait() };
+                return Error::SecondaryLimit {
+                    what,
+                    said,
+                    retry_after: rate.wait(),
+                };
             }
             None => {}
         }
@@ -89,7 +124,12 @@ impl Answer {
             403 => Error::Forbidden { what, said },
             404 => Error::NotFound { what, said },
             409 if makes_runner => Error::NameTaken { what, said },
-            407 | 408 | 500.. => Error::Server { what, status, said, retry_after: rate.retry_after },
+            407 | 408 | 500.. => Error::Server {
+                what,
+                status,
+                said,
+                retry_after: rate.retry_after,
+            },
             _ => Error::Refused { what, status, said },
         }
     }
@@ -116,10 +156,17 @@ mod tests {
 
     #[test]
     fn a_success_that_cannot_be_read_is_not_quoted_where_it_is_secret() {
-        let Error::Unreadable { why, .. } = error(201, true, r#""c2VjcmV0""#) else { panic!() };
+        let Error::Unreadable { why, .. } = error(201, true, r#""c2VjcmV0""#) else {
+            panic!()
+        };
         assert_eq!(why, "Data error at line 1 column 10");
-        let Error::Unreadable { why, .. } = error(200, false, r#""ghp_secret""#) else { panic!() };
-        assert_eq!(why, r#"invalid type: string "[token]", expected u64 at line 1 column 12"#);
+        let Error::Unreadable { why, .. } = error(200, false, r#""ghp_secret""#) else {
+            panic!()
+        };
+        assert_eq!(
+            why,
+            r#"invalid type: string "[token]", expected u64 at line 1 column 12"#
+        );
     }
 
     #[test]
@@ -127,19 +174,92 @@ mod tests {
         let said = String::from("m");
         let what = String::from("W");
         for (status, expected) in [
-            (400, Error::Invalid { what: what.clone(), said: said.clone() }),
-            (401, Error::Unauthorized { what: what.clone(), said: said.clone() }),
-            (403, Error::Forbidden { what: what.clone(), said: said.clone() }),
-            (404, Error::NotFound { what: what.clone(), said: said.clone() }),
-            (408, Error::Server { what: what.clone(), status: 408, said: said.clone(), retry_after: None }),
-            (409, Error::NameTaken { what: what.clone(), said: said.clone() }),
-            (410, Error::Refused { what: what.clone(), status: 410, said: said.clone() }),
-            (422, Error::Invalid { what: what.clone(), said: said.clone() }),
-            (503, Error::Server { what: what.clone(), status: 503, said: said.clone(), retry_after: None }),
+            (
+                400,
+                Error::Invalid {
+                    what: what.clone(),
+                    said: said.clone(),
+                },
+            ),
+            (
+                401,
+                Error::Unauthorized {
+                    what: what.clone(),
+                    said: said.clone(),
+                },
+            ),
+            (
+                403,
+                Error::Forbidden {
+                    what: what.clone(),
+                    said: said.clone(),
+                },
+            ),
+            (
+                404,
+                Error::NotFound {
+                    what: what.clone(),
+                    said: said.clone(),
+                },
+            ),
+            (
+                408,
+                Error::Server {
+                    what: what.clone(),
+                    status: 408,
+                    said: said.clone(),
+                    retry_after: None,
+                },
+            ),
+            (
+                409,
+                Error::NameTaken {
+                    what: what.clone(),
+                    said: said.clone(),
+                },
+            ),
+            (
+                410,
+                Error::Refused {
+                    what: what.clone(),
+                    status: 410,
+                    said: said.clone(),
+                },
+            ),
+            (
+                422,
+                Error::Invalid {
+                    what: what.clone(),
+                    said: said.clone(),
+                },
+            ),
+            (
+                503,
+                Error::Server {
+                    what: what.clone(),
+                    status: 503,
+                    said: said.clone(),
+                    retry_after: None,
+                },
+            ),
         ] {
             assert_eq!(error(status, true, r#"{"message":"m"}"#), expected);
         }
-        assert_eq!(error(409, false, r#"{"message":"m"}"#), Error::Refused { what, status: 409, said });
-        assert!(matches!(error(403, true, r#"{"message":"Maximum number of login attempts exceeded. Please try again later."}"#), Error::Unauthorized { .. }));
+        assert_eq!(
+            error(409, false, r#"{"message":"m"}"#),
+            Error::Refused {
+                what,
+                status: 409,
+                said
+            }
+        );
+        assert!(matches!(
+            error(
+                403,
+                true,
+                r#"{"message":"Maximum number of login attempts exceeded. Please try again later."}"#
+            ),
+            Error::Unauthorized { .. }
+        ));
     }
 }

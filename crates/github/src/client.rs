@@ -48,17 +48,26 @@ impl Client {
             Login::Token(_) => None,
             Login::App(login) => Some(App::new(login.clone())),
         };
-        Ok(Self(Arc::new(Inner { transport: Transport::new(options)?, app, groups: Groups::default() })))
+        Ok(Self(Arc::new(Inner {
+            transport: Transport::new(options)?,
+            app,
+            groups: Groups::default(),
+        })))
     }
 
     /// Registers a just-in-time runner: `POST {scope}/actions/runners/generate-jitconfig`.
     ///
-    /// `timeout` holds from the start of the request to the end of the answer. GitHub counts at most 1500 registrations in 5
-    /// minutes and scope.
+    /// `timeout` holds from the start of the request to the end of the answer. GitHub counts at most 1500 registrations
+    /// in 5 minutes and scope.
     ///
     /// # Errors
     /// Where [`Error::uncertain`] holds, a runner of this name may be registered all the same.
-    pub async fn generate_jit_config(&self, scope: &Scope, request: &JitRequest, timeout: Duration) -> Result<JitRunner, Error> {
+    pub async fn generate_jit_config(
+        &self,
+        scope: &Scope,
+        request: &JitRequest,
+        timeout: Duration,
+    ) -> Result<JitRunner, Error> {
         #[derive(Deserialize)]
         struct Registered {
             runner: Id,
@@ -69,9 +78,18 @@ impl Client {
             id: u64,
         }
         let what = format!("JIT config for runner {:?} at {scope}", request.name);
-        let mut call = self.call("generate-jitconfig", Method::POST, scope, &["actions", "runners", "generate-jitconfig"], what.clone())?;
+        let mut call = self.call(
+            "generate-jitconfig",
+            Method::POST,
+            scope,
+            &["actions", "runners", "generate-jitconfig"],
+            what.clone(),
+        )?;
         // Cannot fail: strings and a number.
-        let body = serde_json::to_vec(request).map_err(|error| Error::Invalid { what: what.clone(), said: error.to_string() })?;
+        let body = serde_json::to_vec(request).map_err(|error| Error::Invalid {
+            what: what.clone(),
+            said: error.to_string(),
+        })?;
         call.body = Some(body);
         call.timeout = timeout;
         (call.makes_runner, call.secret) = (true, true);
@@ -80,18 +98,28 @@ impl Client {
         if matches!(status, 403 | 404 | 422) {
             self.groups().forget(scope, request.runner_group_id);
         }
-        let Registered { runner, encoded_jit_config } = answer.json()?;
+        let Registered {
+            runner,
+            encoded_jit_config,
+        } = answer.json()?;
         if encoded_jit_config.is_empty() {
-            return Err(Error::Unreadable { what, status, why: "the JIT config is empty".into() });
+            return Err(Error::Unreadable {
+                what,
+                status,
+                why: "the JIT config is empty".into(),
+            });
         }
-        Ok(JitRunner { id: runner.id, encoded_jit_config: encoded_jit_config.into() })
+        Ok(JitRunner {
+            id: runner.id,
+            encoded_jit_config: encoded_jit_config.into(),
+        })
     }
 
     /// Looks for the runner of this name (without regard to case): `GET {scope}/actions/runners?name=`.
     ///
-    /// GHES ignores `name` before 3.11, so the answer is searched whatever it holds: one call where the server filters, else up to one
-    /// per 100 runners. A list of several pages is read twice before the runner is called absent, since runners come and go between two
-    /// pages, and push others from one to the next.
+    /// GHES ignores `name` before 3.11, so the answer is searched whatever it holds: one call where the server filters,
+    /// else up to one per 100 runners. A list of several pages is read twice before the runner is called absent, since
+    /// runners come and go between two pages, and push others from one to the next.
     ///
     /// # Errors
     /// As any call.
@@ -106,7 +134,9 @@ impl Client {
                 }
                 ControlFlow::Continue(())
             };
-            let reading = self.each::<Runners>("runners", &what, scope, "runners", &[("name", name)], look).await?;
+            let reading = self
+                .each::<Runners>("runners", &what, scope, "runners", &[("name", name)], look)
+                .await?;
             match (found, reading) {
                 (Some(runner), _) => return Ok(Lookup::Found(runner)),
                 (None, Reading { complete: false, .. }) => return Ok(Lookup::Unseen),
@@ -125,10 +155,17 @@ impl Client {
     /// As any call; then nothing of the list is given.
     pub async fn list_runners(&self, scope: &Scope) -> Result<Vec<Runner>, Error> {
         let mut runners = Vec::new();
-        self.each::<Runners>("runners", &format!("runners of {scope}"), scope, "runners", &[], |runner| {
-            runners.push(runner);
-            ControlFlow::Continue(())
-        })
+        self.each::<Runners>(
+            "runners",
+            &format!("runners of {scope}"),
+            scope,
+            "runners",
+            &[],
+            |runner| {
+                runners.push(runner);
+                ControlFlow::Continue(())
+            },
+        )
         .await?;
         Ok(runners)
     }
@@ -139,7 +176,13 @@ impl Client {
     /// As any call, but 404 and 422 are answers here.
     pub async fn delete_runner(&self, scope: &Scope, id: u64) -> Result<Deletion, Error> {
         let what = format!("deletion of runner {id} of {scope}");
-        let call = self.call("delete-runner", Method::DELETE, scope, &["actions", "runners", &id.to_string()], what)?;
+        let call = self.call(
+            "delete-runner",
+            Method::DELETE,
+            scope,
+            &["actions", "runners", &id.to_string()],
+            what,
+        )?;
         let answer = self.send(call).await?;
         match answer.status {
             404 => Ok(Deletion::NotFound),
@@ -147,24 +190,37 @@ impl Client {
             204 => Ok(Deletion::Deleted),
             status => {
                 let what = answer.success()?.what;
-                Err(Error::Unreadable { what, status, why: "GitHub confirms a deletion with 204".into() })
+                Err(Error::Unreadable {
+                    what,
+                    status,
+                    why: "GitHub confirms a deletion with 204".into(),
+                })
             }
         }
     }
 
-    /// A job: `GET repos/{owner}/{repo}/actions/jobs/{id}`. `None` on 404, which GitHub also answers where the credential may not see the repository.
+    /// A job: `GET repos/{owner}/{repo}/actions/jobs/{id}`. `None` on 404, which GitHub also answers where the
+    /// credential may not see the repository.
     ///
     /// # Errors
     /// As any call, but 404 is an answer here.
     pub async fn job(&self, owner: &str, repo: &str, id: u64) -> Result<Option<Job>, Error> {
-        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
+        let scope = Scope::Repository {
+            owner: owner.to_owned(),
+            name: repo.to_owned(),
+        };
         let what = format!("job {id} of {scope}");
         let call = self.call("job", Method::GET, &scope, &["actions", "jobs", &id.to_string()], what)?;
         let answer = self.send(call).await?;
-        if answer.status == 404 { Ok(None) } else { answer.json().map(Some) }
+        if answer.status == 404 {
+            Ok(None)
+        } else {
+            answer.json().map(Some)
+        }
     }
 
-    /// Calls left in GitHub's current window, as the last answer had it; `None` where none said so (GHES without limits).
+    /// Calls left in GitHub's current window, as the last answer had it; `None` where none said so (GHES without
+    /// limits).
     #[must_use]
     pub fn rate_limit_remaining(&self) -> Option<u64> {
         self.transport().remaining()
@@ -182,13 +238,17 @@ impl Client {
         self.0.app.is_some()
     }
 
-    /// Whether calls at a scope can go out: a token knows nothing to the contrary, an App needs an installation's, which is fetched where none is at hand.
+    /// Whether calls at a scope can go out: a token knows nothing to the contrary, an App needs an installation's,
+    /// which is fetched where none is at hand.
     ///
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::Suspended`], [`Error::NoToken`].
     pub async fn ready(&self, scope: &Scope) -> Result<(), Error> {
         match (&self.0.app, Who::of(&scope.segments())) {
-            (Some(app), Who::Installation(account)) => app.ready(self.transport(), &tidy(&format!("token for {scope}")), &account).await,
+            (Some(app), Who::Installation(account)) => {
+                app.ready(self.transport(), &tidy(&format!("token for {scope}")), &account)
+                    .await
+            }
             _ => Ok(()),
         }
     }
@@ -220,18 +280,45 @@ impl Client {
     }
 
     /// A call to `{api}/{scope}/{path}` with the usual time-out and no body.
-    pub(crate) fn call(&self, endpoint: &'static str, method: Method, scope: &Scope, path: &[&str], what: String) -> Result<Call, Error> {
+    pub(crate) fn call(
+        &self,
+        endpoint: &'static str,
+        method: Method,
+        scope: &Scope,
+        path: &[&str],
+        what: String,
+    ) -> Result<Call, Error> {
         self.call_at(endpoint, method, &[&scope.segments(), path].concat(), what)
     }
 
     /// A call to `{api}/{path}` with the usual time-out and no body.
-    pub(crate) fn call_at(&self, endpoint: &'static str, method: Method, path: &[&str], what: String) -> Result<Call, Error> {
+    pub(crate) fn call_at(
+        &self,
+        endpoint: &'static str,
+        method: Method,
+        path: &[&str],
+        what: String,
+    ) -> Result<Call, Error> {
         // A scope may be made of any text.
         let what = tidy(&what);
         let options = self.transport().options();
         let Some(url) = resource(&options.api_url, path) else {
-            return Err(Error::Invalid { what, said: "(not sent) no name that a URL can hold".into() });
+            return Err(Error::Invalid {
+                what,
+                said: "(not sent) no name that a URL can hold".into(),
+            });
         };
-        Ok(Call { endpoint, what, method, url, body: None, timeout: options.timeout, makes_runner: false, secret: false, who: Who::of(path), known: None })
+        Ok(Call {
+            endpoint,
+            what,
+            method,
+            url,
+            body: None,
+            timeout: options.timeout,
+            makes_runner: false,
+            secret: false,
+            who: Who::of(path),
+            known: None,
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! GitHub's time, whatever the local clock says.
 //!
-//! Each answer's `Date` tells how far the local clock is off. What depends on GitHub's idea of now (the claims of a JWT, the end of a token)
-//! goes by that. `Date` holds whole seconds and was written before the answer arrived; a second or two do not matter here.
+//! Each answer's `Date` tells how far the local clock is off. What depends on GitHub's idea of now (the claims of a
+//! JWT, the end of a token) goes by that. `Date` holds whole seconds and was written before the answer arrived; a
+//! second or two do not matter here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,7 +21,10 @@ pub(crate) struct GithubTime {
 
 impl GithubTime {
     pub(crate) fn new(local: Clock) -> Self {
-        Self { local, offset: AtomicI64::new(0) }
+        Self {
+            local,
+            offset: AtomicI64::new(0),
+        }
     }
 
     /// The local time.
@@ -44,7 +48,10 @@ impl GithubTime {
         let offset = date.duration_since(self.local()).as_millis();
         let before = self.offset.swap(i64::try_from(offset).unwrap_or(0), Ordering::Relaxed);
         if (i128::from(before) - offset).abs() >= 60_000 {
-            tracing::warn!(offset_seconds = offset / 1000, "this machine's clock differs from GitHub's; GitHub's is used");
+            tracing::warn!(
+                offset_seconds = offset / 1000,
+                "this machine's clock differs from GitHub's; GitHub's is used"
+            );
         }
     }
 }

@@ -30,7 +30,11 @@ impl Credential {
     /// A credential of this name that serves these owners.
     #[must_use]
     pub fn new(name: &str, owners: &[String], client: Client) -> Self {
-        Self { name: name.into(), owners: owners.iter().map(|owner| fold(owner)).collect(), client }
+        Self {
+            name: name.into(),
+            owners: owners.iter().map(|owner| fold(owner)).collect(),
+            client,
+        }
     }
 
     /// What GitHub counts calls of, as far as this scope goes: the name of its budget.
@@ -67,14 +71,18 @@ impl Credential {
 pub struct Credentials(Arc<Set>);
 
 struct Set {
-    /// What an operator mends when an owner is served by none, for example `GITHUB_CREDENTIALS_FILE=/etc/jit/credentials.yaml`.
+    /// What an operator mends when an owner is served by none, for example
+    /// `GITHUB_CREDENTIALS_FILE=/etc/jit/credentials.yaml`.
     source: String,
     list: RwLock<Arc<[Credential]>>,
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("source", &self.0.source).field("list", &self.all()).finish()
+        f.debug_struct("Credentials")
+            .field("source", &self.0.source)
+            .field("list", &self.all())
+            .finish()
     }
 }
 
@@ -82,7 +90,10 @@ impl Credentials {
     /// A set. `source` names what an operator mends where no credential serves an owner.
     #[must_use]
     pub fn new(source: impl Into<String>, list: Vec<Credential>) -> Self {
-        Self(Arc::new(Set { source: source.into(), list: RwLock::new(list.into()) }))
+        Self(Arc::new(Set {
+            source: source.into(),
+            list: RwLock::new(list.into()),
+        }))
     }
 
     /// Those that serve this owner: login of an organization or user, or slug of an enterprise.
@@ -90,7 +101,12 @@ impl Credentials {
     pub fn serving(&self, owner: &str) -> Vec<Credential> {
         let owner = fold(owner);
         let all = self.all();
-        let those = |by_name: bool| all.iter().filter(|credential| credential.serves(&owner) == Some(by_name)).cloned().collect::<Vec<_>>();
+        let those = |by_name: bool| {
+            all.iter()
+                .filter(|credential| credential.serves(&owner) == Some(by_name))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
         let by_name = those(true);
         if by_name.is_empty() { those(false) } else { by_name }
     }
@@ -100,13 +116,19 @@ impl Credentials {
     /// # Errors
     /// [`Error::NotServed`], which says what to mend.
     pub fn of(&self, scope: &Scope) -> Result<Credential, Error> {
-        self.serving(scope.owner()).into_iter().next().ok_or_else(|| self.not_served(scope))
+        self.serving(scope.owner())
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.not_served(scope))
     }
 
     /// That none serves a scope's owner.
     #[must_use]
     pub fn not_served(&self, scope: &Scope) -> Error {
-        Error::NotServed { owner: tidy(scope.owner()), source_of_credentials: self.0.source.clone() }
+        Error::NotServed {
+            owner: tidy(scope.owner()),
+            source_of_credentials: self.0.source.clone(),
+        }
     }
 
     /// All of them, as they are now.
@@ -135,20 +157,35 @@ mod tests {
 
     fn credential(name: &str, owners: &[&str]) -> Credential {
         let options = ClientOptions::new("http://127.0.0.1:9/".parse().unwrap(), Arc::new(|| "t".into()));
-        Credential::new(name, &owners.iter().map(|owner| (*owner).to_owned()).collect::<Vec<_>>(), Client::new(options).unwrap())
+        Credential::new(
+            name,
+            &owners.iter().map(|owner| (*owner).to_owned()).collect::<Vec<_>>(),
+            Client::new(options).unwrap(),
+        )
     }
 
     #[test]
     fn a_name_wins_over_everybody() {
-        let set = Credentials::new("FILE", vec![credential("rest", &["*"]), credential("acme", &["Acme", "acme-labs"])]);
-        let serving = |owner: &str| set.serving(owner).iter().map(|credential| credential.name.to_string()).collect::<Vec<_>>();
+        let set = Credentials::new(
+            "FILE",
+            vec![credential("rest", &["*"]), credential("acme", &["Acme", "acme-labs"])],
+        );
+        let serving = |owner: &str| {
+            set.serving(owner)
+                .iter()
+                .map(|credential| credential.name.to_string())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(serving("aCME"), ["acme"]);
         assert_eq!(serving("octocat"), ["rest"]);
         set.replace(vec![credential("acme", &["Acme"]), credential("acme-2", &["acme"])]);
         assert_eq!(serving("ACME"), ["acme", "acme-2"]);
         assert!(serving("octocat").is_empty());
         let error = set.of(&"repos/octocat/app".parse().unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "no credential serves octocat: name it among the owners of one in FILE");
+        assert_eq!(
+            error.to_string(),
+            "no credential serves octocat: name it among the owners of one in FILE"
+        );
         assert_eq!(error.backs_off(), crate::BackOff::Organization);
     }
 

@@ -1,14 +1,15 @@
 //! What went wrong, as the ledger needs to know it: what backs off, for how long, and whether GitHub may have done it.
 //!
-//! Invariants: the list is closed, so a caller matches it whole; no variant holds a token, a JIT config or the body of a
-//! successful answer; texts of GitHub's are short and without control characters (see `answer`).
+//! Invariants: the list is closed, so a caller matches it whole; no variant holds a token, a JIT config or the body of
+//! a successful answer; texts of GitHub's are short and without control characters (see `answer`).
 
 use std::time::Duration;
 
 /// Why a call failed. `what` names the call and its target; `said` is GitHub's message and documentation address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// 422 or 400: GitHub understood and will not: labels, a name or a group that it does not take. Also a name that no URL can hold.
+    /// 422 or 400: GitHub understood and will not: labels, a name or a group that it does not take. Also a name that no
+    /// URL can hold.
     #[error("{what}: refused as invalid: {said}")]
     Invalid {
         /// The call and its target.
@@ -36,7 +37,8 @@ pub enum Error {
     },
     /// The GitHub App is not installed at this owner: nothing was sent.
     #[error(
-        "{what}: the GitHub App is not installed at {owner}: install it there (the App's page, Install App), or name {owner} among the owners of another credential"
+        "{what}: the GitHub App is not installed at {owner}: install it there (the App's page, Install App), or name \
+         {owner} among the owners of another credential"
     )]
     NotInstalled {
         /// The call and its target.
@@ -60,7 +62,8 @@ pub enum Error {
         /// Why.
         cause: Box<Error>,
     },
-    /// A limit, or a refusal of the credential, that GitHub told of before still holds, or it is not this call's turn: nothing was sent.
+    /// A limit, or a refusal of the credential, that GitHub told of before still holds, or it is not this call's turn:
+    /// nothing was sent.
     #[error("{what}: not sent: {why}")]
     Held {
         /// The call and its target.
@@ -78,7 +81,8 @@ pub enum Error {
         /// Where the credentials are configured.
         source_of_credentials: String,
     },
-    /// 409 to a JIT config: a runner of this name is registered. As names are never used again, an earlier call whose answer was lost made it.
+    /// 409 to a JIT config: a runner of this name is registered. As names are never used again, an earlier call whose
+    /// answer was lost made it.
     #[error("{what}: a runner of this name exists: {said}")]
     NameTaken {
         /// The call and its target.
@@ -196,7 +200,8 @@ pub enum Error {
         /// What is wrong with it; never its content where that is a JIT config.
         why: String,
     },
-    /// A redirect that is not followed, as the token would go to another server: most often the API's URL is wrong (http for https, say).
+    /// A redirect that is not followed, as the token would go to another server: most often the API's URL is wrong
+    /// (http for https, say).
     #[error("{what}: GitHub answered {status}, a redirect to {to}, where the token is not sent; check the API's URL")]
     Redirected {
         /// The call and its target.
@@ -211,12 +216,14 @@ pub enum Error {
 fn public_group(scope: &str, group: &str, known: bool) -> String {
     if known {
         return format!(
-            "the runner group {group:?} of {scope} allows public repositories, so GitHub may give its runners to their jobs, which anybody can \
+            "the runner group {group:?} of {scope} allows public repositories, so GitHub may give its runners to their \
+             jobs, which anybody can \
              write: forbid that in the group's settings at GitHub, or set PUBLIC_REPOSITORIES=allow"
         );
     }
     format!(
-        "GitHub does not show this credential the runner group {group:?} of {scope}, so whether it allows public repositories is not known: let it \
+        "GitHub does not show this credential the runner group {group:?} of {scope}, so whether it allows public \
+         repositories is not known: let it \
          read the runner groups, or set PUBLIC_REPOSITORIES=allow"
     )
 }
@@ -239,7 +246,9 @@ impl Error {
     #[must_use]
     pub fn backs_off(&self) -> BackOff {
         match self {
-            Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::PublicGroup { .. } | Self::NameTaken { .. } => BackOff::Class,
+            Self::Invalid { .. } | Self::NoSuchGroup { .. } | Self::PublicGroup { .. } | Self::NameTaken { .. } => {
+                BackOff::Class
+            }
             Self::NotServed { .. }
             | Self::NotInstalled { .. }
             | Self::Suspended { .. }
@@ -249,7 +258,9 @@ impl Error {
             | Self::Refused { .. } => BackOff::Organization,
             // What GitHub does not take of a request for a token, no class can mend.
             Self::NoToken { cause, .. } => cause.backs_off().max(BackOff::Organization),
-            Self::Unauthorized { .. } | Self::PrimaryLimit { .. } | Self::SecondaryLimit { .. } | Self::Held { .. } => BackOff::Credential,
+            Self::Unauthorized { .. } | Self::PrimaryLimit { .. } | Self::SecondaryLimit { .. } | Self::Held { .. } => {
+                BackOff::Credential
+            }
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::Interrupted { .. }
@@ -288,11 +299,19 @@ impl Error {
         )
     }
 
-    /// Whether GitHub may have done what was asked: what a call registered under a name has then to be looked up and deleted.
+    /// Whether GitHub may have done what was asked: what a call registered under a name has then to be looked up and
+    /// deleted.
     ///
     /// [`NameTaken`](Self::NameTaken) is uncertain too: the runner that holds the name is one whose answer was lost.
     #[must_use]
     pub fn uncertain(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::Interrupted { .. } | Self::Server { .. } | Self::Unreadable { .. } | Self::NameTaken { .. })
+        matches!(
+            self,
+            Self::TimedOut { .. }
+                | Self::Interrupted { .. }
+                | Self::Server { .. }
+                | Self::Unreadable { .. }
+                | Self::NameTaken { .. }
+        )
     }
 }

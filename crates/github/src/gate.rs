@@ -1,7 +1,7 @@
 //! A gate before the network: each request is announced before it is sent, and its end is told.
 //!
-//! The client knows one process. GitHub counts the calls of all of them together, and a limit that one has met holds for the others, so who
-//! shares such knowledge stands here.
+//! The client knows one process. GitHub counts the calls of all of them together, and a limit that one has met holds
+//! for the others, so who shares such knowledge stands here.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,16 +15,18 @@ use crate::rate::Limit;
 /// What a gate answers with, some time.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Asked before each request, and told of its end. A redirect, and the second try of an App's call with a new token, are part of their request
-/// and a request of their own.
+/// Asked before each request, and told of its end. A redirect, and the second try of an App's call with a new token,
+/// are part of their request and a request of their own.
 pub trait Gate: Send + Sync {
-    /// Whether a request may be sent now: the number that its end is told with, or until when not. It may wait a little for its turn.
+    /// Whether a request may be sent now: the number that its end is told with, or until when not. It may wait a little
+    /// for its turn.
     fn enter<'a>(&'a self, request: &'a Outgoing) -> Answering<'a, Result<u64, NotNow>>;
 
     /// A request is over.
     fn leave<'a>(&'a self, request: &'a Outgoing, number: u64, ending: Ending) -> Answering<'a, ()>;
 
-    /// GitHub does not accept whom a call was made as, also not with a new token or a new JWT; or the App is not installed there, or suspended.
+    /// GitHub does not accept whom a call was made as, also not with a new token or a new JWT; or the App is not
+    /// installed there, or suspended.
     fn refused<'a>(&'a self, who: &'a Caller, why: String) -> Answering<'a, ()>;
 }
 
@@ -94,7 +96,11 @@ impl Caller {
             _ => None,
         };
         let enterprise = matches!(account, Some(Account::Enterprise(_)));
-        Self { app, owner: account.map(|account| account.name().to_ascii_lowercase()), enterprise }
+        Self {
+            app,
+            owner: account.map(|account| account.name().to_ascii_lowercase()),
+            enterprise,
+        }
     }
 }
 
@@ -107,13 +113,21 @@ impl Ending {
         };
         let (wait, why) = (answer.rate.wait(), answer.words());
         match answer.limit() {
-            Some(Limit::Primary) => Self::Limited { wait, whole: false, why },
+            Some(Limit::Primary) => Self::Limited {
+                wait,
+                whole: false,
+                why,
+            },
             Some(Limit::Secondary) => Self::Limited { wait, whole: true, why },
             Some(Limit::Registrations) => Self::Answered,
             None if answer.status == 401 => Self::Unauthorized,
             None if answer.is_locked_out() => Self::Refused { why },
             None => match answer.rate.retry_after {
-                Some(wait) if answer.status >= 500 => Self::Limited { wait, whole: false, why },
+                Some(wait) if answer.status >= 500 => Self::Limited {
+                    wait,
+                    whole: false,
+                    why,
+                },
                 _ => Self::Answered,
             },
         }

@@ -1,10 +1,10 @@
 //! Runner groups: from a group's name to the id that `generate-jitconfig` requires.
 //!
-//! Ids are cached here, by scope and name, without expiry: an id never changes while its group lives, and asking again for
-//! each runner would double the calls. What can go wrong is that the group was deleted, or made anew under its old name; then
-//! GitHub refuses the old id (403, 404 or 422), and [`Client::generate_jit_config`] drops what is cached of that scope and id, so
-//! the next runner asks again. That a name is not there is not cached. A group that is renamed keeps serving under its old name until
-//! the process restarts, which harms nobody: it is the same group.
+//! Ids are cached here, by scope and name, without expiry: an id never changes while its group lives, and asking again
+//! for each runner would double the calls. What can go wrong is that the group was deleted, or made anew under its old
+//! name; then GitHub refuses the old id (403, 404 or 422), and [`Client::generate_jit_config`] drops what is cached of
+//! that scope and id, so the next runner asks again. That a name is not there is not cached. A group that is renamed
+//! keeps serving under its old name until the process restarts, which harms nobody: it is the same group.
 //!
 //! Where runners must not join groups that allow public repositories
 //! ([`ClientOptions::no_public_groups`](crate::ClientOptions)), what GitHub said of a group holds for an hour: an
@@ -23,7 +23,8 @@ use crate::pages::Page;
 use crate::scope::Scope;
 use crate::words::tidy;
 
-/// The id of the group that is always there; a repository has no other. GitHub lists none there, and its own example registers at 1.
+/// The id of the group that is always there; a repository has no other. GitHub lists none there, and its own example
+/// registers at 1.
 const DEFAULT_GROUP: u64 = 1;
 
 /// How long it is believed that a group does not allow public repositories.
@@ -36,16 +37,24 @@ pub(crate) struct Groups(Mutex<HashMap<(Scope, String), (u64, Instant)>>);
 impl Groups {
     fn get(&self, key: &(Scope, String), for_ever: bool) -> Option<u64> {
         let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
-        cached.filter(|(_, found)| for_ever || found.elapsed() < PRIVATE_FOR).map(|(id, _)| id)
+        cached
+            .filter(|(_, found)| for_ever || found.elapsed() < PRIVATE_FOR)
+            .map(|(id, _)| id)
     }
 
     fn put(&self, key: (Scope, String), id: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (id, Instant::now()));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, (id, Instant::now()));
     }
 
     /// GitHub refused `id` at `scope`: the next one asks again.
     pub(crate) fn forget(&self, scope: &Scope, id: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(at, _), (cached, _)| at != scope || *cached != id);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(at, _), (cached, _)| at != scope || *cached != id);
     }
 }
 
@@ -85,10 +94,12 @@ impl Page for RunnerGroups {
 }
 
 impl Client {
-    /// The id of the runner group `name` at `scope`, without regard to case; `default` is the group that GitHub marks so, whatever its name. Cached.
+    /// The id of the runner group `name` at `scope`, without regard to case; `default` is the group that GitHub marks
+    /// so, whatever its name. Cached.
     ///
-    /// A repository has no groups: the answer is 1, and GitHub is not asked. Where the groups of an organization are not to be seen (a plan or
-    /// a server without them, a token without the right to read them) or none is marked so, `default` is 1 as well: GitHub gives that id to the group that is always there.
+    /// A repository has no groups: the answer is 1, and GitHub is not asked. Where the groups of an organization are
+    /// not to be seen (a plan or a server without them, a token without the right to read them) or none is marked so,
+    /// `default` is 1 as well: GitHub gives that id to the group that is always there.
     ///
     /// # Errors
     /// [`Error::NoSuchGroup`]; [`Error::PublicGroup`], where the options allow none that takes jobs of public
@@ -106,12 +117,20 @@ impl Client {
         let mut found = None;
         let what = format!("runner groups of {scope}");
         let listed = self.each::<RunnerGroups>("runner-groups", &what, scope, "runner-groups", &[], |group| {
-            let is_it = if wants_default { group.default } else { group.name == name };
+            let is_it = if wants_default {
+                group.default
+            } else {
+                group.name == name
+            };
             if is_it || (found.is_none() && group.name.to_lowercase() == key.1) {
                 found = Some((group.id, group.allows_public_repositories));
             }
             // A name of other case is taken only when no page has the very name.
-            if is_it { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if is_it {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         match listed.await {
             Err(Error::NotFound { .. } | Error::Forbidden { .. }) if wants_default => {}
@@ -121,9 +140,21 @@ impl Client {
         }
         let (told, group) = (tidy(&scope.to_string()), name.to_owned());
         let id = match found {
-            Some((_, public)) if private && public => return Err(Error::PublicGroup { scope: told, group, known: true }),
+            Some((_, public)) if private && public => {
+                return Err(Error::PublicGroup {
+                    scope: told,
+                    group,
+                    known: true,
+                });
+            }
             Some((id, _)) => id,
-            None if wants_default && private => return Err(Error::PublicGroup { scope: told, group, known: false }),
+            None if wants_default && private => {
+                return Err(Error::PublicGroup {
+                    scope: told,
+                    group,
+                    known: false,
+                });
+            }
             None if wants_default => DEFAULT_GROUP,
             None => return Err(Error::NoSuchGroup { scope: told, group }),
         };

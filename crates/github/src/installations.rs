@@ -49,7 +49,12 @@ impl Client {
     /// # Errors
     /// As any call.
     pub async fn installations(&self, page: u32) -> Result<Listed<Installation>, Error> {
-        let call = self.call_at("installations", Method::GET, &["app", "installations"], "installations of the GitHub App".to_owned())?;
+        let call = self.call_at(
+            "installations",
+            Method::GET,
+            &["app", "installations"],
+            "installations of the GitHub App".to_owned(),
+        )?;
         self.page::<_, Vec<Installation>>(call, page).await
     }
 }

@@ -1,7 +1,7 @@
 //! The token that a GitHub App signs for itself: RS256 over a header and three claims, on ring.
 //!
-//! GitHub takes one that was issued in the past and ends within ten minutes, by its own clock. So the moment is GitHub's (see `clock`), `iat`
-//! lies a minute back, and `exp` nine minutes ahead.
+//! GitHub takes one that was issued in the past and ends within ten minutes, by its own clock. So the moment is
+//! GitHub's (see `clock`), `iat` lies a minute back, and `exp` nine minutes ahead.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -55,10 +55,15 @@ pub(crate) fn sign(app_id: &str, pem: &SecretString, now: Timestamp) -> Result<S
     let key = key(pem)?;
     let issued = now.as_second() - BACK;
     let claims = serde_json::json!({ "iat": issued, "exp": issued + LIFE, "iss": app_id });
-    let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let text = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
     let mut signature = vec![0; key.public().modulus_len()];
     // Cannot fail: the signature is as long as the key's modulus, and the system has randomness.
-    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).map_err(|_| KeyError::NoRsa)?;
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
+        .map_err(|_| KeyError::NoRsa)?;
     Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)).into())
 }
 
@@ -76,9 +81,14 @@ mod tests {
     fn claims(token: &SecretString, pem: &str) -> Value {
         let (text, signature) = token.expose_secret().rsplit_once('.').unwrap();
         let public = key(&pem.into()).unwrap().public().as_ref().to_vec();
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public).verify(text.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public)
+            .verify(text.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap())
+            .unwrap();
         let (header, claims) = text.split_once('.').unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()["alg"], "RS256");
+        assert_eq!(
+            serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()["alg"],
+            "RS256"
+        );
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
     }
 
@@ -86,14 +96,26 @@ mod tests {
     fn both_forms_of_a_key_sign_and_others_are_refused() {
         for pem in [PKCS1, PKCS8] {
             let token = sign("4711", &pem.into(), Timestamp::from_second(1_795_305_600).unwrap()).unwrap();
-            assert_eq!(claims(&token, pem), serde_json::json!({ "iat": 1_795_305_540, "exp": 1_795_306_140, "iss": "4711" }));
+            assert_eq!(
+                claims(&token, pem),
+                serde_json::json!({ "iat": 1_795_305_540, "exp": 1_795_306_140, "iss": "4711" })
+            );
         }
         assert_eq!(check_private_key(&PKCS8.trim().into()), Ok(()));
         assert_eq!(check_private_key(&PKCS8.trim().replace('\n', "\\n").into()), Ok(()));
         assert_eq!(check_private_key(&"".into()), Err(KeyError::NoPem));
-        assert_eq!(check_private_key(&"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".into()), Err(KeyError::NoPem));
-        assert_eq!(check_private_key(&"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".into()), Err(KeyError::NoRsa));
-        assert_eq!(check_private_key(&"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n".into()), Err(KeyError::NoRsa));
+        assert_eq!(
+            check_private_key(&"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".into()),
+            Err(KeyError::NoPem)
+        );
+        assert_eq!(
+            check_private_key(&"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".into()),
+            Err(KeyError::NoRsa)
+        );
+        assert_eq!(
+            check_private_key(&"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n".into()),
+            Err(KeyError::NoRsa)
+        );
     }
 
     proptest! {

@@ -1,19 +1,23 @@
 //! A small typed client of GitHub's REST API: the calls that a manager of just-in-time runners makes, and no others.
 //!
-//! A [`Client`] knows one server and one credential (a token, or a GitHub App), sends each call once, and says what came of it. It does not retry and does not wait: the
-//! ledger decides what is tried again, and when. For that, [`Error`] is a closed list whose every variant answers three questions:
+//! A [`Client`] knows one server and one credential (a token, or a GitHub App), sends each call once, and says what
+//! came of it. It does not retry and does not wait: the ledger decides what is tried again, and when. For that,
+//! [`Error`] is a closed list whose every variant answers three questions:
 //!
 //! * [`backs_off`](Error::backs_off): does it concern the class, the organization, the credential or the whole server?
 //! * [`retry_after`](Error::retry_after): how long does GitHub want to be left alone?
-//! * [`uncertain`](Error::uncertain): may GitHub have done it all the same? A registration whose answer was lost is looked up by name
-//!   ([`Client::find_runner`]) and deleted.
+//! * [`uncertain`](Error::uncertain): may GitHub have done it all the same? A registration whose answer was lost is
+//!   looked up by name ([`Client::find_runner`]) and deleted.
 //!
-//! Once, with one exception: a call as an App that GitHub answers with 401 has done nothing, and is sent again with a new token.
+//! Once, with one exception: a call as an App that GitHub answers with 401 has done nothing, and is sent again with a
+//! new token.
 //!
-//! Tokens, private keys and JIT configs are [`SecretString`](secrecy::SecretString)s, sent to the API's origin only, and in no error, log or `Debug`.
+//! Tokens, private keys and JIT configs are [`SecretString`](secrecy::SecretString)s, sent to the API's origin only,
+//! and in no error, log or `Debug`.
 //!
-//! Absence is told apart from silence: GitHub answers 404 for what a credential may not see, and a list that changes while it is read may pass an
-//! item over. [`Client::find_runner`] says whether it saw all of the list, [`Client::may_read_runs`] whether a repository's jobs may be read at all.
+//! Absence is told apart from silence: GitHub answers 404 for what a credential may not see, and a list that changes
+//! while it is read may pass an item over. [`Client::find_runner`] says whether it saw all of the list,
+//! [`Client::may_read_runs`] whether a repository's jobs may be read at all.
 //!
 //! Several credentials, each with the owners that it serves, are [`Credentials`].
 //!

@@ -16,8 +16,8 @@ use crate::rate::Rate;
 /// Gives the token for the next call; asked once a call, so a token file that was read again takes effect at once.
 pub type Token = Arc<dyn Fn() -> SecretString + Send + Sync>;
 
-/// Told of every answer: the call's name (`generate-jitconfig`, `runner-groups`, `runners`, `delete-runner`, `job`) and the
-/// HTTP status, or 0 where none came. A call of several pages, and one that is redirected, speaks several times.
+/// Told of every answer: the call's name (`generate-jitconfig`, `runner-groups`, `runners`, `delete-runner`, `job`) and
+/// the HTTP status, or 0 where none came. A call of several pages, and one that is redirected, speaks several times.
 pub type OnResponse = Arc<dyn Fn(&'static str, u16) + Send + Sync>;
 
 /// Told of what GitHub says of the hour's calls, with every answer that says it.
@@ -53,8 +53,8 @@ pub struct ClientOptions {
     pub no_public_groups: bool,
     /// For each request, from its start to the end of its answer. Default 20 s; `generate_jit_config` is given its own.
     pub timeout: Duration,
-    /// For connecting, proxy and TLS included. Default 5 s: shorter than `timeout`, so that a server that is not there is
-    /// told apart from one that may have done the work.
+    /// For connecting, proxy and TLS included. Default 5 s: shorter than `timeout`, so that a server that is not there
+    /// is told apart from one that may have done the work.
     pub connect_timeout: Duration,
     /// A hook for metrics.
     pub on_response: Option<OnResponse>,
@@ -98,7 +98,14 @@ impl fmt::Debug for ClientOptions {
         f.debug_struct("ClientOptions")
             .field("api_url", &self.api_url.origin().ascii_serialization())
             .field("user_agent", &self.user_agent)
-            .field("app", &if let Login::App(app) = &self.login { Some(&app.id) } else { None })
+            .field(
+                "app",
+                &if let Login::App(app) = &self.login {
+                    Some(&app.id)
+                } else {
+                    None
+                },
+            )
             .field("extra_ca_pem", &self.extra_ca_pem.is_some())
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)

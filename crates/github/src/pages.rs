@@ -1,7 +1,7 @@
 //! Lists in pages of 100.
 //!
-//! A list that changes while it is read may show an item twice or not at all. Items seen twice are counted once, and what was read says
-//! whether it is as many as GitHub counts: else being on no page is no proof of anything.
+//! A list that changes while it is read may show an item twice or not at all. Items seen twice are counted once, and
+//! what was read says whether it is as many as GitHub counts: else being on no page is no proof of anything.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -53,7 +53,8 @@ impl Page for Runners {
 pub(crate) struct Reading {
     /// Calls that it took. A page that holds all of it is one moment of the list; several are several.
     pub(crate) pages: usize,
-    /// As many items were seen as each page counted. Where some went and others came between two pages, one may still have been passed over.
+    /// As many items were seen as each page counted. Where some went and others came between two pages, one may still
+    /// have been passed over.
     pub(crate) complete: bool,
 }
 
@@ -71,7 +72,11 @@ impl Client {
         let (mut seen, mut most) = (HashSet::new(), 0);
         for page in 1..=PAGES {
             let mut call = self.call(endpoint, Method::GET, scope, &["actions", list], what.to_owned())?;
-            call.url.query_pairs_mut().extend_pairs(query).append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
+            call.url
+                .query_pairs_mut()
+                .extend_pairs(query)
+                .append_pair("per_page", &PER_PAGE.to_string())
+                .append_pair("page", &page.to_string());
             let answer = self.send(call).await?;
             let linked = answer.next.is_some();
             let (total, items) = answer.json::<P>()?.into_parts();
@@ -79,16 +84,26 @@ impl Client {
             most = total.max(most);
             for item in items {
                 if seen.insert(P::id(&item)) && look(item).is_break() {
-                    return Ok(Reading { pages: page, complete: false });
+                    return Ok(Reading {
+                        pages: page,
+                        complete: false,
+                    });
                 }
             }
             // GitHub links the next page; a proxy may have dropped that header, and then the count tells.
             let more = linked || (count >= PER_PAGE && (seen.len() as u64) < total);
             if count == 0 || !more {
-                return Ok(Reading { pages: page, complete: seen.len() as u64 >= most });
+                return Ok(Reading {
+                    pages: page,
+                    complete: seen.len() as u64 >= most,
+                });
             }
         }
-        Err(Error::Unreadable { what: what.to_owned(), status: 200, why: format!("the list does not end within {PAGES} pages") })
+        Err(Error::Unreadable {
+            what: what.to_owned(),
+            status: 200,
+            why: format!("the list does not end within {PAGES} pages"),
+        })
     }
 }
 
@@ -124,7 +139,11 @@ impl Answer {
             return Ok(Asked::Same);
         }
         let (etag, counted) = (self.etag.clone(), self.rate.limit.is_some());
-        Ok(Asked::News { answer: read(self)?, etag, counted })
+        Ok(Asked::News {
+            answer: read(self)?,
+            etag,
+            counted,
+        })
     }
 }
 
@@ -148,11 +167,15 @@ impl OnePage<Runner> for Runners {
 impl Client {
     /// Page `page` (from 1) of the list that `call` asks for.
     pub(crate) async fn page<T, P: OnePage<T>>(&self, mut call: Call, page: u32) -> Result<Listed<T>, Error> {
-        call.url.query_pairs_mut().append_pair("per_page", &PER_PAGE.to_string()).append_pair("page", &page.to_string());
+        call.url
+            .query_pairs_mut()
+            .append_pair("per_page", &PER_PAGE.to_string())
+            .append_pair("page", &page.to_string());
         let answer = self.send(call).await?;
         let linked = answer.next.is_some();
         let items = answer.json::<P>()?.items();
-        // GitHub links the next page; a proxy may have dropped that header, and then a full page tells that there may be another.
+        // GitHub links the next page; a proxy may have dropped that header, and then a full page tells that there may
+        // be another.
         let more = linked || items.len() >= PER_PAGE;
         Ok(Listed { items, more })
     }
@@ -162,7 +185,13 @@ impl Client {
     /// # Errors
     /// As any call.
     pub async fn runners_page(&self, scope: &Scope, page: u32) -> Result<Listed<Runner>, Error> {
-        let call = self.call("runners", Method::GET, scope, &["actions", "runners"], format!("runners of {scope}"))?;
+        let call = self.call(
+            "runners",
+            Method::GET,
+            scope,
+            &["actions", "runners"],
+            format!("runners of {scope}"),
+        )?;
         self.page::<_, Runners>(call, page).await
     }
 }

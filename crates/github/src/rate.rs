@@ -3,11 +3,11 @@
 //! GitHub has two kinds and says which only between the lines ("Rate limits for the REST API" and "Best practices"):
 //!
 //! * *primary*: 403 or 429 with `x-ratelimit-remaining: 0`; wait until `x-ratelimit-reset` (seconds since 1970, UTC).
-//! * *secondary*: 403 or 429 with `retry-after`, or a message that names it (older servers: "abuse detection"); wait that long,
-//!   without the header until the reset if nothing remains, else at least a minute.
+//! * *secondary*: 403 or 429 with `retry-after`, or a message that names it (older servers: "abuse detection"); wait
+//!   that long, without the header until the reset if nothing remains, else at least a minute.
 //!
-//! A 403 with none of these is a refusal that no wait cures. Times are measured against the answer's own `Date`, so a local
-//! clock that is off does not lengthen or shorten a wait.
+//! A 403 with none of these is a refusal that no wait cures. Times are measured against the answer's own `Date`, so a
+//! local clock that is off does not lengthen or shorten a wait.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -55,7 +55,11 @@ impl RateHeaders {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let date = text(DATE.as_str()).and_then(http_date);
         let now = date.unwrap_or(clock);
-        let until = |then: Timestamp| Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO).min(LONGEST);
+        let until = |then: Timestamp| {
+            Duration::try_from(then.duration_since(now))
+                .unwrap_or(Duration::ZERO)
+                .min(LONGEST)
+        };
         Self {
             limit: text("x-ratelimit-limit").and_then(|n| n.parse().ok()),
             remaining: text("x-ratelimit-remaining").and_then(|n| n.parse().ok()),
@@ -65,7 +69,10 @@ impl RateHeaders {
                 Ok(seconds) => Some(Duration::from_secs(seconds).min(LONGEST)),
                 Err(_) => http_date(value).map(until),
             }),
-            reset: text("x-ratelimit-reset").and_then(|n| n.parse().ok()).and_then(|seconds| Timestamp::from_second(seconds).ok()).map(until),
+            reset: text("x-ratelimit-reset")
+                .and_then(|n| n.parse().ok())
+                .and_then(|seconds| Timestamp::from_second(seconds).ok())
+                .map(until),
         }
     }
 
@@ -76,7 +83,12 @@ impl RateHeaders {
         }
         let said = said.to_ascii_lowercase();
         let names = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        if names(&["secondary rate limit", "secondary-rate-limits", "abuse detection", "abuse-rate-limits"]) {
+        if names(&[
+            "secondary rate limit",
+            "secondary-rate-limits",
+            "abuse detection",
+            "abuse-rate-limits",
+        ]) {
             Some(Limit::Secondary)
         } else if self.remaining == Some(0) && self.of_registrations {
             Some(Limit::Registrations)
@@ -92,7 +104,12 @@ impl RateHeaders {
     /// What they say of the hour's calls, of the account or of the installation at `owner`.
     pub(crate) fn rate(&self, owner: Option<String>) -> Option<Rate> {
         let (limit, remaining, reset_in) = (self.limit?, self.remaining?, self.reset?);
-        (!self.of_registrations).then_some(Rate { owner, limit, remaining, reset_in })
+        (!self.of_registrations).then_some(Rate {
+            owner,
+            limit,
+            remaining,
+            reset_in,
+        })
     }
 
     /// How long a limited caller waits: at least what GitHub says, a minute where it says nothing, an hour at most.
@@ -132,7 +149,8 @@ impl Default for Remaining {
 
 impl Remaining {
     pub(crate) fn see(&self, remaining: u64) {
-        self.0.store(i64::try_from(remaining).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.0
+            .store(i64::try_from(remaining).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// `None` until an answer has said it: GHES has its limits off by default.
@@ -149,7 +167,10 @@ mod tests {
     const NOW: i64 = 1_795_305_600;
 
     fn read(pairs: &[(&'static str, &str)]) -> RateHeaders {
-        let headers = pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
+        let headers = pairs
+            .iter()
+            .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()))
+            .collect();
         RateHeaders::read(&headers, Timestamp::from_second(NOW).unwrap())
     }
 
@@ -157,13 +178,23 @@ mod tests {
     fn waits_are_read_in_every_form() {
         let seconds = |s| Some(Duration::from_secs(s));
         assert_eq!(read(&[("retry-after", "17")]).retry_after, seconds(17));
-        assert_eq!(read(&[("retry-after", "Sun, 22 Nov 2026 00:01:30 GMT")]).retry_after, seconds(90));
-        assert_eq!(read(&[("retry-after", "Sat, 21 Nov 2026 00:00:00 GMT")]).retry_after, seconds(0), "past");
+        assert_eq!(
+            read(&[("retry-after", "Sun, 22 Nov 2026 00:01:30 GMT")]).retry_after,
+            seconds(90)
+        );
+        assert_eq!(
+            read(&[("retry-after", "Sat, 21 Nov 2026 00:00:00 GMT")]).retry_after,
+            seconds(0),
+            "past"
+        );
         assert_eq!(read(&[("retry-after", "999999999")]).retry_after, Some(LONGEST));
         for nonsense in ["", "-5", "soon", "1e3"] {
             assert_eq!(read(&[("retry-after", nonsense)]).retry_after, None, "{nonsense:?}");
         }
-        assert_eq!(read(&[("x-ratelimit-reset", &(NOW + 600).to_string())]).reset, seconds(600));
+        assert_eq!(
+            read(&[("x-ratelimit-reset", &(NOW + 600).to_string())]).reset,
+            seconds(600)
+        );
         assert_eq!(read(&[("x-ratelimit-reset", "99999999999999999")]).reset, None);
     }
 
@@ -177,17 +208,32 @@ mod tests {
     #[test]
     fn limits_are_told_apart() {
         let none = read(&[]);
-        let spent = read(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &(NOW + 90).to_string())]);
+        let spent = read(&[
+            ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", &(NOW + 90).to_string()),
+        ]);
         let told = read(&[("x-ratelimit-remaining", "4000"), ("retry-after", "30")]);
         let secondary = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
         for (headers, status, said, limit, wait) in [
-            (spent, 403, "API rate limit exceeded for user ID 1.", Some(Limit::Primary), 90),
+            (
+                spent,
+                403,
+                "API rate limit exceeded for user ID 1.",
+                Some(Limit::Primary),
+                90,
+            ),
             (spent, 429, "", Some(Limit::Primary), 90),
             (told, 403, "", Some(Limit::Secondary), 30),
             (told, 429, "", Some(Limit::Secondary), 30),
             (none, 403, secondary, Some(Limit::Secondary), 60),
             (spent, 403, secondary, Some(Limit::Secondary), 90),
-            (none, 403, "You have triggered an abuse detection mechanism.", Some(Limit::Secondary), 60),
+            (
+                none,
+                403,
+                "You have triggered an abuse detection mechanism.",
+                Some(Limit::Secondary),
+                60,
+            ),
             (none, 429, "", Some(Limit::Secondary), 60),
             (none, 403, "API rate limit exceeded", Some(Limit::Primary), 60),
             (none, 403, "Resource not accessible by integration", None, 60),

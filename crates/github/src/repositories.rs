@@ -60,7 +60,14 @@ impl From<Described> for Repository {
             None => !it.private.unwrap_or(false),
         };
         let organization = (it.owner.kind.as_deref() == Some("Organization")).then_some(it.owner.login);
-        Self { full_name: it.full_name, organization, owner_id: it.owner.id, public, asleep: it.archived || it.disabled, pushed_at: it.pushed_at }
+        Self {
+            full_name: it.full_name,
+            organization,
+            owner_id: it.owner.id,
+            public,
+            asleep: it.archived || it.disabled,
+            pushed_at: it.pushed_at,
+        }
     }
 }
 
@@ -85,14 +92,22 @@ impl OnePage<Repository> for Repositories {
 }
 
 impl Client {
-    /// Organizations of the server whose id is greater than `since`, by id: `GET organizations`. On a GHES these are all; on github.com, millions.
-    /// Not as an App, which has its [installations](Self::installations).
+    /// Organizations of the server whose id is greater than `since`, by id: `GET organizations`. On a GHES these are
+    /// all; on github.com, millions. Not as an App, which has its [installations](Self::installations).
     ///
     /// # Errors
     /// As any call.
     pub async fn organizations(&self, since: u64) -> Result<Listed<Organization>, Error> {
-        let mut call = self.call_at("organizations", Method::GET, &["organizations"], "organizations of the server".to_owned())?;
-        call.url.query_pairs_mut().append_pair("since", &since.to_string()).append_pair("per_page", &PER_PAGE.to_string());
+        let mut call = self.call_at(
+            "organizations",
+            Method::GET,
+            &["organizations"],
+            "organizations of the server".to_owned(),
+        )?;
+        call.url
+            .query_pairs_mut()
+            .append_pair("since", &since.to_string())
+            .append_pair("per_page", &PER_PAGE.to_string());
         let answer = self.send(call).await?;
         let linked = answer.next.is_some();
         let items: Vec<Organization> = answer.json()?;
@@ -100,24 +115,40 @@ impl Client {
         Ok(Listed { items, more })
     }
 
-    /// One page (from 1) of an organization's repositories, the one that was pushed to last first: `GET orgs/{org}/repos`.
+    /// One page (from 1) of an organization's repositories, the one that was pushed to last first: `GET
+    /// orgs/{org}/repos`.
     ///
     /// # Errors
     /// As any call.
     pub async fn org_repositories(&self, org: &str, page: u32) -> Result<Listed<Repository>, Error> {
         let scope = Scope::Organization(org.to_owned());
-        let mut call = self.call("org-repositories", Method::GET, &scope, &["repos"], format!("repositories of {scope}"))?;
-        call.url.query_pairs_mut().append_pair("sort", "pushed").append_pair("direction", "desc");
+        let mut call = self.call(
+            "org-repositories",
+            Method::GET,
+            &scope,
+            &["repos"],
+            format!("repositories of {scope}"),
+        )?;
+        call.url
+            .query_pairs_mut()
+            .append_pair("sort", "pushed")
+            .append_pair("direction", "desc");
         self.page::<_, Vec<Repository>>(call, page).await
     }
 
-    /// One page (from 1) of the repositories that the App's installation at `owner` sees: `GET installation/repositories`. Only as an App.
+    /// One page (from 1) of the repositories that the App's installation at `owner` sees: `GET
+    /// installation/repositories`. Only as an App.
     ///
     /// # Errors
     /// As any call.
     pub async fn installation_repositories(&self, owner: &str, page: u32) -> Result<Listed<Repository>, Error> {
         let what = format!("repositories that the installation at {owner} sees");
-        let mut call = self.call_at("installation-repositories", Method::GET, &["installation", "repositories"], what)?;
+        let mut call = self.call_at(
+            "installation-repositories",
+            Method::GET,
+            &["installation", "repositories"],
+            what,
+        )?;
         call.who = Who::Installation(Account::Owner(owner.to_owned()));
         self.page::<_, Repositories>(call, page).await
     }

@@ -80,25 +80,45 @@ impl OnePage<Job> for Jobs {
 }
 
 impl Client {
-    /// One page (from 1) of a repository's runs of this status, newest first: `GET repos/{owner}/{repo}/actions/runs?status=`.
+    /// One page (from 1) of a repository's runs of this status, newest first: `GET
+    /// repos/{owner}/{repo}/actions/runs?status=`.
     ///
     /// # Errors
     /// As any call. GitHub answers 404 also where the credential may not see the repository.
     pub async fn runs(&self, owner: &str, repo: &str, status: RunStatus, page: u32) -> Result<Listed<Run>, Error> {
-        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
-        let mut call = self.call("runs", Method::GET, &scope, &["actions", "runs"], format!("{} runs of {scope}", status.as_str()))?;
+        let scope = Scope::Repository {
+            owner: owner.to_owned(),
+            name: repo.to_owned(),
+        };
+        let mut call = self.call(
+            "runs",
+            Method::GET,
+            &scope,
+            &["actions", "runs"],
+            format!("{} runs of {scope}", status.as_str()),
+        )?;
         call.url.query_pairs_mut().append_pair("status", status.as_str());
         self.page::<_, Runs>(call, page).await
     }
 
-    /// Whether this credential may read a repository's runs, and so its jobs: `GET repos/{owner}/{repo}/actions/runs`. No on 403 and 404.
-    /// Reading them takes the same right as reading one job: "Actions: read" of a GitHub App or a fine-grained token, `repo` of a classic one.
+    /// Whether this credential may read a repository's runs, and so its jobs: `GET repos/{owner}/{repo}/actions/runs`.
+    /// No on 403 and 404. Reading them takes the same right as reading one job: "Actions: read" of a GitHub App or a
+    /// fine-grained token, `repo` of a classic one.
     ///
     /// # Errors
     /// As any call, but 403 that is no limit and 404 are answers here.
     pub async fn may_read_runs(&self, owner: &str, repo: &str) -> Result<bool, Error> {
-        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
-        let mut call = self.call("runs", Method::GET, &scope, &["actions", "runs"], format!("runs of {scope}"))?;
+        let scope = Scope::Repository {
+            owner: owner.to_owned(),
+            name: repo.to_owned(),
+        };
+        let mut call = self.call(
+            "runs",
+            Method::GET,
+            &scope,
+            &["actions", "runs"],
+            format!("runs of {scope}"),
+        )?;
         call.url.query_pairs_mut().append_pair("per_page", "1");
         // A proxy's page is no list: absence is no proof, and neither is a presence that nobody can read.
         match self.send(call).await?.json::<Runs>() {
@@ -108,14 +128,27 @@ impl Client {
         }
     }
 
-    /// The newest 20 runs of a repository, whatever their status: `GET repos/{owner}/{repo}/actions/runs`. `known` is the mark of the last answer.
+    /// The newest 20 runs of a repository, whatever their status: `GET repos/{owner}/{repo}/actions/runs`. `known` is
+    /// the mark of the last answer.
     ///
     /// # Errors
     /// As any call.
     pub async fn newest_runs(&self, owner: &str, repo: &str, known: Option<&str>) -> Result<Asked<Listed<Run>>, Error> {
-        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
-        let mut call = self.call("newest-runs", Method::GET, &scope, &["actions", "runs"], format!("runs of {scope}"))?;
-        call.url.query_pairs_mut().append_pair("per_page", &NEWEST.to_string()).append_pair("exclude_pull_requests", "true");
+        let scope = Scope::Repository {
+            owner: owner.to_owned(),
+            name: repo.to_owned(),
+        };
+        let mut call = self.call(
+            "newest-runs",
+            Method::GET,
+            &scope,
+            &["actions", "runs"],
+            format!("runs of {scope}"),
+        )?;
+        call.url
+            .query_pairs_mut()
+            .append_pair("per_page", &NEWEST.to_string())
+            .append_pair("exclude_pull_requests", "true");
         call.known = known.map(str::to_owned);
         self.send(call).await?.asked(|answer| {
             let linked = answer.next.is_some();
@@ -130,8 +163,17 @@ impl Client {
     /// # Errors
     /// As any call.
     pub async fn run_jobs(&self, owner: &str, repo: &str, run: u64, page: u32) -> Result<Listed<Job>, Error> {
-        let scope = Scope::Repository { owner: owner.to_owned(), name: repo.to_owned() };
-        let call = self.call("run-jobs", Method::GET, &scope, &["actions", "runs", &run.to_string(), "jobs"], format!("jobs of run {run} of {scope}"))?;
+        let scope = Scope::Repository {
+            owner: owner.to_owned(),
+            name: repo.to_owned(),
+        };
+        let call = self.call(
+            "run-jobs",
+            Method::GET,
+            &scope,
+            &["actions", "runs", &run.to_string(), "jobs"],
+            format!("jobs of run {run} of {scope}"),
+        )?;
         self.page::<_, Jobs>(call, page).await
     }
 }

@@ -61,11 +61,18 @@ impl FromStr for Scope {
         let parts: Vec<&str> = text.split('/').collect();
         let scope = match parts[..] {
             ["orgs", org] => Self::Organization(org.into()),
-            ["repos", owner, name] => Self::Repository { owner: owner.into(), name: name.into() },
+            ["repos", owner, name] => Self::Repository {
+                owner: owner.into(),
+                name: name.into(),
+            },
             ["enterprises", slug] => Self::Enterprise(slug.into()),
             _ => return Err(ScopeError(text.into())),
         };
-        if parts.iter().all(|part| is_segment(part)) { Ok(scope) } else { Err(ScopeError(text.into())) }
+        if parts.iter().all(|part| is_segment(part)) {
+            Ok(scope)
+        } else {
+            Err(ScopeError(text.into()))
+        }
     }
 }
 
@@ -84,8 +91,9 @@ pub(crate) fn resource(api: &Url, segments: &[&str]) -> Option<Url> {
     Some(url)
 }
 
-/// The REST API of a server, as its users write it: `https://github.com` → `https://api.github.com/`, `https://acme.ghe.com` →
-/// `https://api.acme.ghe.com/`, and any other `https://github.example.com` → `https://github.example.com/api/v3`.
+/// The REST API of a server, as its users write it: `https://github.com` → `https://api.github.com/`,
+/// `https://acme.ghe.com` → `https://api.acme.ghe.com/`, and any other `https://github.example.com` →
+/// `https://github.example.com/api/v3`.
 ///
 /// An address that is an API already (`api.github.com`, `…/api/v3`) stays what it is.
 #[must_use]
@@ -95,15 +103,23 @@ pub fn api_url_for(server: &Url) -> Url {
     url.set_fragment(None);
     let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
     if host == "github.com" || host == "www.github.com" || host == "api.github.com" || host.ends_with(".ghe.com") {
-        let bare = host.strip_prefix("www.").or_else(|| host.strip_prefix("api.")).unwrap_or(&host);
-        // Cannot fail: "api." before a name that was a host is a host. Where it did, the address would stay the server's.
+        let bare = host
+            .strip_prefix("www.")
+            .or_else(|| host.strip_prefix("api."))
+            .unwrap_or(&host);
+        // Cannot fail: "api." before a name that was a host is a host. Where it did, the address would stay the
+        // server's.
         if url.set_host(Some(&format!("api.{bare}"))).is_ok() {
             url.set_path("/");
         }
         return url;
     }
     let path = url.path().trim_end_matches('/').to_owned();
-    url.set_path(&if path.ends_with("/api/v3") { path } else { format!("{path}/api/v3") });
+    url.set_path(&if path.ends_with("/api/v3") {
+        path
+    } else {
+        format!("{path}/api/v3")
+    });
     url
 }
 
@@ -118,7 +134,18 @@ mod tests {
         for text in ["orgs/acme", "repos/octo-user/hello.world", "enterprises/big-co"] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
-        for text in ["", "acme", "orgs", "orgs/", "orgs/a/b", "repos/a", "repos/a/..", "users/a", "orgs/a\nb", "enterprises/."] {
+        for text in [
+            "",
+            "acme",
+            "orgs",
+            "orgs/",
+            "orgs/a/b",
+            "repos/a",
+            "repos/a/..",
+            "users/a",
+            "orgs/a\nb",
+            "enterprises/.",
+        ] {
             assert!(text.parse::<Scope>().is_err(), "{text:?}");
         }
     }
@@ -133,7 +160,10 @@ mod tests {
             ("https://api.acme.ghe.com", "https://api.acme.ghe.com/"),
             ("https://github.example.com", "https://github.example.com/api/v3"),
             ("https://github.example.com/", "https://github.example.com/api/v3"),
-            ("https://github.example.com/api/v3/", "https://github.example.com/api/v3"),
+            (
+                "https://github.example.com/api/v3/",
+                "https://github.example.com/api/v3",
+            ),
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080/api/v3"),
             ("https://notgithub.com", "https://notgithub.com/api/v3"),
             ("https://evilghe.com", "https://evilghe.com/api/v3"),
@@ -146,9 +176,18 @@ mod tests {
     fn hostile_names_stay_one_segment() {
         let api: Url = "https://github.example.com/api/v3".parse().unwrap();
         let url = |name: &str| resource(&api, &["orgs", name, "actions"]).map(String::from);
-        assert_eq!(url("a/../../x?y#z").unwrap(), "https://github.example.com/api/v3/orgs/a%2F..%2F..%2Fx%3Fy%23z/actions");
-        assert_eq!(url(r"a\..\b").unwrap(), "https://github.example.com/api/v3/orgs/a%5C..%5Cb/actions");
-        assert_eq!(url("%2e%2e").unwrap(), "https://github.example.com/api/v3/orgs/%252e%252e/actions");
+        assert_eq!(
+            url("a/../../x?y#z").unwrap(),
+            "https://github.example.com/api/v3/orgs/a%2F..%2F..%2Fx%3Fy%23z/actions"
+        );
+        assert_eq!(
+            url(r"a\..\b").unwrap(),
+            "https://github.example.com/api/v3/orgs/a%5C..%5Cb/actions"
+        );
+        assert_eq!(
+            url("%2e%2e").unwrap(),
+            "https://github.example.com/api/v3/orgs/%252e%252e/actions"
+        );
         for refused in ["", ".", "..", "a\tb", "a\r\nb"] {
             assert_eq!(url(refused), None, "{refused:?}");
         }

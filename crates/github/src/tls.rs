@@ -31,15 +31,25 @@ pub(crate) fn client_config(pem: &[u8]) -> Result<ClientConfig, BuildError> {
     if certificates.is_empty() {
         return Err(BuildError::CaBundle("holds no certificate".into()));
     }
-    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let provider = CryptoProvider::get_default()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(ring::default_provider()));
     // One that cannot be read as a server's may be an authority's all the same: the usual verifier says so.
     let named = certificates.iter().filter_map(Named::read).collect();
     let usual = Verifier::new_with_extra_roots(certificates, provider.clone());
-    let usual = usual.map_err(|error| BuildError::CaBundle(format!("holds a certificate that cannot be read: {error}")))?;
-    let trust = Trust { usual, named, algorithms: provider.signature_verification_algorithms };
+    let usual =
+        usual.map_err(|error| BuildError::CaBundle(format!("holds a certificate that cannot be read: {error}")))?;
+    let trust = Trust {
+        usual,
+        named,
+        algorithms: provider.signature_verification_algorithms,
+    };
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(|error| BuildError::Http(error.to_string()))?;
-    let mut config = config.dangerous().with_custom_certificate_verifier(Arc::new(trust)).with_no_client_auth();
+    let mut config = config
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trust))
+        .with_no_client_auth();
     // As reqwest sets it where it makes the configuration.
     config.alpn_protocols = vec!["h2".into(), "http/1.1".into()];
     Ok(config)
@@ -70,8 +80,13 @@ impl ServerCertVerifier for Trust {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.named(end_entity) {
-            Some(named) => named.check(server_name, now).map(|()| ServerCertVerified::assertion()).map_err(Error::from),
-            None => self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
+            Some(named) => named
+                .check(server_name, now)
+                .map(|()| ServerCertVerified::assertion())
+                .map_err(Error::from),
+            None => self
+                .usual
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
         }
     }
 
@@ -132,17 +147,28 @@ impl Named {
     /// named this certificate for this server. So is the name where the certificate holds none.
     fn check(&self, server: &ServerName<'_>, now: UnixTime) -> Result<(), CertificateError> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let at = |seconds: &i64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(*seconds).unwrap_or(0)));
+        let at = |seconds: &i64| {
+            UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(*seconds).unwrap_or(0)))
+        };
         if seconds < *self.valid.start() {
-            return Err(CertificateError::NotValidYetContext { time: now, not_before: at(self.valid.start()) });
+            return Err(CertificateError::NotValidYetContext {
+                time: now,
+                not_before: at(self.valid.start()),
+            });
         }
         if seconds > *self.valid.end() {
-            return Err(CertificateError::ExpiredContext { time: now, not_after: at(self.valid.end()) });
+            return Err(CertificateError::ExpiredContext {
+                time: now,
+                not_after: at(self.valid.end()),
+            });
         }
         if self.names.is_empty() || self.names.iter().any(|name| fits(name, server)) {
             return Ok(());
         }
-        Err(CertificateError::NotValidForNameContext { expected: server.to_owned(), presented: self.names.clone() })
+        Err(CertificateError::NotValidForNameContext {
+            expected: server.to_owned(),
+            presented: self.names.clone(),
+        })
     }
 }
 
@@ -160,7 +186,12 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     if !alternative.is_empty() {
         return alternative;
     }
-    certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect()
+    certificate
+        .subject()
+        .iter_common_name()
+        .filter_map(|name| name.as_str().ok())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
@@ -173,7 +204,10 @@ fn fits(name: &str, server: &ServerName<'_>) -> bool {
     match server {
         ServerName::DnsName(host) => {
             let host = host.as_ref().trim_end_matches('.');
-            let under_it = |domain: &str| host.split_once('.').is_some_and(|(_, parent)| parent.eq_ignore_ascii_case(domain));
+            let under_it = |domain: &str| {
+                host.split_once('.')
+                    .is_some_and(|(_, parent)| parent.eq_ignore_ascii_case(domain))
+            };
             name.eq_ignore_ascii_case(host) || name.strip_prefix("*.").is_some_and(under_it)
         }
         ServerName::IpAddress(address) => name.parse() == Ok(IpAddr::from(*address)),
@@ -188,11 +222,18 @@ fn verify_tls12_signature_with_raw_key(
     signature: &DigitallySignedStruct,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<HandshakeSignatureValid, Error> {
-    let of_the_scheme = algorithms.mapping.iter().find(|(scheme, _)| *scheme == signature.scheme);
+    let of_the_scheme = algorithms
+        .mapping
+        .iter()
+        .find(|(scheme, _)| *scheme == signature.scheme);
     let (_, of_the_scheme) = of_the_scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
     let key = RawPublicKeyEntity::try_from(key).map_err(|_| CertificateError::BadEncoding)?;
-    let verified = of_the_scheme.iter().any(|algorithm| key.verify_signature(*algorithm, message, signature.signature()).is_ok());
-    verified.then(HandshakeSignatureValid::assertion).ok_or_else(|| CertificateError::BadSignature.into())
+    let verified = of_the_scheme
+        .iter()
+        .any(|algorithm| key.verify_signature(*algorithm, message, signature.signature()).is_ok());
+    verified
+        .then(HandshakeSignatureValid::assertion)
+        .ok_or_else(|| CertificateError::BadSignature.into())
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! One request, one answer: the token, the time-out, redirects, and a bound on what is read.
 //!
 //! Invariants: the token goes to the API's origin only (scheme, host and port); nothing is retried here; no more than
-//! [`LARGEST`] bytes of an answer are kept. A request may still be sent twice by reqwest where HTTP/2 says that the server
-//! did not look at it (REFUSED_STREAM, GOAWAY).
+//! [`LARGEST`] bytes of an answer are kept. A request may still be sent twice by reqwest where HTTP/2 says that the
+//! server did not look at it (REFUSED_STREAM, GOAWAY).
 
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LINK, LOCATION};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LINK, LOCATION,
+};
 use reqwest::{Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -28,7 +30,8 @@ const LARGEST: usize = 8 << 20;
 const LARGEST_REFUSAL: usize = 64 << 10;
 /// Redirects followed in one call: GitHub answers one for a renamed repository.
 const REDIRECTS: usize = 3;
-/// How long an idle connection is kept: less than a load balancer's usual 60 s, so that no request meets one that is just being closed.
+/// How long an idle connection is kept: less than a load balancer's usual 60 s, so that no request meets one that is
+/// just being closed.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A request to be sent.
@@ -68,7 +71,9 @@ impl Transport {
             return Err(BuildError::ApiUrl("must start with https:// (or http://) and a host"));
         }
         if !api.username().is_empty() || api.password().is_some() {
-            return Err(BuildError::ApiUrl("holds a user name or password; give the token by itself"));
+            return Err(BuildError::ApiUrl(
+                "holds a user name or password; give the token by itself",
+            ));
         }
         if api.query().is_some() || api.fragment().is_some() {
             return Err(BuildError::ApiUrl("has a ? or #"));
@@ -79,11 +84,15 @@ impl Transport {
             .user_agent(&options.user_agent)
             .default_headers(HeaderMap::from_iter([
                 (ACCEPT, HeaderValue::from_static("application/vnd.github+json")),
-                (HeaderName::from_static("x-github-api-version"), HeaderValue::from_static("2022-11-28")),
+                (
+                    HeaderName::from_static("x-github-api-version"),
+                    HeaderValue::from_static("2022-11-28"),
+                ),
             ]))
             .connect_timeout(options.connect_timeout)
             .pool_idle_timeout(IDLE)
-            // A connection that died silently fails the calls on it within 20 s instead of every call until its own time-out.
+            // A connection that died silently fails the calls on it within 20 s instead of every call until its own
+            // time-out.
             .http2_keep_alive_interval(Duration::from_secs(10))
             .http2_keep_alive_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none());
@@ -95,7 +104,12 @@ impl Transport {
         }
         let http = http.build().map_err(|e| BuildError::Http(chain(&e)))?;
         let time = GithubTime::new(options.clock.clone());
-        Ok(Self { http, options, remaining: Remaining::default(), time })
+        Ok(Self {
+            http,
+            options,
+            remaining: Remaining::default(),
+            time,
+        })
     }
 
     pub(crate) fn options(&self) -> &ClientOptions {
@@ -125,14 +139,28 @@ impl Transport {
         self.remaining.last()
     }
 
-    /// Sends `call` with `token`, where the gate lets it, and reads the answer, whatever its status. An error says that there is none.
+    /// Sends `call` with `token`, where the gate lets it, and reads the answer, whatever its status. An error says that
+    /// there is none.
     pub(crate) async fn send(&self, call: Call, token: &SecretString) -> Result<Answer, Error> {
-        let Some(gate) = &self.options.gate else { return self.exchange(call, token).await };
+        let Some(gate) = &self.options.gate else {
+            return self.exchange(call, token).await;
+        };
         let who = self.caller(&call.who);
-        let request = Outgoing { endpoint: call.endpoint, writes: call.method != Method::GET, timeout: call.timeout, who };
+        let request = Outgoing {
+            endpoint: call.endpoint,
+            writes: call.method != Method::GET,
+            timeout: call.timeout,
+            who,
+        };
         let number = match gate.enter(&request).await {
             Ok(number) => number,
-            Err(NotNow { wait, why }) => return Err(Error::Held { what: call.what, why, retry_after: wait }),
+            Err(NotNow { wait, why }) => {
+                return Err(Error::Held {
+                    what: call.what,
+                    why,
+                    retry_after: wait,
+                });
+            }
         };
         let result = self.exchange(call, token).await;
         gate.leave(&request, number, Ending::of(&result)).await;
@@ -158,15 +186,31 @@ impl Transport {
     }
 
     async fn exchange(&self, call: Call, token: &SecretString) -> Result<Answer, Error> {
-        let Call { endpoint, what, method, mut url, body, timeout, makes_runner, secret, who, known } = call;
+        let Call {
+            endpoint,
+            what,
+            method,
+            mut url,
+            body,
+            timeout,
+            makes_runner,
+            secret,
+            who,
+            known,
+        } = call;
         let token = token.clone();
-        let authorization = bearer(&token)
-            .ok_or_else(|| Error::Unauthorized { what: what.clone(), said: "(not sent) the token is empty or holds characters that no header can".into() })?;
+        let authorization = bearer(&token).ok_or_else(|| Error::Unauthorized {
+            what: what.clone(),
+            said: "(not sent) the token is empty or holds characters that no header can".into(),
+        })?;
         let started = Instant::now();
         let mut hops = 0;
         loop {
-            let mut request =
-                self.http.request(method.clone(), url.clone()).timeout(timeout.saturating_sub(started.elapsed())).header(AUTHORIZATION, authorization.clone());
+            let mut request = self
+                .http
+                .request(method.clone(), url.clone())
+                .timeout(timeout.saturating_sub(started.elapsed()))
+                .header(AUTHORIZATION, authorization.clone());
             if let Some(body) = &body {
                 request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
             }
@@ -178,7 +222,12 @@ impl Transport {
             if let Some(tell) = &self.options.on_response {
                 tell(endpoint, status);
             }
-            tracing::debug!(http.endpoint = endpoint, http.status = status, elapsed_ms = started.elapsed().as_millis(), "called GitHub");
+            tracing::debug!(
+                http.endpoint = endpoint,
+                http.status = status,
+                elapsed_ms = started.elapsed().as_millis(),
+                "called GitHub"
+            );
             let mut response = sent.map_err(|error| failed(&what, error, timeout, &token))?;
             let rate = RateHeaders::read(response.headers(), self.time.local());
             if let Some(date) = rate.date {
@@ -189,7 +238,11 @@ impl Transport {
                 let to = target(&url, &response);
                 match to {
                     // 303 says to fetch something else; the others, to ask for the same elsewhere.
-                    Some(to) if to.origin() == url.origin() && hops < REDIRECTS && matches!(status, 301 | 302 | 307 | 308) => {
+                    Some(to)
+                        if to.origin() == url.origin()
+                            && hops < REDIRECTS
+                            && matches!(status, 301 | 302 | 307 | 308) =>
+                    {
                         url = to;
                         hops += 1;
                         continue;
@@ -200,21 +253,46 @@ impl Transport {
                     }
                 }
             }
-            let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-            let next = response.headers().get_all(LINK).iter().find_map(|link| link.to_str().ok().and_then(next_page));
+            let etag = response
+                .headers()
+                .get(ETAG)
+                .and_then(|etag| etag.to_str().ok())
+                .map(str::to_owned);
+            let next = response
+                .headers()
+                .get_all(LINK)
+                .iter()
+                .find_map(|link| link.to_str().ok().and_then(next_page));
             let body = if response.status().is_success() {
                 match read(&mut response, LARGEST).await {
                     Ok((body, true)) => body,
                     Ok((_, false)) => {
-                        return Err(Error::Unreadable { what, status, why: format!("it is larger than {LARGEST} bytes") });
+                        return Err(Error::Unreadable {
+                            what,
+                            status,
+                            why: format!("it is larger than {LARGEST} bytes"),
+                        });
                     }
                     Err(error) => return Err(failed(&what, error, timeout, &token)),
                 }
             } else {
                 // The status says enough where the rest does not come.
-                read(&mut response, LARGEST_REFUSAL).await.map(|(body, _)| body).unwrap_or_default()
+                read(&mut response, LARGEST_REFUSAL)
+                    .await
+                    .map(|(body, _)| body)
+                    .unwrap_or_default()
             };
-            return Ok(Answer { what, makes_runner, secret, token, status, rate, next, etag, body });
+            return Ok(Answer {
+                what,
+                makes_runner,
+                secret,
+                token,
+                status,
+                rate,
+                next,
+                etag,
+                body,
+            });
         }
     }
 }
@@ -223,7 +301,9 @@ impl Transport {
 fn bearer(token: &SecretString) -> Option<HeaderValue> {
     // A token file ends with a line end more often than not.
     let token = token.expose_secret().trim();
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.is_empty())?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+        .ok()
+        .filter(|_| !token.is_empty())?;
     value.set_sensitive(true);
     Some(value)
 }
@@ -235,7 +315,11 @@ fn target(from: &Url, response: &Response) -> Option<Url> {
 
 /// The address that a `Link` header names with `rel="next"`.
 fn next_page(link: &str) -> Option<String> {
-    let names_it = |one: &&str| one.split(';').skip(1).any(|parameter| matches!(parameter.trim(), r#"rel="next""# | "rel=next"));
+    let names_it = |one: &&str| {
+        one.split(';')
+            .skip(1)
+            .any(|parameter| matches!(parameter.trim(), r#"rel="next""# | "rel=next"))
+    };
     let address = link.split(',').find(names_it)?.split(';').next()?.trim();
     Some(address.trim_start_matches('<').trim_end_matches('>').to_owned())
 }
@@ -261,12 +345,18 @@ fn failed(what: &str, error: reqwest::Error, after: Duration, token: &SecretStri
     if error.is_connect() || error.is_builder() {
         let error = error.without_url();
         let why = tls_words::advice(&error).unwrap_or_else(|| chain(&error));
-        return Error::Unreachable { what, why: clean(&why, token) };
+        return Error::Unreachable {
+            what,
+            why: clean(&why, token),
+        };
     }
     if error.is_timeout() {
         return Error::TimedOut { what, after };
     }
-    Error::Interrupted { what, why: clean(&chain(&error.without_url()), token) }
+    Error::Interrupted {
+        what,
+        why: clean(&chain(&error.without_url()), token),
+    }
 }
 
 /// An error with its causes: reqwest's own text says only that sending failed.

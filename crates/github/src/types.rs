@@ -1,7 +1,7 @@
 //! What goes to GitHub and comes back, in this crate's words.
 //!
-//! The wire shapes are private to the calls that read them; what callers see is normalized here: a job without a runner has
-//! `None`, where GitHub writes `null`, `0` or an empty name, and words that GitHub may add to are open enums.
+//! The wire shapes are private to the calls that read them; what callers see is normalized here: a job without a runner
+//! has `None`, where GitHub writes `null`, `0` or an empty name, and words that GitHub may add to are open enums.
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -171,7 +171,10 @@ fn label_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Err
     struct Label {
         name: String,
     }
-    Ok(Vec::<Label>::deserialize(from)?.into_iter().map(|label| label.name).collect())
+    Ok(Vec::<Label>::deserialize(from)?
+        .into_iter()
+        .map(|label| label.name)
+        .collect())
 }
 
 /// A job that never had a runner: `runner_id` is `null` in the description and `0` in the wild.
@@ -206,12 +209,18 @@ mod tests {
     #[test]
     fn words_that_are_new_are_kept() {
         assert_eq!(JobStatus::from("paused".to_owned()), JobStatus::Other("paused".into()));
-        assert_eq!(RunnerStatus::from("idle".to_owned()), RunnerStatus::Other("idle".into()));
+        assert_eq!(
+            RunnerStatus::from("idle".to_owned()),
+            RunnerStatus::Other("idle".into())
+        );
     }
 
     #[test]
     fn debug_hides_the_configuration() {
-        let runner = JitRunner { id: 7, encoded_jit_config: "c2VjcmV0".into() };
+        let runner = JitRunner {
+            id: 7,
+            encoded_jit_config: "c2VjcmV0".into(),
+        };
         assert!(!format!("{runner:?}").contains("c2VjcmV0"));
     }
 }

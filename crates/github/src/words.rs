@@ -18,7 +18,11 @@ pub(crate) fn said(body: &[u8]) -> String {
         documentation_url: Value,
     }
     let Ok(words) = serde_json::from_slice::<Words>(body) else {
-        return if body.is_empty() { "(no message)".into() } else { format!("(no message of GitHub's) {}", String::from_utf8_lossy(body)) };
+        return if body.is_empty() {
+            "(no message)".into()
+        } else {
+            format!("(no message of GitHub's) {}", String::from_utf8_lossy(body))
+        };
     };
     let mut said = words.message;
     let errors = match &words.errors {
@@ -30,7 +34,10 @@ pub(crate) fn said(body: &[u8]) -> String {
     for error in errors {
         let parts: Vec<&str> = match error {
             Value::String(text) => vec![text],
-            error => ["resource", "field", "code", "message"].iter().filter_map(|key| error.get(key)?.as_str()).collect(),
+            error => ["resource", "field", "code", "message"]
+                .iter()
+                .filter_map(|key| error.get(key)?.as_str())
+                .collect(),
         };
         said.push_str("; ");
         said.push_str(&parts.join(" "));
@@ -79,9 +86,14 @@ mod tests {
     #[test]
     fn words_are_put_together() {
         let said = |body: &str| said(body.as_bytes());
-        assert_eq!(said(r#"{"message":"Not Found","documentation_url":"https://docs"}"#), "Not Found (https://docs)");
         assert_eq!(
-            said(r#"{"message":"Validation Failed","errors":["a",{"resource":"Runner","code":"custom","message":"b"}]}"#),
+            said(r#"{"message":"Not Found","documentation_url":"https://docs"}"#),
+            "Not Found (https://docs)"
+        );
+        assert_eq!(
+            said(
+                r#"{"message":"Validation Failed","errors":["a",{"resource":"Runner","code":"custom","message":"b"}]}"#
+            ),
             "Validation Failed; a; Runner custom b"
         );
         assert_eq!(said(r#"{"message":"M","errors":"one"}"#), "M; one");
@@ -92,7 +104,10 @@ mod tests {
     #[test]
     fn texts_are_safe_to_log() {
         let token = SecretString::from(" ghp_secret\n");
-        assert_eq!(clean("a\r\n\u{1b}[31mb\u{202e}\u{0}c  ghp_secret!", &token), "a [31mb c [token]!");
+        assert_eq!(
+            clean("a\r\n\u{1b}[31mb\u{202e}\u{0}c  ghp_secret!", &token),
+            "a [31mb c [token]!"
+        );
         let long = clean(&"ö".repeat(10_000), &token);
         assert_eq!(long.chars().count(), SAID + 1);
         assert_eq!(clean(&"x ".repeat(10_000), &token).chars().count(), SAID + 1);

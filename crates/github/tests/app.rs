@@ -40,7 +40,14 @@ struct Github {
 
 impl Github {
     fn new() -> Arc<Self> {
-        let installed = [("orgs/acme", 1), ("orgs/other", 2), ("users/octocat", 3), ("orgs/asleep", -4)].map(|(path, id)| (path.to_owned(), id)).into();
+        let installed = [
+            ("orgs/acme", 1),
+            ("orgs/other", 2),
+            ("users/octocat", 3),
+            ("orgs/asleep", -4),
+        ]
+        .map(|(path, id)| (path.to_owned(), id))
+        .into();
         Arc::new(Self {
             time: NOON.into(),
             life: 3600.into(),
@@ -55,7 +62,10 @@ impl Github {
         let github = self.clone();
         Mock::start(move |request| {
             let now = Timestamp::from_second(github.now()).unwrap();
-            github.answer(request).with("date", DateTimePrinter::new().timestamp_to_rfc9110_string(&now).unwrap())
+            github.answer(request).with(
+                "date",
+                DateTimePrinter::new().timestamp_to_rfc9110_string(&now).unwrap(),
+            )
         })
         .await
     }
@@ -70,21 +80,42 @@ impl Github {
 
     /// Why a JWT is refused. Its signature is a test of `jwt`'s.
     fn refuses(&self, jwt: &str) -> Option<&'static str> {
-        let claims = jwt.split('.').nth(1).and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok()).unwrap_or_default();
-        let Ok(claims) = serde_json::from_slice::<Value>(&claims) else { return Some("A JSON web token could not be decoded") };
+        let claims = jwt
+            .split('.')
+            .nth(1)
+            .and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok())
+            .unwrap_or_default();
+        let Ok(claims) = serde_json::from_slice::<Value>(&claims) else {
+            return Some("A JSON web token could not be decoded");
+        };
         let (iat, exp) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
         match self.now() {
             _ if claims["iss"] != APP => Some("Integration not found"),
-            now if iat > now + 60 => Some("'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"),
+            now if iat > now + 60 => {
+                Some("'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued")
+            }
             now if exp > now + 600 => Some("'Expiration time' claim ('exp') is too far in the future"),
-            now if exp <= now => Some("'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires"),
+            now if exp <= now => Some(
+                "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the \
+                 assertion expires",
+            ),
             _ => None,
         }
     }
 
     fn answer(&self, request: &Request) -> Reply {
-        let error = |status, message: &str| Reply::json(status, &json!({ "message": message, "documentation_url": "https://docs.github.com/rest" }));
-        let token = request.header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+        let error = |status, message: &str| {
+            Reply::json(
+                status,
+                &json!({ "message": message, "documentation_url": "https://docs.github.com/rest" }),
+            )
+        };
+        let token = request
+            .header("authorization")
+            .unwrap()
+            .strip_prefix("Bearer ")
+            .unwrap()
+            .to_owned();
         let path = request.path.trim_start_matches('/');
         let segments: Vec<&str> = path.split('/').collect();
         if (segments[0] == "app" || segments.last() == Some(&"installation"))
@@ -93,8 +124,16 @@ impl Github {
             return error(401, why);
         }
         match segments[..] {
-            [kind, owner, "installation"] => match self.installed.lock().unwrap().get(&format!("{kind}/{}", owner.to_lowercase())) {
-                Some(id) => Reply::json(200, &json!({ "id": id.abs(), "suspended_at": (*id < 0).then_some("2026-11-01T00:00:00Z") })),
+            [kind, owner, "installation"] => match self
+                .installed
+                .lock()
+                .unwrap()
+                .get(&format!("{kind}/{}", owner.to_lowercase()))
+            {
+                Some(id) => Reply::json(
+                    200,
+                    &json!({ "id": id.abs(), "suspended_at": (*id < 0).then_some("2026-11-01T00:00:00Z") }),
+                ),
                 None => error(404, "Not Found"),
             },
             ["app", "installations"] => {
@@ -117,7 +156,10 @@ impl Github {
                 let token = format!("ghs_{}_{id}", self.issued.fetch_add(1, Ordering::SeqCst) + 1);
                 self.tokens.lock().unwrap().insert(token.clone(), id);
                 let expires = Timestamp::from_second(self.now() + self.life.load(Ordering::SeqCst)).unwrap();
-                Reply::json(201, &json!({ "token": token, "expires_at": expires, "permissions": {} }))
+                Reply::json(
+                    201,
+                    &json!({ "token": token, "expires_at": expires, "permissions": {} }),
+                )
             }
             [_, owner, ..] => match self.tokens.lock().unwrap().get(&token) {
                 Some(-1) => error(403, "This installation has been suspended"),
@@ -146,8 +188,16 @@ fn client_with(github: &Arc<Github>, mock: &Mock, off: i64, key: &'static str) -
     client_of(github, mock, off, move || key)
 }
 
-fn client_of(github: &Arc<Github>, mock: &Mock, off: i64, key: impl Fn() -> &'static str + Send + Sync + 'static) -> Client {
-    let login = AppLogin { id: APP.into(), private_key: Arc::new(move || SecretString::from(key())) };
+fn client_of(
+    github: &Arc<Github>,
+    mock: &Mock,
+    off: i64,
+    key: impl Fn() -> &'static str + Send + Sync + 'static,
+) -> Client {
+    let login = AppLogin {
+        id: APP.into(),
+        private_key: Arc::new(move || SecretString::from(key())),
+    };
     let mut options = ClientOptions::with(mock.url.clone(), Login::App(login));
     options.timeout = Duration::from_secs(10);
     let github = github.clone();
@@ -169,7 +219,12 @@ fn calls_of(mock: &Mock, end: &str) -> usize {
 
 /// The token that each call about runners carried.
 fn carried(mock: &Mock) -> Vec<String> {
-    let of_runners = |request: &Request| request.path.ends_with("/runners/1").then(|| request.header("authorization").unwrap()["Bearer ".len()..].to_owned());
+    let of_runners = |request: &Request| {
+        request
+            .path
+            .ends_with("/runners/1")
+            .then(|| request.header("authorization").unwrap()["Bearer ".len()..].to_owned())
+    };
     mock.seen().iter().filter_map(of_runners).collect()
 }
 
@@ -178,14 +233,30 @@ async fn each_owner_has_a_token_of_its_own_which_is_kept() {
     let github = Github::new();
     let mock = github.serve().await;
     let client = client(&github, &mock, 0);
-    for at in ["orgs/acme", "orgs/other", "orgs/ACME", "repos/acme/app", "repos/octocat/app", "orgs/other"] {
+    for at in [
+        "orgs/acme",
+        "orgs/other",
+        "orgs/ACME",
+        "repos/acme/app",
+        "repos/octocat/app",
+        "orgs/other",
+    ] {
         assert_eq!(call(&client, at).await.unwrap(), Deletion::Deleted, "{at}");
     }
-    assert_eq!(carried(&mock), ["ghs_1_1", "ghs_2_2", "ghs_1_1", "ghs_1_1", "ghs_3_3", "ghs_2_2"]);
+    assert_eq!(
+        carried(&mock),
+        ["ghs_1_1", "ghs_2_2", "ghs_1_1", "ghs_1_1", "ghs_3_3", "ghs_2_2"]
+    );
     assert_eq!(github.issued(), 3);
-    assert_eq!(call(&client, "enterprises/Big-Co").await.unwrap(), Deletion::Deleted, "on the second page");
+    assert_eq!(
+        call(&client, "enterprises/Big-Co").await.unwrap(),
+        Deletion::Deleted,
+        "on the second page"
+    );
     assert_eq!(carried(&mock).last().unwrap(), "ghs_4_9");
-    assert!(client.is_app() && !format!("{client:?}").contains("ghs_") && !format!("{client:?}").contains("PRIVATE KEY"));
+    assert!(
+        client.is_app() && !format!("{client:?}").contains("ghs_") && !format!("{client:?}").contains("PRIVATE KEY")
+    );
 }
 
 #[tokio::test]
@@ -199,10 +270,21 @@ async fn a_token_is_fetched_once_however_many_wait_for_it() {
 
     github.broken.store(true, Ordering::SeqCst);
     let failed = futures_all((0..20).map(|_| call(&client, "orgs/other"))).await;
-    assert!(failed.iter().all(|result| matches!(result, Err(Error::NoToken { .. }))), "{failed:?}");
-    assert_eq!(calls_of(&mock, "/app/installations/2/access_tokens"), 1, "who waited gets the same answer");
+    assert!(
+        failed.iter().all(|result| matches!(result, Err(Error::NoToken { .. }))),
+        "{failed:?}"
+    );
+    assert_eq!(
+        calls_of(&mock, "/app/installations/2/access_tokens"),
+        1,
+        "who waited gets the same answer"
+    );
     let error = failed[0].clone().unwrap_err();
-    assert_eq!((error.backs_off(), error.uncertain()), (BackOff::All, false), "the call itself was not sent: {error}");
+    assert_eq!(
+        (error.backs_off(), error.uncertain()),
+        (BackOff::All, false),
+        "the call itself was not sent: {error}"
+    );
 }
 
 #[tokio::test]
@@ -224,10 +306,18 @@ async fn a_token_is_renewed_ahead_of_its_end_and_a_renewal_that_fails_is_no_fail
     github.broken.store(false, Ordering::SeqCst);
     call(&client, "orgs/acme").await.unwrap();
     call(&client, "orgs/acme").await.unwrap();
-    assert_eq!(carried(&mock), ["ghs_1_1", "ghs_1_1", "ghs_1_1", "ghs_1_1", "ghs_1_1", "ghs_2_1", "ghs_2_1"]);
+    assert_eq!(
+        carried(&mock),
+        [
+            "ghs_1_1", "ghs_1_1", "ghs_1_1", "ghs_1_1", "ghs_1_1", "ghs_2_1", "ghs_2_1"
+        ]
+    );
     github.broken.store(true, Ordering::SeqCst);
     github.pass(3600);
-    assert!(matches!(call(&client, "orgs/acme").await, Err(Error::NoToken { .. })), "nothing holds any more");
+    assert!(
+        matches!(call(&client, "orgs/acme").await, Err(Error::NoToken { .. })),
+        "nothing holds any more"
+    );
 }
 
 #[tokio::test]
@@ -246,9 +336,15 @@ async fn a_token_that_is_not_accepted_is_replaced_and_the_call_sent_once_more() 
         _ => Reply::json(401, &json!({ "message": "Bad credentials" })),
     })
     .await;
-    let error = call(&client_with(&github, &stubborn, 0, KEY), "orgs/acme").await.unwrap_err();
+    let error = call(&client_with(&github, &stubborn, 0, KEY), "orgs/acme")
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
-    assert_eq!((calls_of(&stubborn, "/runners/1"), calls_of(&stubborn, "access_tokens")), (2, 2), "once more, and no more than that");
+    assert_eq!(
+        (calls_of(&stubborn, "/runners/1"), calls_of(&stubborn, "access_tokens")),
+        (2, 2),
+        "once more, and no more than that"
+    );
 }
 
 #[tokio::test]
@@ -259,7 +355,11 @@ async fn clocks_that_differ_by_minutes_do_not_matter() {
         let client = client(&github, &mock, off);
         call(&client, "orgs/acme").await.unwrap();
         let refused = calls_of(&mock, "/orgs/acme/installation") - 1;
-        assert_eq!(refused, usize::from(!(-540..=60).contains(&off)), "off by {off} s: signed again with GitHub's time");
+        assert_eq!(
+            refused,
+            usize::from(!(-540..=60).contains(&off)),
+            "off by {off} s: signed again with GitHub's time"
+        );
         github.pass(3000);
         call(&client, "orgs/acme").await.unwrap();
         assert_eq!(github.issued(), 1, "off by {off} s: it still holds");
@@ -267,7 +367,11 @@ async fn clocks_that_differ_by_minutes_do_not_matter() {
         call(&client, "orgs/acme").await.unwrap();
         assert_eq!(github.issued(), 2, "off by {off} s: renewed ahead of its end");
         call(&client, "orgs/other").await.unwrap();
-        assert_eq!(calls_of(&mock, "/orgs/other/installation"), 1, "what was learned is kept");
+        assert_eq!(
+            calls_of(&mock, "/orgs/other/installation"),
+            1,
+            "what was learned is kept"
+        );
     }
 }
 
@@ -277,11 +381,25 @@ async fn an_owner_without_the_app_costs_the_others_nothing() {
     let mock = github.serve().await;
     let client = client(&github, &mock, 0);
     let error = call(&client, "orgs/stranger").await.unwrap_err();
-    assert!(matches!(&error, Error::NotInstalled { owner, .. } if owner == "stranger"), "{error:?}");
-    assert!(error.to_string().contains("the GitHub App is not installed at stranger: install it there"), "{error}");
-    assert_eq!((error.backs_off(), error.uncertain(), error.retry_after()), (BackOff::Organization, false, None));
+    assert!(
+        matches!(&error, Error::NotInstalled { owner, .. } if owner == "stranger"),
+        "{error:?}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("the GitHub App is not installed at stranger: install it there"),
+        "{error}"
+    );
+    assert_eq!(
+        (error.backs_off(), error.uncertain(), error.retry_after()),
+        (BackOff::Organization, false, None)
+    );
     let error = call(&client, "orgs/asleep").await.unwrap_err();
-    assert!(matches!(&error, Error::Suspended { .. }) && error.to_string().contains("is suspended at asleep"), "{error:?}");
+    assert!(
+        matches!(&error, Error::Suspended { .. }) && error.to_string().contains("is suspended at asleep"),
+        "{error:?}"
+    );
     call(&client, "orgs/acme").await.unwrap();
 
     github.installed.lock().unwrap().insert("orgs/stranger".into(), 7);
@@ -293,7 +411,10 @@ async fn an_owner_without_the_app_costs_the_others_nothing() {
     assert!(carried(&mock).last().unwrap().ends_with("_8"));
     github.installed.lock().unwrap().remove("orgs/stranger");
     github.revoke();
-    assert!(matches!(call(&client, "orgs/stranger").await, Err(Error::NotInstalled { .. })));
+    assert!(matches!(
+        call(&client, "orgs/stranger").await,
+        Err(Error::NotInstalled { .. })
+    ));
     // Suspended while its token is in use.
     for id in github.tokens.lock().unwrap().values_mut() {
         *id = -1;
@@ -309,9 +430,16 @@ async fn an_owner_without_the_app_costs_the_others_nothing() {
 async fn a_key_that_cannot_sign_is_told_and_nothing_is_sent() {
     let github = Github::new();
     let mock = github.serve().await;
-    let error = call(&client_with(&github, &mock, 0, "not a key"), "orgs/acme").await.unwrap_err();
-    let Error::NoToken { cause, .. } = &error else { panic!("{error:?}") };
-    assert!(matches!(**cause, Error::Unauthorized { .. }) && error.to_string().contains("no private key in PEM"), "{error}");
+    let error = call(&client_with(&github, &mock, 0, "not a key"), "orgs/acme")
+        .await
+        .unwrap_err();
+    let Error::NoToken { cause, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert!(
+        matches!(**cause, Error::Unauthorized { .. }) && error.to_string().contains("no private key in PEM"),
+        "{error}"
+    );
     assert_eq!(error.backs_off(), BackOff::Credential);
     assert!(mock.seen().is_empty() && !error.to_string().contains("not a key"));
 }
@@ -322,7 +450,9 @@ async fn a_key_that_is_another_now_signs_from_then_on() {
     let mock = github.serve().await;
     let rotated = Arc::<AtomicBool>::default();
     let told = rotated.clone();
-    let client = client_of(&github, &mock, 0, move || if told.load(Ordering::SeqCst) { "no key" } else { KEY });
+    let client = client_of(&github, &mock, 0, move || {
+        if told.load(Ordering::SeqCst) { "no key" } else { KEY }
+    });
     call(&client, "orgs/acme").await.unwrap();
     rotated.store(true, Ordering::SeqCst);
     call(&client, "orgs/acme").await.unwrap(); // its token is good still
@@ -338,16 +468,28 @@ async fn what_is_left_of_the_hour_is_told_for_each_installation() {
     let told = Arc::<Mutex<Vec<(Option<String>, u64)>>>::default();
     let answers = github.clone();
     let mock = Mock::start(move |request| {
-        answers.answer(request).with("x-ratelimit-limit", "5000").with("x-ratelimit-remaining", "4711").with("x-ratelimit-reset", (NOON + 60).to_string())
+        answers
+            .answer(request)
+            .with("x-ratelimit-limit", "5000")
+            .with("x-ratelimit-remaining", "4711")
+            .with("x-ratelimit-reset", (NOON + 60).to_string())
     })
     .await;
-    let login = AppLogin { id: APP.into(), private_key: Arc::new(|| KEY.into()) };
+    let login = AppLogin {
+        id: APP.into(),
+        private_key: Arc::new(|| KEY.into()),
+    };
     let mut options = ClientOptions::with(mock.url.clone(), Login::App(login));
     options.clock = Arc::new(|| Timestamp::from_second(NOON).unwrap());
     let log = told.clone();
-    options.on_rate = Some(Arc::new(move |rate| log.lock().unwrap().push((rate.owner.clone(), rate.remaining))));
+    options.on_rate = Some(Arc::new(move |rate| {
+        log.lock().unwrap().push((rate.owner.clone(), rate.remaining))
+    }));
     call(&Client::new(options).unwrap(), "orgs/Acme").await.unwrap();
-    assert_eq!(*told.lock().unwrap(), [(None, 4711), (None, 4711), (Some("acme".into()), 4711)]);
+    assert_eq!(
+        *told.lock().unwrap(),
+        [(None, 4711), (None, 4711), (Some("acme".into()), 4711)]
+    );
 }
 
 #[tokio::test]
@@ -364,12 +506,24 @@ async fn every_call_of_the_app_is_described_and_every_example_is_read() {
                 _ if path == "/orgs/octo-user/installation" => 404,
                 _ => 200,
             };
-            let example = examples(version, method, path, status).unwrap_or_default().into_iter().next();
-            let body = if status == 404 { Some(json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" })) } else { example };
+            let example = examples(version, method, path, status)
+                .unwrap_or_default()
+                .into_iter()
+                .next();
+            let body = if status == 404 {
+                Some(json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" }))
+            } else {
+                example
+            };
             let mut notes = notes.lock().unwrap();
-            notes.extend(validate_request(version, method, path, request.query.as_deref(), request.body.as_ref()).err());
+            notes
+                .extend(validate_request(version, method, path, request.query.as_deref(), request.body.as_ref()).err());
             // GitHub describes no refusal of these.
-            notes.extend(if status == 404 { None } else { validate_response(version, method, path, status, body.as_ref()).err() });
+            notes.extend(if status == 404 {
+                None
+            } else {
+                validate_response(version, method, path, status, body.as_ref()).err()
+            });
             body.map_or_else(|| Reply::empty(status), |body| Reply::json(status, &body))
         })
         .await;
@@ -377,12 +531,32 @@ async fn every_call_of_the_app_is_described_and_every_example_is_read() {
         for at in ["orgs/acme", "repos/octo-user/hello.world"] {
             assert_eq!(call(&client, at).await.unwrap(), Deletion::Deleted, "{at}");
         }
-        assert!(carried(&mock).iter().all(|token| token == "ghs_16C7e42F292c6912E7710c838347Ae178B4a"));
-        assert!(matches!(call(&client, "enterprises/big-co").await, Err(Error::NotInstalled { .. })), "the example has none of an enterprise");
+        assert!(
+            carried(&mock)
+                .iter()
+                .all(|token| token == "ghs_16C7e42F292c6912E7710c838347Ae178B4a")
+        );
+        assert!(
+            matches!(
+                call(&client, "enterprises/big-co").await,
+                Err(Error::NotInstalled { .. })
+            ),
+            "the example has none of an enterprise"
+        );
         let installations = client.installations(1).await.unwrap();
         let at = installations.items[0].account.as_ref().unwrap();
-        assert_eq!((installations.items[0].id, at.login.as_deref(), installations.items[0].suspended_at), (1, Some("octocat"), None));
-        assert_eq!(client.installation_repositories("acme", 1).await.unwrap().items.len(), 1);
+        assert_eq!(
+            (
+                installations.items[0].id,
+                at.login.as_deref(),
+                installations.items[0].suspended_at
+            ),
+            (1, Some("octocat"), None)
+        );
+        assert_eq!(
+            client.installation_repositories("acme", 1).await.unwrap().items.len(),
+            1
+        );
         assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new());
     }
 }
@@ -397,7 +571,11 @@ async fn futures_all<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> V
                 *result = Some(value);
             }
         }
-        if all.iter().all(|(_, result)| result.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if all.iter().all(|(_, result)| result.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     all.into_iter().map(|(_, result)| result.unwrap()).collect()

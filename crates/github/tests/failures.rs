@@ -18,7 +18,12 @@ fn acme() -> Scope {
 }
 
 async fn generate(client: &Client, timeout: Duration) -> Result<JitRunner, Error> {
-    let request = JitRequest { name: "jit-runner-7-1".into(), runner_group_id: 4, labels: vec!["x".into()], work_folder: None };
+    let request = JitRequest {
+        name: "jit-runner-7-1".into(),
+        runner_group_id: 4,
+        labels: vec!["x".into()],
+        work_folder: None,
+    };
     client.generate_jit_config(&acme(), &request, timeout).await
 }
 
@@ -27,7 +32,10 @@ async fn error_of(reply: Reply) -> Error {
 }
 
 fn message(status: u16, text: &str) -> Reply {
-    Reply::json(status, &json!({"message": text, "documentation_url": "https://docs.github.com/rest"}))
+    Reply::json(
+        status,
+        &json!({"message": text, "documentation_url": "https://docs.github.com/rest"}),
+    )
 }
 
 #[tokio::test]
@@ -38,8 +46,20 @@ async fn every_refusal_says_what_backs_off() {
     for (reply, variant, backs_off, retry_after, is_uncertain) in [
         (message(400, "Problems parsing JSON"), "Invalid", Class, None, sure),
         (message(401, "Bad credentials"), "Unauthorized", Credential, None, sure),
-        (message(403, "Resource not accessible by integration"), "Forbidden", Organization, None, sure),
-        (message(403, "Must have admin rights").with("x-ratelimit-remaining", "4000"), "Forbidden", Organization, None, sure),
+        (
+            message(403, "Resource not accessible by integration"),
+            "Forbidden",
+            Organization,
+            None,
+            sure,
+        ),
+        (
+            message(403, "Must have admin rights").with("x-ratelimit-remaining", "4000"),
+            "Forbidden",
+            Organization,
+            None,
+            sure,
+        ),
         (
             message(403, "API rate limit exceeded for user ID 1.")
                 .with("date", "Sun, 22 Nov 2026 00:00:00 GMT")
@@ -61,35 +81,110 @@ async fn every_refusal_says_what_backs_off() {
             Some(300),
             sure,
         ),
-        (message(403, secondary).with("retry-after", "42"), "SecondaryLimit", Credential, Some(42), sure),
+        (
+            message(403, secondary).with("retry-after", "42"),
+            "SecondaryLimit",
+            Credential,
+            Some(42),
+            sure,
+        ),
         (message(403, secondary), "SecondaryLimit", Credential, Some(60), sure),
-        (message(403, "Maximum number of login attempts exceeded. Please try again later."), "Unauthorized", Credential, None, sure),
+        (
+            message(
+                403,
+                "Maximum number of login attempts exceeded. Please try again later.",
+            ),
+            "Unauthorized",
+            Credential,
+            None,
+            sure,
+        ),
         (message(404, "Not Found"), "NotFound", Organization, None, sure),
-        (message(409, "Already exists - A runner with the name *** already exists."), "NameTaken", Class, None, uncertain),
+        (
+            message(409, "Already exists - A runner with the name *** already exists."),
+            "NameTaken",
+            Class,
+            None,
+            uncertain,
+        ),
         (message(410, "Gone"), "Refused", Organization, None, sure),
         (message(422, "Validation Failed"), "Invalid", Class, None, sure),
-        (message(429, "Slow down").with("retry-after", "7"), "SecondaryLimit", Credential, Some(7), sure),
+        (
+            message(429, "Slow down").with("retry-after", "7"),
+            "SecondaryLimit",
+            Credential,
+            Some(7),
+            sure,
+        ),
         (message(429, "Slow down"), "SecondaryLimit", Credential, Some(60), sure),
         (message(500, "Server Error"), "Server", All, None, uncertain),
-        (Reply::text(502, "<html>Bad Gateway</html>"), "Server", All, None, uncertain),
-        (message(503, "Maintenance").with("retry-after", "120"), "Server", All, Some(120), uncertain),
+        (
+            Reply::text(502, "<html>Bad Gateway</html>"),
+            "Server",
+            All,
+            None,
+            uncertain,
+        ),
+        (
+            message(503, "Maintenance").with("retry-after", "120"),
+            "Server",
+            All,
+            Some(120),
+            uncertain,
+        ),
         (Reply::text(201, "garbage"), "Unreadable", All, None, uncertain),
         (Reply::text(201, ""), "Unreadable", All, None, uncertain),
-        (Reply::text(201, r#"{"runner":{"id":1},"encoded_jit_config":""}"#), "Unreadable", All, None, uncertain),
-        (Reply::text(201, r#"{"runner":"c2VjcmV0","encoded_jit_config":"c2VjcmV0"}"#), "Unreadable", All, None, uncertain),
+        (
+            Reply::text(201, r#"{"runner":{"id":1},"encoded_jit_config":""}"#),
+            "Unreadable",
+            All,
+            None,
+            uncertain,
+        ),
+        (
+            Reply::text(201, r#"{"runner":"c2VjcmV0","encoded_jit_config":"c2VjcmV0"}"#),
+            "Unreadable",
+            All,
+            None,
+            uncertain,
+        ),
         (Reply::Cut, "Interrupted", All, None, uncertain),
-        (Reply::Raw(b"HTTP/1.1 201 X\r\ncontent-length: 99\r\n\r\n{".to_vec()), "Interrupted", All, None, uncertain),
-        (Reply::Raw(b"SSH-2.0-OpenSSH_9.9\r\n".to_vec()), "Interrupted", All, None, uncertain),
-        (Reply::empty(302).with("location", "https://elsewhere.example/login?x=1"), "Redirected", All, None, sure),
+        (
+            Reply::Raw(b"HTTP/1.1 201 X\r\ncontent-length: 99\r\n\r\n{".to_vec()),
+            "Interrupted",
+            All,
+            None,
+            uncertain,
+        ),
+        (
+            Reply::Raw(b"SSH-2.0-OpenSSH_9.9\r\n".to_vec()),
+            "Interrupted",
+            All,
+            None,
+            uncertain,
+        ),
+        (
+            Reply::empty(302).with("location", "https://elsewhere.example/login?x=1"),
+            "Redirected",
+            All,
+            None,
+            sure,
+        ),
     ] {
         let told = format!("{reply:?}");
         let error = error_of(reply).await;
-        assert!(format!("{error:?}").starts_with(&format!("{variant} ")), "{error:?} for {told}");
+        assert!(
+            format!("{error:?}").starts_with(&format!("{variant} ")),
+            "{error:?} for {told}"
+        );
         assert_eq!(error.backs_off(), backs_off, "{error:?}");
         assert_eq!(error.retry_after().map(|wait| wait.as_secs()), retry_after, "{error:?}");
         assert_eq!(error.uncertain(), is_uncertain, "{error:?}");
         let text = error.to_string();
-        assert!(text.starts_with(r#"JIT config for runner "jit-runner-7-1" at orgs/acme: "#), "{text}");
+        assert!(
+            text.starts_with(r#"JIT config for runner "jit-runner-7-1" at orgs/acme: "#),
+            "{text}"
+        );
         assert!(!text.contains("c2VjcmV0") && !text.contains(TOKEN), "{text}");
     }
 }
@@ -106,7 +201,10 @@ async fn a_slow_answer_times_out_and_is_uncertain() {
         let mock = Mock::always(Reply::Hang(sent.into())).await;
         let limit = Duration::from_millis(300);
         let error = generate(&mock.client(), limit).await.unwrap_err();
-        assert!(matches!(&error, Error::TimedOut { after, .. } if *after == limit), "{error:?}");
+        assert!(
+            matches!(&error, Error::TimedOut { after, .. } if *after == limit),
+            "{error:?}"
+        );
         assert!(error.uncertain());
         assert_eq!(error.backs_off(), BackOff::All);
     }
@@ -127,10 +225,23 @@ async fn a_server_that_is_not_there_is_certain() {
 async fn a_huge_answer_is_not_read_whole() {
     let started = Instant::now();
     let error = error_of(Reply::Endless).await;
-    assert!(matches!(&error, Error::Unreadable { why, .. } if why.contains("larger than 8388608")), "{error:?}");
-    let declared = Reply::Raw(format!("HTTP/1.1 500 X\r\ncontent-length: {}\r\n\r\n{}", 1u64 << 40, "y".repeat(1 << 20)).into());
+    assert!(
+        matches!(&error, Error::Unreadable { why, .. } if why.contains("larger than 8388608")),
+        "{error:?}"
+    );
+    let declared = Reply::Raw(
+        format!(
+            "HTTP/1.1 500 X\r\ncontent-length: {}\r\n\r\n{}",
+            1u64 << 40,
+            "y".repeat(1 << 20)
+        )
+        .into(),
+    );
     let error = error_of(declared).await;
-    assert!(matches!(&error, Error::Server { said, .. } if said.chars().count() < 310), "{error:?}");
+    assert!(
+        matches!(&error, Error::Server { said, .. } if said.chars().count() < 310),
+        "{error:?}"
+    );
     assert!(started.elapsed() < LONG);
 }
 
@@ -140,7 +251,9 @@ async fn the_token_goes_to_no_other_origin() {
     for status in [301, 302, 303, 307, 308] {
         let reply = Reply::empty(status).with("location", other.url.join("/orgs/acme").unwrap());
         let error = error_of(reply).await;
-        let Error::Redirected { to, .. } = &error else { panic!("{error:?}") };
+        let Error::Redirected { to, .. } = &error else {
+            panic!("{error:?}")
+        };
         assert_eq!(*to, other.url.origin().ascii_serialization());
     }
     assert!(other.seen().is_empty(), "{:?}", other.seen());
@@ -157,7 +270,10 @@ async fn a_redirect_on_the_server_is_followed_as_the_same_request() {
         assert_eq!(generate(&mock.client(), LONG).await.unwrap().id, 5);
         let seen = mock.seen();
         assert_eq!((seen[1].method.as_str(), &seen[1].body), ("POST", &seen[0].body));
-        assert_eq!(seen[1].header("authorization"), Some(format!("Bearer {TOKEN}").as_str()));
+        assert_eq!(
+            seen[1].header("authorization"),
+            Some(format!("Bearer {TOKEN}").as_str())
+        );
     }
     let mock = Mock::always(Reply::empty(307).with("location", "/again")).await;
     let error = generate(&mock.client(), LONG).await.unwrap_err();
@@ -177,14 +293,22 @@ async fn nothing_is_retried() {
 #[tokio::test]
 async fn an_answer_that_repeats_the_token_is_not_believed() {
     let error = error_of(message(403, &format!("no\r\n\u{1b}[2J Authorization: Bearer {TOKEN}"))).await;
-    assert!(error.to_string().contains("no [2J Authorization: Bearer [token]"), "{error}");
+    assert!(
+        error.to_string().contains("no [2J Authorization: Bearer [token]"),
+        "{error}"
+    );
     assert!(!format!("{error:?}").contains(TOKEN));
 }
 
 #[tokio::test]
 async fn a_deletion_is_confirmed_by_204_alone() {
     for reply in [Reply::text(200, "<html>Sign in</html>"), Reply::empty(202)] {
-        let error = Mock::always(reply).await.client().delete_runner(&acme(), 1).await.unwrap_err();
+        let error = Mock::always(reply)
+            .await
+            .client()
+            .delete_runner(&acme(), 1)
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");
     }
 }
@@ -194,7 +318,9 @@ async fn the_token_is_asked_for_each_call_and_an_unusable_one_is_not_sent() {
     let mock = Mock::always(Reply::empty(204)).await;
     let turn = Arc::new(AtomicUsize::new(0));
     let mut with = options(mock.url.clone());
-    with.login = Login::Token(Arc::new(move || ["first", "second\n", "", "bad\u{0}", "bad\nmiddle"][turn.fetch_add(1, Ordering::Relaxed)].into()));
+    with.login = Login::Token(Arc::new(move || {
+        ["first", "second\n", "", "bad\u{0}", "bad\nmiddle"][turn.fetch_add(1, Ordering::Relaxed)].into()
+    }));
     let client = Client::new(with).unwrap();
     assert_eq!(client.delete_runner(&acme(), 1).await.unwrap(), Deletion::Deleted);
     assert_eq!(client.delete_runner(&acme(), 1).await.unwrap(), Deletion::Deleted);
@@ -202,7 +328,11 @@ async fn the_token_is_asked_for_each_call_and_an_unusable_one_is_not_sent() {
         let error = client.delete_runner(&acme(), 1).await.unwrap_err();
         assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
     }
-    let sent: Vec<_> = mock.seen().iter().map(|request| request.header("authorization").unwrap().to_owned()).collect();
+    let sent: Vec<_> = mock
+        .seen()
+        .iter()
+        .map(|request| request.header("authorization").unwrap().to_owned())
+        .collect();
     assert_eq!(sent, ["Bearer first", "Bearer second"]);
 }
 
@@ -217,7 +347,9 @@ async fn the_hook_and_the_gauge_are_told() {
     .await;
     let mut with = options(mock.url.clone());
     let log = told.clone();
-    with.on_response = Some(Arc::new(move |endpoint, status| log.lock().unwrap().push((endpoint, status))));
+    with.on_response = Some(Arc::new(move |endpoint, status| {
+        log.lock().unwrap().push((endpoint, status))
+    }));
     let client = Client::new(with).unwrap();
     assert_eq!(client.rate_limit_remaining(), None);
     assert_eq!(client.delete_runner(&acme(), 1).await.unwrap(), Deletion::Busy);
@@ -225,8 +357,14 @@ async fn the_hook_and_the_gauge_are_told() {
     assert_eq!(client.job("o", "r", 1).await.unwrap(), None);
     generate(&client, LONG).await.unwrap_err();
     assert_eq!(client.rate_limit_remaining(), Some(4711));
-    assert_eq!(*told.lock().unwrap(), [("delete-runner", 422), ("job", 404), ("generate-jitconfig", 0)]);
-    assert_eq!(mock.seen()[0].header("user-agent"), Some(concat!("jit-runner-manager/", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        *told.lock().unwrap(),
+        [("delete-runner", 422), ("job", 404), ("generate-jitconfig", 0)]
+    );
+    assert_eq!(
+        mock.seen()[0].header("user-agent"),
+        Some(concat!("jit-runner-manager/", env!("CARGO_PKG_VERSION")))
+    );
     assert!(!format!("{client:?}").contains(TOKEN));
 }
 
@@ -235,18 +373,30 @@ async fn names_that_no_url_holds_are_refused_unsent() {
     let mock = Mock::always(Reply::empty(204)).await;
     let client = mock.client();
     for name in ["..", "", "a\nb"] {
-        let error = client.delete_runner(&Scope::Organization(name.into()), 1).await.unwrap_err();
+        let error = client
+            .delete_runner(&Scope::Organization(name.into()), 1)
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
         assert!(!error.to_string().contains('\n'));
     }
     assert!(mock.seen().is_empty());
-    client.delete_runner(&Scope::Organization("a/../b".into()), 1).await.unwrap();
+    client
+        .delete_runner(&Scope::Organization("a/../b".into()), 1)
+        .await
+        .unwrap();
     assert_eq!(mock.seen()[0].path, "/orgs/a%2F..%2Fb/actions/runners/1");
 }
 
 #[test]
 fn options_that_cannot_work_are_told_at_once() {
-    for url in ["ftp://github.example.com", "https://user:pw@github.example.com", "https://token@github.example.com", "https://x?a=1", "unix:/run"] {
+    for url in [
+        "ftp://github.example.com",
+        "https://user:pw@github.example.com",
+        "https://token@github.example.com",
+        "https://x?a=1",
+        "unix:/run",
+    ] {
         let error = Client::new(options(url.parse().unwrap())).unwrap_err();
         assert!(!error.to_string().contains("pw"), "{error}");
     }

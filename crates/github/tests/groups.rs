@@ -39,7 +39,12 @@ fn group(id: u64, name: &str, public: Option<bool>) -> Value {
 
 #[tokio::test]
 async fn only_a_group_that_github_calls_private_is_joined() {
-    let mock = listing(vec![group(1, "Default", Some(false)), group(2, "open", Some(true)), group(3, "silent", None)]).await;
+    let mock = listing(vec![
+        group(1, "Default", Some(false)),
+        group(2, "open", Some(true)),
+        group(3, "silent", None),
+    ])
+    .await;
     let strict = strict(&mock);
     assert_eq!(strict.runner_group_id(&acme(), "default").await.unwrap(), 1);
     for name in ["open", "silent"] {
@@ -47,11 +52,20 @@ async fn only_a_group_that_github_calls_private_is_joined() {
         assert!(matches!(error, Error::PublicGroup { known: true, .. }), "{error:?}");
         assert_eq!((error.backs_off(), error.sent()), (BackOff::Class, false));
         let told = error.to_string();
-        assert!(told.contains(name) && told.contains("acme") && told.contains("PUBLIC_REPOSITORIES"), "{told}");
-        assert!(mock.client().runner_group_id(&acme(), name).await.is_ok(), "where public repositories are allowed");
+        assert!(
+            told.contains(name) && told.contains("acme") && told.contains("PUBLIC_REPOSITORIES"),
+            "{told}"
+        );
+        assert!(
+            mock.client().runner_group_id(&acme(), name).await.is_ok(),
+            "where public repositories are allowed"
+        );
     }
     // A repository has no groups: its runners are its own.
-    let repository = Scope::Repository { owner: "o".into(), name: "r".into() };
+    let repository = Scope::Repository {
+        owner: "o".into(),
+        name: "r".into(),
+    };
     assert_eq!(strict.runner_group_id(&repository, "open").await.unwrap(), 1);
 }
 

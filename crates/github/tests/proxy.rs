@@ -22,8 +22,15 @@ async fn run(url: &str, pem: &str, variables: &[(&str, &str)]) {
 #[ignore = "it is what the other tests run, with variables of their own"]
 async fn calls() {
     let mut with = options(std::env::var("TEST_API_URL").unwrap().parse().unwrap());
-    with.extra_ca_pem = std::env::var("TEST_CA").ok().filter(|pem| !pem.is_empty()).map(String::into_bytes);
-    Client::new(with).unwrap().delete_runner(&Scope::Organization("acme".into()), 1).await.unwrap();
+    with.extra_ca_pem = std::env::var("TEST_CA")
+        .ok()
+        .filter(|pem| !pem.is_empty())
+        .map(String::into_bytes);
+    Client::new(with)
+        .unwrap()
+        .delete_runner(&Scope::Organization("acme".into()), 1)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -35,9 +42,17 @@ async fn the_variables_are_heeded() {
     for (identity, pem) in [(identity, authority), (own, own_pem)] {
         let url = server(identity, "http/1.1", rustls::ALL_VERSIONS).await;
         let tunnel = format!("CONNECT localhost:{} HTTP/1.1", url.port().unwrap());
-        for variables in [&[("HTTPS_PROXY", proxy.as_str())][..], &[("https_proxy", &proxy), ("NO_PROXY", "example.com")], &[("ALL_PROXY", &proxy)]] {
+        for variables in [
+            &[("HTTPS_PROXY", proxy.as_str())][..],
+            &[("https_proxy", &proxy), ("NO_PROXY", "example.com")],
+            &[("ALL_PROXY", &proxy)],
+        ] {
             run(url.as_str(), &pem, variables).await;
-            assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), [tunnel.as_str()], "{variables:?}");
+            assert_eq!(
+                std::mem::take(&mut *asked.lock().unwrap()),
+                [tunnel.as_str()],
+                "{variables:?}"
+            );
         }
         for no_proxy in ["localhost", "*", "example.com, localhost"] {
             run(url.as_str(), &pem, &[("HTTPS_PROXY", &proxy), ("NO_PROXY", no_proxy)]).await;

@@ -38,9 +38,15 @@ async fn an_extra_authority_is_trusted_and_an_unknown_one_is_not() {
     let (identity, authority) = Identity::signed(&params(&["localhost"], None));
     let (_, another) = Identity::signed(&params(&["localhost"], None));
     let url = server(identity, "http/1.1", ALL_VERSIONS).await;
-    let says = "signed by an authority that is not trusted here: put that authority's certificate, or the server's own, into GITHUB_CA_FILE (UnknownIssuer)";
+    let says = "signed by an authority that is not trusted here: put that authority's certificate, or the server's \
+     own, into GITHUB_CA_FILE (UnknownIssuer)";
     refused(&url, None, says).await;
-    refused(&url, Some(&another), "where GITHUB_CA_FILE holds an older certificate of the same name, put the present one there").await;
+    refused(
+        &url,
+        Some(&another),
+        "where GITHUB_CA_FILE holds an older certificate of the same name, put the present one there",
+    )
+    .await;
     call(&url, Some(&authority)).await.unwrap();
     call(&url, Some(&(another + &authority))).await.unwrap();
 }
@@ -60,19 +66,41 @@ async fn http_2_is_spoken_where_the_server_does() {
 #[tokio::test]
 async fn a_server_is_trusted_by_its_very_certificate() {
     for (identity, without_it) in [
-        (Identity::own(&own_authority(&["localhost"], Some("localhost"))), "is an authority's (CA:TRUE)"),
-        (Identity::own(&own_authority(&[], Some("localhost"))), "is an authority's (CA:TRUE)"),
-        (Identity::own(&params(&["localhost"], None)), "an authority that is not trusted"),
-        (Identity::own(&params(&["*.example.com", "localhost"], Some("another"))), "an authority that is not trusted"),
-        (Identity::own(&params(&[], Some("LocalHost"))), "an authority that is not trusted"),
+        (
+            Identity::own(&own_authority(&["localhost"], Some("localhost"))),
+            "is an authority's (CA:TRUE)",
+        ),
+        (
+            Identity::own(&own_authority(&[], Some("localhost"))),
+            "is an authority's (CA:TRUE)",
+        ),
+        (
+            Identity::own(&params(&["localhost"], None)),
+            "an authority that is not trusted",
+        ),
+        (
+            Identity::own(&params(&["*.example.com", "localhost"], Some("another"))),
+            "an authority that is not trusted",
+        ),
+        (
+            Identity::own(&params(&[], Some("LocalHost"))),
+            "an authority that is not trusted",
+        ),
         (Identity::own(&params(&[], None)), "an authority that is not trusted"),
         (Identity::version_1(), "is of X.509 version 1"),
         // Signed by an authority that is in no file.
-        (Identity::signed(&params(&["localhost"], None)).0, "an authority that is not trusted"),
+        (
+            Identity::signed(&params(&["localhost"], None)).0,
+            "an authority that is not trusted",
+        ),
     ] {
         for versions in [&[&version::TLS12], &[&version::TLS13]] {
             let pem = identity.pem.clone();
-            let identity = Identity { certificate: identity.certificate.clone(), pem: String::new(), key: identity.key.clone_key() };
+            let identity = Identity {
+                certificate: identity.certificate.clone(),
+                pem: String::new(),
+                key: identity.key.clone_key(),
+            };
             let url = server(identity, "http/1.1", versions).await;
             call(&url, Some(&pem)).await.unwrap();
             let (_, authority) = Identity::signed(&params(&["localhost"], None));
@@ -96,7 +124,12 @@ async fn another_certificate_than_the_one_in_the_file_is_refused() {
         call(&url, Some(&Identity::own(&params).pem)).await.unwrap_err();
     }
     let url = server(Identity::version_1(), "http/1.1", ALL_VERSIONS).await;
-    refused(&url, Some(&Identity::own(&own_authority(&[], Some("localhost"))).pem), "is of X.509 version 1").await;
+    refused(
+        &url,
+        Some(&Identity::own(&own_authority(&[], Some("localhost"))).pem),
+        "is of X.509 version 1",
+    )
+    .await;
     // The file's is of version 1, and the server's claims to be the same.
     let url = server(Identity::own(&params(&[], Some("localhost"))), "http/1.1", ALL_VERSIONS).await;
     call(&url, Some(&Identity::version_1().pem)).await.unwrap_err();
@@ -104,11 +137,24 @@ async fn another_certificate_than_the_one_in_the_file_is_refused() {
 
 #[tokio::test]
 async fn the_certificate_alone_is_not_enough() {
-    let stolen = [Identity::own(&own_authority(&["localhost"], None)), Identity::own(&params(&[], Some("localhost"))), Identity::version_1()];
+    let stolen = [
+        Identity::own(&own_authority(&["localhost"], None)),
+        Identity::own(&params(&[], Some("localhost"))),
+        Identity::version_1(),
+    ];
     for Identity { certificate, pem, .. } in stolen {
         for versions in [&[&version::TLS12], &[&version::TLS13]] {
             let key = Identity::own(&params(&["localhost"], None)).key;
-            let url = server(Identity { certificate: certificate.clone(), pem: String::new(), key }, "http/1.1", versions).await;
+            let url = server(
+                Identity {
+                    certificate: certificate.clone(),
+                    pem: String::new(),
+                    key,
+                },
+                "http/1.1",
+                versions,
+            )
+            .await;
             refused(&url, Some(&pem), "a signature does not fit the server's certificate").await;
         }
     }
@@ -125,10 +171,18 @@ async fn a_named_certificate_must_be_for_the_server_and_of_today() {
         let identity = Identity::own(&params);
         let pem = identity.pem.clone();
         let url = server(identity, "http/1.1", ALL_VERSIONS).await;
-        refused(&url, Some(&pem), "the server's certificate is not for the name localhost: set GHES_URL to a name that it is for").await;
+        refused(
+            &url,
+            Some(&pem),
+            "the server's certificate is not for the name localhost: set GHES_URL to a name that it is for",
+        )
+        .await;
         refused(&url, Some(&pem), "github.example.com").await;
     }
-    for (not_before, not_after, says) in [(2001, 2002, "has expired: give the server a new one"), (4001, 4002, "is not valid yet")] {
+    for (not_before, not_after, says) in [
+        (2001, 2002, "has expired: give the server a new one"),
+        (4001, 4002, "is not valid yet"),
+    ] {
         let mut params = params(&["localhost"], None);
         params.not_before = rcgen::date_time_ymd(not_before, 1, 1);
         params.not_after = rcgen::date_time_ymd(not_after, 1, 1);
@@ -136,7 +190,12 @@ async fn a_named_certificate_must_be_for_the_server_and_of_today() {
         let pem = identity.pem.clone();
         refused(&server(identity, "http/1.1", ALL_VERSIONS).await, Some(&pem), says).await;
         let (identity, authority) = Identity::signed(&params);
-        refused(&server(identity, "http/1.1", ALL_VERSIONS).await, Some(&authority), says).await;
+        refused(
+            &server(identity, "http/1.1", ALL_VERSIONS).await,
+            Some(&authority),
+            says,
+        )
+        .await;
     }
 }
 
@@ -144,17 +203,29 @@ async fn a_named_certificate_must_be_for_the_server_and_of_today() {
 async fn a_certificate_of_a_trusted_authority_must_be_for_the_server() {
     for (names, common_name, says) in [
         (&["github.example.com"][..], None, "is not for the name localhost"),
-        (&[], Some("localhost"), "holds no name as subjectAltName, and is trusted only where this very certificate is in GITHUB_CA_FILE"),
+        (
+            &[],
+            Some("localhost"),
+            "holds no name as subjectAltName, and is trusted only where this very certificate is in GITHUB_CA_FILE",
+        ),
     ] {
         let (identity, authority) = Identity::signed(&params(names, common_name));
-        refused(&server(identity, "http/1.1", ALL_VERSIONS).await, Some(&authority), says).await;
+        refused(
+            &server(identity, "http/1.1", ALL_VERSIONS).await,
+            Some(&authority),
+            says,
+        )
+        .await;
     }
 }
 
 #[tokio::test]
 async fn what_is_no_certificate_has_no_such_sentence() {
     let closed = "https://127.0.0.1:1/api/v3".parse().unwrap();
-    let error = client(closed).delete_runner(&Scope::Organization("acme".into()), 1).await.unwrap_err();
+    let error = client(closed)
+        .delete_runner(&Scope::Organization("acme".into()), 1)
+        .await
+        .unwrap_err();
     assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
     assert!(!error.to_string().contains("certificate"), "{error}");
 }

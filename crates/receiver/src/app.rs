@@ -12,9 +12,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{body::Budget, config::Settings, errors::ApiError, metrics::Metrics, publish::Publisher, reads::Reads, turns::Turns};
+use crate::{
+    body::Budget, config::Settings, errors::ApiError, metrics::Metrics, publish::Publisher, reads::Reads, turns::Turns,
+};
 
-/// Status, metrics and admin requests at once: they share the ledger's few connections, and must not hold up each other's for long.
+/// Status, metrics and admin requests at once: they share the ledger's few connections, and must not hold up each
+/// other's for long.
 const READERS: usize = 32;
 /// Wrong admin keys that are being answered at once. With their delay this is 8 tries a second, whoever tries.
 const WRONG_KEYS: usize = 4;
@@ -91,7 +94,8 @@ impl App {
         })
     }
 
-    /// The whole at a glance, at most a second old, with this process's own limits where no worker has set any. Read once for all who ask at once.
+    /// The whole at a glance, at most a second old, with this process's own limits where no worker has set any. Read
+    /// once for all who ask at once.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -104,7 +108,8 @@ impl App {
         }
         let mut overview = self.ledger.overview().await?;
         if overview.max_per_org == 0 {
-            (overview.max_per_org, overview.max_total) = (self.settings.limits.max_per_org, self.settings.limits.max_total);
+            (overview.max_per_org, overview.max_total) =
+                (self.settings.limits.max_per_org, self.settings.limits.max_total);
         }
         let overview = Arc::new(overview);
         *slot = Some((Instant::now(), overview.clone()));

@@ -57,7 +57,11 @@ impl Budget {
     /// A budget for bodies of up to `limit` bytes, whose large ones take these turns.
     #[must_use]
     pub fn new(limit: usize, turns: Turns) -> Self {
-        Self { small: Share::new(SMALL_SHARE), large: Share::new(FULL_BODIES * limit.max(LEAST_FULL_SIZE)), turns }
+        Self {
+            small: Share::new(SMALL_SHARE),
+            large: Share::new(FULL_BODIES * limit.max(LEAST_FULL_SIZE)),
+            turns,
+        }
     }
 
     /// Bytes that small bodies and large ones hold now.
@@ -71,9 +75,15 @@ impl Budget {
     /// # Errors
     /// 413 when it is above `limit`.
     pub fn announced(headers: &HeaderMap, limit: usize) -> Result<Option<usize>, ApiError> {
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let Some(announced) = announced else { return Ok(None) };
-        usize::try_from(announced).ok().filter(|size| *size <= limit).map(Some).ok_or_else(|| ApiError::too_large(limit))
+        usize::try_from(announced)
+            .ok()
+            .filter(|size| *size <= limit)
+            .map(Some)
+            .ok_or_else(|| ApiError::too_large(limit))
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -88,7 +98,13 @@ impl Budget {
     ///
     /// # Errors
     /// The same.
-    pub async fn read_with(&self, headers: &HeaderMap, mut body: Body, limit: usize, mut see: impl FnMut(&[u8])) -> Result<Read, ApiError> {
+    pub async fn read_with(
+        &self,
+        headers: &HeaderMap,
+        mut body: Body,
+        limit: usize,
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<Read, ApiError> {
         let announced = Self::announced(headers, limit)?;
         let (mut size, mut is_large) = (0, announced.is_some_and(|size| size > SMALL));
         let mut place = if is_large { &self.large } else { &self.small }.open();
@@ -99,7 +115,12 @@ impl Budget {
                 frame = body.frame() => frame,
             };
             let Some(frame) = frame else { break };
-            let Ok(piece) = frame.map_err(|_| ApiError::bad_request("the body ended early"))?.into_data() else { continue };
+            let Ok(piece) = frame
+                .map_err(|_| ApiError::bad_request("the body ended early"))?
+                .into_data()
+            else {
+                continue;
+            };
             size += piece.len();
             if size > limit {
                 return Err(ApiError::too_large(limit));
@@ -114,9 +135,16 @@ impl Budget {
                 see(&piece);
                 Ok::<_, ApiError>(())
             };
-            if size > WITHOUT_TURN { self.turns.work(take).await } else { take() }?;
+            if size > WITHOUT_TURN {
+                self.turns.work(take).await
+            } else {
+                take()
+            }?;
         }
-        Ok(Read { bytes: place.close()?, _place: place })
+        Ok(Read {
+            bytes: place.close()?,
+            _place: place,
+        })
     }
 }
 
@@ -153,7 +181,11 @@ struct Place {
 
 impl Share {
     fn new(bytes: usize) -> Self {
-        Self(Arc::new(Mutex::new(Books { free: bytes.div_ceil(PAGE), next: 0, holders: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(Books {
+            free: bytes.div_ceil(PAGE),
+            next: 0,
+            holders: BTreeMap::new(),
+        })))
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -170,8 +202,19 @@ impl Share {
         let mut books = self.books();
         let number = books.next;
         books.next += 1;
-        books.holders.insert(number, Holder { pages: 0, buffer: Some(Vec::new()), gave_way: gave_way.clone() });
-        Place { share: self.clone(), number, gave_way }
+        books.holders.insert(
+            number,
+            Holder {
+                pages: 0,
+                buffer: Some(Vec::new()),
+                gave_way: gave_way.clone(),
+            },
+        );
+        Place {
+            share: self.clone(),
+            number,
+            gave_way,
+        }
     }
 }
 
@@ -179,7 +222,10 @@ impl Books {
     /// Makes the body that has been reading for longest give way, and tells its number. None where nobody holds a page
     /// and reads.
     fn make_room(&mut self) -> Option<u64> {
-        let (number, holder) = self.holders.iter().find(|(_, holder)| holder.pages > 0 && holder.buffer.is_some())?;
+        let (number, holder) = self
+            .holders
+            .iter()
+            .find(|(_, holder)| holder.pages > 0 && holder.buffer.is_some())?;
         let number = *number;
         holder.gave_way.notify_one();
         self.remove(number);
@@ -211,7 +257,11 @@ impl Place {
                 }
             }
             // Twice as much each time, so that a large body is copied few times; but nobody gives way for that.
-            let more = expected.min(2 * size).div_ceil(PAGE).saturating_sub(pages).clamp(lacking, books.free);
+            let more = expected
+                .min(2 * size)
+                .div_ceil(PAGE)
+                .saturating_sub(pages)
+                .clamp(lacking, books.free);
             books.free -= more;
             let own = books.holders.get_mut(&self.number).ok_or_else(ApiError::busy)?;
             own.pages += more;
@@ -230,7 +280,12 @@ impl Place {
     /// # Errors
     /// 503 when the body gave way to another.
     fn close(&self) -> Result<Vec<u8>, ApiError> {
-        self.share.books().holders.get_mut(&self.number).and_then(|own| own.buffer.take()).ok_or_else(ApiError::busy)
+        self.share
+            .books()
+            .holders
+            .get_mut(&self.number)
+            .and_then(|own| own.buffer.take())
+            .ok_or_else(ApiError::busy)
     }
 
     /// A place in another share with the same bytes.
@@ -256,7 +311,11 @@ mod tests {
 
     /// Four pages for small bodies, and this many for large ones.
     fn budget(large: usize) -> Budget {
-        Budget { small: Share::new(4 * PAGE), large: Share::new(large), turns: Turns::default() }
+        Budget {
+            small: Share::new(4 * PAGE),
+            large: Share::new(large),
+            turns: Turns::default(),
+        }
     }
 
     fn free(share: &Share) -> usize {
@@ -269,27 +328,41 @@ mod tests {
 
     async fn read(budget: &Budget, announced: Option<usize>, body: Vec<u8>) -> Result<Read, ApiError> {
         let headers = announced.map(|size| (header::CONTENT_LENGTH, size.into()));
-        budget.read(&HeaderMap::from_iter(headers), Body::from(body), 1 << 20).await
+        budget
+            .read(&HeaderMap::from_iter(headers), Body::from(body), 1 << 20)
+            .await
     }
 
     #[tokio::test]
     async fn memory_is_held_by_the_body_and_comes_back_with_it() {
         let budget = budget(0);
         let first = read(&budget, None, vec![b'x'; PAGE + 1]).await.expect("two pages");
-        assert_eq!((first.bytes.len(), free(&budget.small)), (PAGE + 1, 1), "twice as much was free, and is counted");
+        assert_eq!(
+            (first.bytes.len(), free(&budget.small)),
+            (PAGE + 1, 1),
+            "twice as much was free, and is counted"
+        );
         let second = read(&budget, Some(PAGE), page()).await.expect("the last page");
         // Both came whole, so neither gives way.
-        assert_eq!(read(&budget, None, page()).await.expect_err("nothing is left").status, 503);
+        assert_eq!(
+            read(&budget, None, page()).await.expect_err("nothing is left").status,
+            503
+        );
         drop((first, second));
         assert_eq!(free(&budget.small), 4);
-        drop(read(&budget, Some(4 * PAGE), vec![b'x'; 4 * PAGE]).await.expect("all of it"));
+        drop(
+            read(&budget, Some(4 * PAGE), vec![b'x'; 4 * PAGE])
+                .await
+                .expect("all of it"),
+        );
         assert_eq!(free(&budget.small), 4);
     }
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused_as_announced_and_as_read() {
         let budget = Budget::new(100, Turns::default());
-        let read = async |headers: &HeaderMap, size: usize| budget.read(headers, Body::from(vec![b'x'; size]), 100).await;
+        let read =
+            async |headers: &HeaderMap, size: usize| budget.read(headers, Body::from(vec![b'x'; size]), 100).await;
         assert_eq!(read(&HeaderMap::new(), 100).await.expect("exactly").bytes.len(), 100);
         assert_eq!(read(&HeaderMap::new(), 101).await.expect_err("one more").status, 413);
         let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, "101".parse().expect("a header"))]);
@@ -317,7 +390,9 @@ mod tests {
         assert_eq!(newcomer.close().expect("whole").len(), PAGE + 1);
         assert_eq!(slow[2].close().expect("whole"), b"x");
         // The last one is the one that asks: it gives way itself.
-        slow[3].append(&vec![b'x'; 2 * PAGE], 3 * PAGE).expect_err("it has been reading for longest");
+        slow[3]
+            .append(&vec![b'x'; 2 * PAGE], 3 * PAGE)
+            .expect_err("it has been reading for longest");
         assert_eq!(free(&share), 1);
         drop((slow, newcomer, empty));
         assert_eq!(free(&share), 4);
@@ -326,16 +401,38 @@ mod tests {
     #[tokio::test]
     async fn large_bodies_take_nothing_of_the_small_ones() {
         let budget = budget(SMALL + PAGE);
-        let large = read(&budget, Some(SMALL + 1), vec![b'x'; SMALL + 1]).await.expect("as announced");
+        let large = read(&budget, Some(SMALL + 1), vec![b'x'; SMALL + 1])
+            .await
+            .expect("as announced");
         assert_eq!((free(&budget.small), free(&budget.large)), (4, 0));
-        assert_eq!(read(&budget, Some(SMALL + 1), vec![b'x'; SMALL + 1]).await.expect_err("spent").status, 503);
-        read(&budget, None, page()).await.expect("a small one has a share of its own");
+        assert_eq!(
+            read(&budget, Some(SMALL + 1), vec![b'x'; SMALL + 1])
+                .await
+                .expect_err("spent")
+                .status,
+            503
+        );
+        read(&budget, None, page())
+            .await
+            .expect("a small one has a share of its own");
         drop(large);
         // What did not announce its size begins as a small one, and moves over.
-        let budget = Budget { small: Share::new(SMALL), large: Share::new(SMALL + PAGE), turns: Turns::default() };
-        let pieces = Body::from_stream(futures::stream::iter((0..=SMALL / PAGE).map(|_| Ok::<_, std::io::Error>(page()))));
-        let moved = budget.read(&HeaderMap::new(), pieces, 1 << 20).await.expect("there is room");
-        assert_eq!((moved.bytes.len(), free(&budget.small), free(&budget.large)), (SMALL + PAGE, SMALL / PAGE, 0));
+        let budget = Budget {
+            small: Share::new(SMALL),
+            large: Share::new(SMALL + PAGE),
+            turns: Turns::default(),
+        };
+        let pieces = Body::from_stream(futures::stream::iter(
+            (0..=SMALL / PAGE).map(|_| Ok::<_, std::io::Error>(page())),
+        ));
+        let moved = budget
+            .read(&HeaderMap::new(), pieces, 1 << 20)
+            .await
+            .expect("there is room");
+        assert_eq!(
+            (moved.bytes.len(), free(&budget.small), free(&budget.large)),
+            (SMALL + PAGE, SMALL / PAGE, 0)
+        );
     }
 
     #[tokio::test]
@@ -343,11 +440,17 @@ mod tests {
         let budget = budget(0);
         let mut seen = Vec::new();
         let pieces = Body::from_stream(futures::stream::iter(["a", "bc", "", "d"].map(Ok::<_, std::io::Error>)));
-        let whole = budget.read_with(&HeaderMap::new(), pieces, 100, |piece| seen.extend_from_slice(piece)).await.expect("small");
+        let whole = budget
+            .read_with(&HeaderMap::new(), pieces, 100, |piece| seen.extend_from_slice(piece))
+            .await
+            .expect("small");
         assert_eq!((whole.bytes.as_slice(), seen.as_slice()), (&b"abcd"[..], &b"abcd"[..]));
         drop(whole);
         // One page, and then nothing more for ever.
-        let stays_out = futures::StreamExt::chain(futures::stream::iter([Ok::<_, std::io::Error>(page())]), futures::stream::pending());
+        let stays_out = futures::StreamExt::chain(
+            futures::stream::iter([Ok::<_, std::io::Error>(page())]),
+            futures::stream::pending(),
+        );
         let headers = HeaderMap::new();
         let silent = budget.read(&headers, Body::from_stream(stays_out), 1 << 20);
         let newcomer = async {

@@ -1,7 +1,8 @@
 //! What the receiver is told by its environment, checked at once.
 //!
-//! The groups that other processes read too come from `jit_core::config`; only what the receiver alone wants is declared here. Secrets are
-//! never flags: they come from the environment or from a file, and are read again when the file changes.
+//! The groups that other processes read too come from `jit_core::config`; only what the receiver alone wants is
+//! declared here. Secrets are never flags: they come from the environment or from a file, and are read again when the
+//! file changes.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,7 +13,10 @@ use std::{
 use clap::Parser;
 use ipnet::IpNet;
 use jit_core::{
-    config::{ConfigError, Door, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, Secret},
+    config::{
+        ConfigError, Door, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems,
+        RedisArgs, RedisSettings, Secret,
+    },
     operator,
 };
 
@@ -43,13 +47,15 @@ pub struct ReceiverArgs {
     /// File that holds the webhook's secret (or WEBHOOK_SECRET in the environment)
     #[arg(long, env)]
     pub webhook_secret_file: Option<PathBuf>,
-    /// File that holds a secret that is still accepted while the webhook's is rotated (or WEBHOOK_SECRET_PREVIOUS in the environment)
+    /// File that holds a secret that is still accepted while the webhook's is rotated (or WEBHOOK_SECRET_PREVIOUS in
+    /// the environment)
     #[arg(long, env)]
     pub webhook_secret_previous_file: Option<PathBuf>,
     /// true starts without WEBHOOK_SECRET: whoever reaches the port can then make runners
     #[arg(long, env, default_value = "false")]
     pub webhook_insecure: String,
-    /// File that holds the key of the admin API (or ADMIN_API_KEY in the environment); without one the admin API answers 403
+    /// File that holds the key of the admin API (or ADMIN_API_KEY in the environment); without one the admin API
+    /// answers 403
     #[arg(long, env)]
     pub admin_api_key_file: Option<PathBuf>,
     /// true opens the admin API to whoever reaches the port
@@ -150,7 +156,8 @@ pub enum AdminAccess {
 pub struct Timeouts {
     /// The headers of a connection's first request have to be there within this time.
     pub headers: Duration,
-    /// A connection that was used may be idle for this time. Longer than proxies keep theirs (60 s), so that they close it, not we just as they send.
+    /// A connection that was used may be idle for this time. Longer than proxies keep theirs (60 s), so that they close
+    /// it, not we just as they send.
     pub idle: Duration,
     /// A webhook is answered within this time: GitHub waits for 10 s.
     pub webhook: Duration,
@@ -209,7 +216,11 @@ impl ReceiverArgs {
             problems.add("READS_NEED_KEY=true without ADMIN_API_KEY: nobody could read anything; set the key");
         }
         let (delay, grace) = (settings.drain_delay, settings.drain_grace);
-        problems.ordered(("DRAIN_DELAY", delay), ("DRAIN_GRACE", grace), "requests in hand have the rest of it");
+        problems.ordered(
+            ("DRAIN_DELAY", delay),
+            ("DRAIN_GRACE", grace),
+            "requests in hand have the rest of it",
+        );
         problems.finish(settings)
     }
 
@@ -234,15 +245,29 @@ impl ReceiverArgs {
             "" => total.div_ceil(2),
             text => size(problems, "MAX_CONNECTIONS_PER_PEER", text, 1, 100_000),
         };
-        let network = |text: &str| text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let network = |text: &str| {
+            text.parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        };
         let mut trusted = Vec::new();
-        for text in self.trusted_proxies.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        for text in self
+            .trusted_proxies
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+        {
             match network(text) {
                 Ok(network) => trusted.push(network),
-                Err(_) => problems.add(format!("TRUSTED_PROXIES: {text:?} is neither an IP address nor a network such as 10.1.0.0/16")),
+                Err(_) => problems.add(format!(
+                    "TRUSTED_PROXIES: {text:?} is neither an IP address nor a network such as 10.1.0.0/16"
+                )),
             }
         }
-        Bounds { total, per_peer, trusted }
+        Bounds {
+            total,
+            per_peer,
+            trusted,
+        }
     }
 
     fn webhook_secrets(&self, problems: &mut Problems) -> Vec<Door> {
@@ -251,11 +276,19 @@ impl ReceiverArgs {
         // A secret that is there but cannot be read is told once, not as missing too.
         let told = found.finish(()).map_err(|error| problems.add(details(&error))).is_err();
         let insecure = problems.flag("WEBHOOK_INSECURE", &self.webhook_insecure);
-        let previous = Secret::resolve("WEBHOOK_SECRET_PREVIOUS", self.webhook_secret_previous_file.as_deref(), problems);
+        let previous = Secret::resolve(
+            "WEBHOOK_SECRET_PREVIOUS",
+            self.webhook_secret_previous_file.as_deref(),
+            problems,
+        );
         match (&current, &previous) {
-            (None, Some(_)) if !told => problems.add("WEBHOOK_SECRET_PREVIOUS is set without WEBHOOK_SECRET: set the one that GitHub signs with now"),
+            (None, Some(_)) if !told => problems
+                .add("WEBHOOK_SECRET_PREVIOUS is set without WEBHOOK_SECRET: set the one that GitHub signs with now"),
             (None, None) if !told && !insecure => {
-                problems.add("WEBHOOK_SECRET is not set: set it to the secret of the webhook at GitHub (WEBHOOK_INSECURE=true accepts unsigned webhooks)");
+                problems.add(
+                    "WEBHOOK_SECRET is not set: set it to the secret of the webhook at GitHub \
+                 (WEBHOOK_INSECURE=true accepts unsigned webhooks)",
+                );
             }
             _ => {}
         }
@@ -282,7 +315,13 @@ fn size(problems: &mut Problems, variable: &str, text: &str, low: u64, high: u64
 
 /// The lines of a [`ConfigError`] without its heading.
 fn details(error: &ConfigError) -> String {
-    error.to_string().lines().skip(1).map(|line| line.trim_start_matches(" -").trim()).collect::<Vec<_>>().join("; ")
+    error
+        .to_string()
+        .lines()
+        .skip(1)
+        .map(|line| line.trim_start_matches(" -").trim())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]
@@ -291,12 +330,18 @@ mod tests {
 
     fn resolve(flags: &[&str]) -> Result<Settings, String> {
         let defaults = ["jit-receiver", "--ghes-url", "https://github.example.com"];
-        ReceiverArgs::parse_from(defaults.into_iter().chain(flags.iter().copied())).resolve().map_err(|error| error.to_string())
+        ReceiverArgs::parse_from(defaults.into_iter().chain(flags.iter().copied()))
+            .resolve()
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn it_does_not_start_without_a_secret_unless_told_to() {
-        assert!(resolve(&[]).expect_err("no secret").contains("WEBHOOK_SECRET is not set"));
+        assert!(
+            resolve(&[])
+                .expect_err("no secret")
+                .contains("WEBHOOK_SECRET is not set")
+        );
         let settings = resolve(&["--webhook-insecure", "true"]).expect("insecure on purpose");
         assert!(settings.webhook_secrets.is_empty());
         assert!(matches!(settings.admin, AdminAccess::Disabled));
@@ -307,14 +352,37 @@ mod tests {
     fn a_peer_has_half_of_the_connections_and_a_trusted_one_all() {
         let resolve = |flags: &[&str]| resolve(&[&["--webhook-insecure", "true"], flags].concat());
         let settings = resolve(&[]).expect("defaults");
-        assert_eq!((settings.connections.total, settings.connections.per_peer, settings.connections.trusted.len()), (512, 256, 0));
+        assert_eq!(
+            (
+                settings.connections.total,
+                settings.connections.per_peer,
+                settings.connections.trusted.len()
+            ),
+            (512, 256, 0)
+        );
         assert_eq!(settings.probes, None);
-        assert_eq!(resolve(&["--max-connections", "1"]).expect("one").connections.per_peer, 1);
-        let set = ["--max-connections-per-peer", "7", "--trusted-proxies", " 10.0.0.5, 10.1.0.0/16,fd00::/8,", "--probe-port", "8001"];
+        assert_eq!(
+            resolve(&["--max-connections", "1"]).expect("one").connections.per_peer,
+            1
+        );
+        let set = [
+            "--max-connections-per-peer",
+            "7",
+            "--trusted-proxies",
+            " 10.0.0.5, 10.1.0.0/16,fd00::/8,",
+            "--probe-port",
+            "8001",
+        ];
         let settings = resolve(&set).expect("all of it is right");
         let trusted: Vec<_> = settings.connections.trusted.iter().map(ToString::to_string).collect();
-        assert_eq!((settings.connections.per_peer, trusted), (7, ["10.0.0.5/32", "10.1.0.0/16", "fd00::/8"].map(String::from).to_vec()));
-        assert_eq!(settings.probes.map(|address| address.to_string()).as_deref(), Some("0.0.0.0:8001"));
+        assert_eq!(
+            (settings.connections.per_peer, trusted),
+            (7, ["10.0.0.5/32", "10.1.0.0/16", "fd00::/8"].map(String::from).to_vec())
+        );
+        assert_eq!(
+            settings.probes.map(|address| address.to_string()).as_deref(),
+            Some("0.0.0.0:8001")
+        );
         for (wrong, part) in [
             (["--trusted-proxies", "10.0.0.5,ingress"], "\"ingress\""),
             (["--probe-port", "8000"], "PROBE_PORT"),

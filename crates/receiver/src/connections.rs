@@ -126,7 +126,11 @@ impl Connections {
     /// None yet.
     #[must_use]
     pub fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { bounds, open: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self {
+            bounds,
+            open: Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
     /// A slot for a newcomer, if there is one. Else a connection is asked to give way, unless `asked` still is.
@@ -144,7 +148,10 @@ impl Connections {
             return Ok(self.enter_now(&mut open, peer));
         };
         if asked.as_ref().is_none_or(|connection| !connection.state().asked) {
-            let candidates = open.connections.values().filter(|connection| full == Full::All || connection.peer == peer);
+            let candidates = open
+                .connections
+                .values()
+                .filter(|connection| full == Full::All || connection.peer == peer);
             *asked = ask(candidates, Instant::now());
         }
         Err(full)
@@ -164,13 +171,25 @@ impl Connections {
     }
 
     fn enter_now(self: &Arc<Self>, open: &mut Open, peer: IpAddr) -> Slot {
-        let state = State { phase: Phase::New, since: Instant::now(), asked: false };
-        let connection = Arc::new(Connection { peer, state: Mutex::new(state), asked: Notify::new() });
+        let state = State {
+            phase: Phase::New,
+            since: Instant::now(),
+            asked: false,
+        };
+        let connection = Arc::new(Connection {
+            peer,
+            state: Mutex::new(state),
+            asked: Notify::new(),
+        });
         let number = open.next;
         open.next += 1;
         open.connections.insert(number, connection.clone());
         *open.by_peer.entry(peer).or_default() += 1;
-        Slot { all: self.clone(), number, connection }
+        Slot {
+            all: self.clone(),
+            number,
+            connection,
+        }
     }
 
     fn is_trusted(&self, peer: IpAddr) -> bool {
@@ -223,7 +242,11 @@ impl Connection {
 
     fn enter_phase(&self, phase: Phase) {
         // Whoever asked it to give way looks for another one.
-        *self.state() = State { phase, since: Instant::now(), asked: false };
+        *self.state() = State {
+            phase,
+            since: Instant::now(),
+            asked: false,
+        };
     }
 
     /// A request has come.
@@ -304,7 +327,11 @@ mod tests {
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
     fn connections(total: usize, per_peer: usize, trusted: &[&str]) -> Arc<Connections> {
-        Connections::new(Bounds { total, per_peer, trusted: trusted.iter().map(|text| text.parse().expect("a network")).collect() })
+        Connections::new(Bounds {
+            total,
+            per_peer,
+            trusted: trusted.iter().map(|text| text.parse().expect("a network")).collect(),
+        })
     }
 
     fn enter(all: &Arc<Connections>, peer: IpAddr) -> Slot {
@@ -324,7 +351,9 @@ mod tests {
     async fn the_longest_waiting_gives_way_then_the_longest_in_hand_and_never_a_verified_webhook() {
         let all = connections(7, 7, &[]);
         let slots: Vec<_> = (0..7).map(|_| enter(&all, A)).collect();
-        let [silent, idle, later, slow, new, verified, quick] = &slots[..] else { panic!("seven") };
+        let [silent, idle, later, slow, new, verified, quick] = &slots[..] else {
+            panic!("seven")
+        };
         since(silent, SLOW * 3);
         idle.waits();
         since(idle, Duration::from_millis(20));

@@ -35,7 +35,12 @@ impl ApiError {
     /// A refusal with this status.
     #[must_use]
     pub fn new(status: StatusCode, error: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, error, detail: detail.into(), retry_after: None }
+        Self {
+            status,
+            error,
+            detail: detail.into(),
+            retry_after: None,
+        }
     }
 
     /// 400.
@@ -59,25 +64,44 @@ impl ApiError {
     /// 413.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body is larger than {limit} bytes"))
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("the body is larger than {limit} bytes"),
+        )
     }
 
     /// 503: Redis is away.
     #[must_use]
     pub fn redis_away() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Redis cannot be reached; try again").again_after(REDIS_RETRY)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "Redis cannot be reached; try again",
+        )
+        .again_after(REDIS_RETRY)
     }
 
     /// 503: too many job events wait already.
     #[must_use]
     pub fn backlog_full() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "backlog_full", "too many job events wait for a worker; nothing was taken").again_after(BACKLOG_RETRY)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "backlog_full",
+            "too many job events wait for a worker; nothing was taken",
+        )
+        .again_after(BACKLOG_RETRY)
     }
 
     /// 503: too many requests are in hand already.
     #[must_use]
     pub fn busy() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once; nothing was taken").again_after(1)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "too many requests at once; nothing was taken",
+        )
+        .again_after(1)
     }
 
     /// 503: what others have to prove themselves by is not there to compare with.
@@ -89,13 +113,23 @@ impl ApiError {
     /// 429: the same sender has asked too often within a second.
     #[must_use]
     pub fn too_often() -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", "too many reads within a second; an answer changes once a second at most").again_after(1)
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_often",
+            "too many reads within a second; an answer changes once a second at most",
+        )
+        .again_after(1)
     }
 
     /// 503: it took too long.
     #[must_use]
     pub fn timed_out() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "it took too long; it may have been done").again_after(REDIS_RETRY)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "timeout",
+            "it took too long; it may have been done",
+        )
+        .again_after(REDIS_RETRY)
     }
 
     fn again_after(mut self, seconds: u16) -> Self {
@@ -111,7 +145,12 @@ impl From<LedgerError> for ApiError {
         if error.is_transient() {
             return Self::redis_away();
         }
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ledger", "what stands in Redis cannot be worked with; the log says why").again_after(BACKLOG_RETRY)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ledger",
+            "what stands in Redis cannot be worked with; the log says why",
+        )
+        .again_after(BACKLOG_RETRY)
     }
 }
 
@@ -126,7 +165,9 @@ impl IntoResponse for ApiError {
         let body = json!({ "error": self.error, "detail": shown(&self.detail, DETAIL) });
         let mut response = (self.status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

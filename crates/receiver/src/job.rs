@@ -1,7 +1,9 @@
-//! What a payload means here: a job event to publish, a word to acknowledge, or nothing of ours. Pure: no Redis, no HTTP.
+//! What a payload means here: a job event to publish, a word to acknowledge, or nothing of ours. Pure: no Redis, no
+//! HTTP.
 //!
-//! GitHub's `action` decides. `workflow_job.status` is the job's state when the webhook was made and may say something else (`queued` with status
-//! `waiting` is seen in the wild); taken at its word it could leave a job without a runner, where the action at worst makes one too early.
+//! GitHub's `action` decides. `workflow_job.status` is the job's state when the webhook was made and may say something
+//! else (`queued` with status `waiting` is seen in the wild); taken at its word it could leave a job without a runner,
+//! where the action at worst makes one too early.
 
 use jit_core::{
     config::{GithubSettings, LimitsSettings},
@@ -76,30 +78,53 @@ pub fn decide(payload: &Payload, github: &GithubSettings, limits: &LimitsSetting
     let job = payload.workflow_job.as_ref().ok_or_else(|| missing("workflow_job"))?;
     let id = job.id.and_then(JobId::new).ok_or_else(|| missing("workflow_job.id"))?;
     let repository = payload.repository.as_ref().ok_or_else(|| missing("repository"))?;
-    let full_name = repository.full_name.as_deref().ok_or_else(|| missing("repository.full_name"))?;
+    let full_name = repository
+        .full_name
+        .as_deref()
+        .ok_or_else(|| missing("repository.full_name"))?;
     if !is_full_name(full_name) {
-        return Err(ApiError::bad_request("repository.full_name: not an owner/repository of letters, digits, -, _ and ."));
+        return Err(ApiError::bad_request(
+            "repository.full_name: not an owner/repository of letters, digits, -, _ and .",
+        ));
     }
     let organization = organization(payload, repository)?;
     let labels = job.labels.as_ref().map_or(&[][..], |labels| &labels.0);
     let class = github.classify(organization, full_name, labels);
     let runner = runner_name(job);
-    let runner_is_ours = runner.as_deref().is_some_and(|name| name.strip_prefix(&limits.prefix).is_some_and(|rest| rest.starts_with('-')));
+    let runner_is_ours = runner.as_deref().is_some_and(|name| {
+        name.strip_prefix(&limits.prefix)
+            .is_some_and(|rest| rest.starts_with('-'))
+    });
     let mut event = JobEvent {
         action,
         job: id,
-        attempt: job.run_attempt.and_then(|attempt| u32::try_from(attempt).ok()).filter(|attempt| *attempt > 0),
+        attempt: job
+            .run_attempt
+            .and_then(|attempt| u32::try_from(attempt).ok())
+            .filter(|attempt| *attempt > 0),
         org: organization.unwrap_or_else(|| owner_of(full_name)).to_owned(),
         repo: full_name.to_owned(),
         class,
-        runner_id: runner.as_ref().and(job.runner_id).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0),
+        runner_id: runner
+            .as_ref()
+            .and(job.runner_id)
+            .and_then(|id| u64::try_from(id).ok())
+            .filter(|id| *id > 0),
         runner,
-        conclusion: job.conclusion.as_deref().filter(|text| is_word(text)).map(str::to_owned),
+        conclusion: job
+            .conclusion
+            .as_deref()
+            .filter(|text| is_word(text))
+            .map(str::to_owned),
         identity: identity(payload, repository, job, organization),
     };
     let asks = matches!(action, Action::Queued | Action::Waiting);
     if asks && event.class.is_none() {
-        let reason = if labels.is_empty() { Reason::NoLabels } else { Reason::LabelMismatch };
+        let reason = if labels.is_empty() {
+            Reason::NoLabels
+        } else {
+            Reason::LabelMismatch
+        };
         return Ok(Decision::NotOurs(reason, event));
     }
     if !github.owners.serve(&event.org) {
@@ -118,8 +143,13 @@ pub fn decide(payload: &Payload, github: &GithubSettings, limits: &LimitsSetting
         // It was never demand here; a runner of ours may have taken it all the same.
         event.class = None;
     }
-    // An enterprise's webhook tells of every job, also of GitHub's own runners: what is neither our class nor our runner changes nothing.
-    Ok(if event.class.is_none() && !runner_is_ours { Decision::Acknowledge(event) } else { Decision::Publish(event) })
+    // An enterprise's webhook tells of every job, also of GitHub's own runners: what is neither our class nor our
+    // runner changes nothing.
+    Ok(if event.class.is_none() && !runner_is_ours {
+        Decision::Acknowledge(event)
+    } else {
+        Decision::Publish(event)
+    })
 }
 
 /// The organization's login, or none for a user's repository.
@@ -130,10 +160,18 @@ fn organization<'p>(payload: &'p Payload, repository: &'p Repository) -> Result<
         return Ok(None);
     }
     let named = |field: &'static str, login: &'p str| {
-        is_login(login).then_some(Some(login)).ok_or_else(|| ApiError::bad_request(format!("{field}: not a login of letters, digits, - and _")))
+        is_login(login)
+            .then_some(Some(login))
+            .ok_or_else(|| ApiError::bad_request(format!("{field}: not a login of letters, digits, - and _")))
     };
     match &payload.organization {
-        Some(organization) => named("organization.login", organization.login.as_deref().ok_or_else(|| missing("organization.login"))?),
+        Some(organization) => named(
+            "organization.login",
+            organization
+                .login
+                .as_deref()
+                .ok_or_else(|| missing("organization.login"))?,
+        ),
         // Some old payloads leave it out, and say whose the repository is all the same.
         None if kind == Some("Organization") => match owner.and_then(|owner| owner.login.as_deref()) {
             Some(login) => named("repository.owner.login", login),
@@ -147,13 +185,22 @@ fn organization<'p>(payload: &'p Payload, repository: &'p Repository) -> Result<
 /// says when: the jobs of an owner that seems to be renamed move, so what another system wrote after GitHub's example
 /// must not seem to.
 fn identity(payload: &Payload, repository: &Repository, job: &WorkflowJob, organization: Option<&str>) -> Identity {
-    let at = [job.created_at, job.started_at, job.completed_at].into_iter().flatten().max();
+    let at = [job.created_at, job.started_at, job.completed_at]
+        .into_iter()
+        .flatten()
+        .max();
     let owner = repository.owner.as_ref();
     let owner_id = match (&payload.organization, organization) {
-        (Some(told), Some(login)) => told.id.filter(|id| owner.is_some_and(|owner| owner.id == Some(*id) && owner.login.as_deref() == Some(login))),
+        (Some(told), Some(login)) => told
+            .id
+            .filter(|id| owner.is_some_and(|owner| owner.id == Some(*id) && owner.login.as_deref() == Some(login))),
         _ => owner.and_then(|owner| owner.id),
     };
-    Identity { owner_id: owner_id.filter(|_| at.is_some()), at, user: organization.is_none() }
+    Identity {
+        owner_id: owner_id.filter(|_| at.is_some()),
+        at,
+        user: organization.is_none(),
+    }
 }
 
 /// A name that is too long or no text for people is nobody's here, and dropped.
@@ -188,10 +235,22 @@ mod tests {
     use crate::config::ReceiverArgs;
 
     fn decide_with(flags: &[&str], payload: &Value) -> Result<Decision, ApiError> {
-        let defaults = ["jit-receiver", "--ghes-url", "https://github.com", "--webhook-insecure", "true"];
-        let settings = ReceiverArgs::parse_from([&defaults, flags].concat()).resolve().expect("valid");
+        let defaults = [
+            "jit-receiver",
+            "--ghes-url",
+            "https://github.com",
+            "--webhook-insecure",
+            "true",
+        ];
+        let settings = ReceiverArgs::parse_from([&defaults, flags].concat())
+            .resolve()
+            .expect("valid");
         let text = payload.to_string();
-        decide(&Payload::read(text.as_bytes()).expect("a payload"), &settings.github, &settings.limits)
+        decide(
+            &Payload::read(text.as_bytes()).expect("a payload"),
+            &settings.github,
+            &settings.limits,
+        )
     }
 
     fn payload(action: &str) -> Value {
@@ -220,11 +279,18 @@ mod tests {
     #[test]
     fn an_organizations_job_counts_there() {
         let event = published(decide_with(&[], &payload("completed")));
-        assert_eq!((event.org.as_str(), event.attempt, event.runner_id), ("Acme", Some(2), Some(5)));
+        assert_eq!(
+            (event.org.as_str(), event.attempt, event.runner_id),
+            ("Acme", Some(2), Some(5))
+        );
         assert_eq!(event.class.expect("ours").scope, "orgs/Acme");
         let mut old = payload("queued");
         old.as_object_mut().expect("an object").remove("organization");
-        assert_eq!(published(decide_with(&[], &old)).org, "Acme", "the repository's owner is an organization");
+        assert_eq!(
+            published(decide_with(&[], &old)).org,
+            "Acme",
+            "the repository's owner is an organization"
+        );
     }
 
     #[test]
@@ -233,10 +299,24 @@ mod tests {
         payload["repository"] = json!({ "full_name": "octocat/Hello-World", "private": true, "owner": { "login": "octocat", "type": "User" } });
         payload["organization"] = Value::Null;
         let event = published(decide_with(&[], &payload));
-        assert_eq!((event.org.as_str(), event.identity.user, event.class.expect("ours").scope.as_str()), ("octocat", true, "repos/octocat/Hello-World"));
-        assert_eq!(reason(decide_with(&["--repository-scope", "false"], &payload)), Some(Reason::NoOrganization));
+        assert_eq!(
+            (
+                event.org.as_str(),
+                event.identity.user,
+                event.class.expect("ours").scope.as_str()
+            ),
+            ("octocat", true, "repos/octocat/Hello-World")
+        );
+        assert_eq!(
+            reason(decide_with(&["--repository-scope", "false"], &payload)),
+            Some(Reason::NoOrganization)
+        );
         payload["repository"]["owner"] = Value::Null;
-        assert_eq!(published(decide_with(&[], &payload)).org, "octocat", "older servers do not say whose it is");
+        assert_eq!(
+            published(decide_with(&[], &payload)).org,
+            "octocat",
+            "older servers do not say whose it is"
+        );
     }
 
     #[test]
@@ -248,24 +328,49 @@ mod tests {
         assert_eq!(identity(&payload), Identity::default(), "it does not say when");
         payload["workflow_job"]["created_at"] = json!("2026-11-22T00:00:00Z");
         payload["workflow_job"]["completed_at"] = json!("2026-11-22T00:00:01Z");
-        assert_eq!(identity(&payload), Identity { owner_id: Some(5), at: Some(1_795_305_601_000), user: false });
+        assert_eq!(
+            identity(&payload),
+            Identity {
+                owner_id: Some(5),
+                at: Some(1_795_305_601_000),
+                user: false
+            }
+        );
         payload["repository"]["owner"]["id"] = json!(7);
         assert_eq!(identity(&payload).owner_id, None, "it says two ids of one owner");
         payload.as_object_mut().expect("an object").remove("organization");
         payload["workflow_job"]["completed_at"] = json!("yesterday");
-        assert_eq!(identity(&payload), Identity { owner_id: Some(7), at: Some(1_795_305_600_000), user: false });
+        assert_eq!(
+            identity(&payload),
+            Identity {
+                owner_id: Some(7),
+                at: Some(1_795_305_600_000),
+                user: false
+            }
+        );
         payload["repository"]["owner"]["id"] = json!("seven");
         payload["workflow_job"]["created_at"] = json!(5);
-        assert_eq!(identity(&payload).owner_id, None, "what does not decide about a runner refuses no webhook");
+        assert_eq!(
+            identity(&payload).owner_id,
+            None,
+            "what does not decide about a runner refuses no webhook"
+        );
     }
 
     #[test]
     fn an_owner_that_is_not_allowed_gets_no_runner() {
         let only = |owners: &'static str| ["--allowed-owners", owners];
-        assert_eq!(reason(decide_with(&only("other,ac*x"), &payload("queued"))), Some(Reason::OwnerNotAllowed));
+        assert_eq!(
+            reason(decide_with(&only("other,ac*x"), &payload("queued"))),
+            Some(Reason::OwnerNotAllowed)
+        );
         assert_eq!(reason(decide_with(&only("other, ACME"), &payload("queued"))), None);
         let event = published(decide_with(&only("other"), &payload("in_progress")));
-        assert_eq!((event.runner.is_some(), event.class), (true, None), "a runner of ours has it: from before the owner was taken off the list");
+        assert_eq!(
+            (event.runner.is_some(), event.class),
+            (true, None),
+            "a runner of ours has it: from before the owner was taken off the list"
+        );
     }
 
     #[test]
@@ -275,19 +380,31 @@ mod tests {
         assert_eq!(reason(decide_with(&[], &payload)), Some(Reason::PublicRepository));
         assert_eq!(reason(decide_with(&["--public-repositories", "allow"], &payload)), None);
         payload["repository"]["private"] = Value::Null;
-        assert_eq!(reason(decide_with(&[], &payload)), Some(Reason::PublicRepository), "it does not say");
+        assert_eq!(
+            reason(decide_with(&[], &payload)),
+            Some(Reason::PublicRepository),
+            "it does not say"
+        );
         payload["repository"]["visibility"] = json!("internal");
         assert_eq!(reason(decide_with(&[], &payload)), None);
         payload["repository"]["visibility"] = json!("public");
         payload["action"] = json!("in_progress");
-        assert_eq!(published(decide_with(&[], &payload)).class, None, "one of our runners has it");
+        assert_eq!(
+            published(decide_with(&[], &payload)).class,
+            None,
+            "one of our runners has it"
+        );
     }
 
     #[test]
     fn other_labels_are_asked_about_only_while_a_job_wants_a_runner() {
         let mut payload = payload("queued");
         payload["workflow_job"]["labels"] = json!([]);
-        assert_eq!(reason(decide_with(&[], &payload)), Some(Reason::NoLabels), "runs-on names a runner group alone");
+        assert_eq!(
+            reason(decide_with(&[], &payload)),
+            Some(Reason::NoLabels),
+            "runs-on names a runner group alone"
+        );
         payload["workflow_job"]["labels"] = json!(["ubuntu-latest"]);
         for action in ["queued", "waiting"] {
             payload["action"] = json!(action);
@@ -295,7 +412,12 @@ mod tests {
         }
         payload["action"] = json!("completed");
         assert_eq!(published(decide_with(&[], &payload)).class, None, "our runner ran it");
-        for name in [json!("GitHub Actions 3"), json!("jit-runnerette-1"), json!(""), Value::Null] {
+        for name in [
+            json!("GitHub Actions 3"),
+            json!("jit-runnerette-1"),
+            json!(""),
+            Value::Null,
+        ] {
             payload["workflow_job"]["runner_name"] = name;
             assert!(matches!(decide_with(&[], &payload), Ok(Decision::Acknowledge(_))));
         }
@@ -304,7 +426,12 @@ mod tests {
     #[test]
     fn runners_that_are_none_yet_are_none() {
         let mut payload = payload("queued");
-        for (id, name) in [(Value::Null, Value::Null), (json!(0), json!("")), (json!(-1), json!("x".repeat(65))), (json!(3), json!("a\u{7}b"))] {
+        for (id, name) in [
+            (Value::Null, Value::Null),
+            (json!(0), json!("")),
+            (json!(-1), json!("x".repeat(65))),
+            (json!(3), json!("a\u{7}b")),
+        ] {
             payload["workflow_job"]["runner_id"] = id;
             payload["workflow_job"]["runner_name"] = name;
             let event = published(decide_with(&[], &payload));

@@ -1,8 +1,10 @@
-//! The receiver: GitHub's `workflow_job` webhooks in, entries of `jit:events` out, and the HTTP API of status, metrics and operators.
+//! The receiver: GitHub's `workflow_job` webhooks in, entries of `jit:events` out, and the HTTP API of status, metrics
+//! and operators.
 //!
-//! Thin on purpose. A webhook costs one round trip to Redis and no call to anybody else, and is answered 200 only after Redis has it; what it means is
-//! the ledger's business. Everything that comes in is bounded: connections, headers, bodies and their memory, time, names, texts. Nothing that comes in
-//! can make the receiver fail: what it cannot take it refuses, with a status and a sentence.
+//! Thin on purpose. A webhook costs one round trip to Redis and no call to anybody else, and is answered 200 only after
+//! Redis has it; what it means is the ledger's business. Everything that comes in is bounded: connections, headers,
+//! bodies and their memory, time, names, texts. Nothing that comes in can make the receiver fail: what it cannot take
+//! it refuses, with a status and a sentence.
 //!
 //! The rooms, in the order of a request: [`server`] accepts and [`connections`] decides who gives way, [`routes`]
 //! directs; [`webhook`] goes through [`body`], [`turns`], [`signature`], [`payload`], [`job`] and [`publish`];
@@ -50,11 +52,17 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub async fn run(settings: config::Settings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format)?;
     let stop = process::stop_token(settings.drain_grace)?;
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("PORT: cannot listen on {}", settings.listen))?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("PORT: cannot listen on {}", settings.listen))?;
     tracing::info!(address = %listener.local_addr()?, redis = settings.redis.address(), "listening");
     let probes = match settings.probes {
         None => None,
-        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("PROBE_PORT: cannot listen on {address}"))?),
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("PROBE_PORT: cannot listen on {address}"))?,
+        ),
     };
     if let Some(probes) = &probes {
         tracing::info!(address = %probes.local_addr()?, "listening for probes");
@@ -63,14 +71,23 @@ pub async fn run(settings: config::Settings) -> anyhow::Result<()> {
         tracing::warn!("WEBHOOK_INSECURE=true: unsigned webhooks are taken from whoever reaches the port");
     }
     match &settings.admin {
-        config::AdminAccess::Open => tracing::warn!("ADMIN_INSECURE=true: the admin API is open to whoever reaches the port"),
+        config::AdminAccess::Open => {
+            tracing::warn!("ADMIN_INSECURE=true: the admin API is open to whoever reaches the port")
+        }
         config::AdminAccess::Disabled => tracing::info!("ADMIN_API_KEY is not set: the admin API is off"),
         config::AdminAccess::Key(_) => {}
     }
     let app = Arc::new(app::App::new(settings, stop)?);
     let loading = tokio::spawn(limits_file::load_at_start(app.clone()));
     let around = app.clone();
-    tokio::spawn(async move { conditions::watch(&around.ledger, &format!("receiver {}", process::identity()), &around.stop).await });
+    tokio::spawn(async move {
+        conditions::watch(
+            &around.ledger,
+            &format!("receiver {}", process::identity()),
+            &around.stop,
+        )
+        .await
+    });
     let probes = async {
         match probes {
             Some(probes) => server::serve_probes(probes, app.clone()).await,
@@ -88,7 +105,11 @@ pub async fn run(settings: config::Settings) -> anyhow::Result<()> {
 
 /// Ends only when the first look at Redis, which may come late, shows one that no process should start with.
 async fn check_redis(app: &app::App) -> Refused {
-    let mut checks = Checks::new(app.ledger.pool(), &app.settings.redis, app.metrics.redis_findings.clone());
+    let mut checks = Checks::new(
+        app.ledger.pool(),
+        &app.settings.redis,
+        app.metrics.redis_findings.clone(),
+    );
     loop {
         match checks.first().await {
             Ok(Ok(())) => break checks.watch(&app.stop).await,

@@ -11,20 +11,27 @@ use crate::{app::App, errors::ApiError};
 /// Redis is looked for again after this time.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Loads the file's limits: where Redis holds none, or with `force` in the place of all that it holds. `None` when Redis's own were kept.
+/// Loads the file's limits: where Redis holds none, or with `force` in the place of all that it holds. `None` when
+/// Redis's own were kept.
 ///
 /// # Errors
 /// When the file is wrong, or with `force` is not there; when Redis is unavailable.
 pub async fn load(app: &App, force: bool) -> Result<Option<usize>, ApiError> {
     let path = app.settings.limits.org_limits_file.clone();
     let read = tokio::task::spawn_blocking(move || operator::limits_file(&path)).await;
-    let file = read.map_err(|_| ApiError::busy())?.map_err(|error| ApiError::invalid(format!("ORG_LIMITS_FILE: {error}")))?;
+    let file = read
+        .map_err(|_| ApiError::busy())?
+        .map_err(|error| ApiError::invalid(format!("ORG_LIMITS_FILE: {error}")))?;
     if file.is_none() && !force {
-        tracing::info!(path = %app.settings.limits.org_limits_file.display(), "there is no ORG_LIMITS_FILE: no organization has a limit of its own from a file");
+        tracing::info!(path = %app.settings.limits.org_limits_file.display(), "there is no ORG_LIMITS_FILE: no \
+         organization has a limit of its own from a file");
     }
-    // Without the file there is nothing to replace the limits by: more likely a mount is missing than that all are to go.
+    // Without the file there is nothing to replace the limits by: more likely a mount is missing than that all are to
+    // go.
     if file.is_none() && force {
-        return Err(ApiError::invalid("ORG_LIMITS_FILE: there is no such file; the limits were kept"));
+        return Err(ApiError::invalid(
+            "ORG_LIMITS_FILE: there is no such file; the limits were kept",
+        ));
     }
     let loaded = operator::load_limits(&app.ledger, file.unwrap_or_default(), force).await?;
     if let Some(organizations) = loaded.filter(|organizations| force || *organizations > 0) {
@@ -44,7 +51,10 @@ pub async fn load_at_start(app: Arc<App>) {
                 return;
             }
             Err(_) if !told => {
-                tracing::warn!(redis = app.settings.redis.address(), "Redis cannot be reached yet: webhooks are answered 503 until it is");
+                tracing::warn!(
+                    redis = app.settings.redis.address(),
+                    "Redis cannot be reached yet: webhooks are answered 503 until it is"
+                );
                 told = true;
             }
             Err(_) => {}

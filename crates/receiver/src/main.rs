@@ -1,5 +1,9 @@
 //! The receiver's process: see the library.
 
 fn main() -> std::process::ExitCode {
-    jit_core::process::main("jit-receiver", |args: jit_receiver::config::ReceiverArgs| args.resolve(), jit_receiver::run)
+    jit_core::process::main(
+        "jit-receiver",
+        |args: jit_receiver::config::ReceiverArgs| args.resolve(),
+        jit_receiver::run,
+    )
 }

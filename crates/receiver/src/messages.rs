@@ -1,4 +1,5 @@
-//! The sentences in answers, in English, and in Korean for whoever prefers it (`Accept-Language`). Errors are English only.
+//! The sentences in answers, in English, and in Korean for whoever prefers it (`Accept-Language`). Errors are English
+//! only.
 
 use std::convert::Infallible;
 
@@ -20,7 +21,10 @@ impl Language {
     /// Korean where `Accept-Language` gives it more weight than English, or the same and names it first.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        let text = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let text = headers
+            .get(header::ACCEPT_LANGUAGE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let mut best = (0.0, Self::English);
         for (range, weight) in weighted(text) {
             let language = match range.split('-').next() {
@@ -45,43 +49,64 @@ impl Language {
     /// A queued job was taken.
     #[must_use]
     pub fn queued(self, job: impl std::fmt::Display) -> String {
-        self.pick(format!("job {job} was taken: a runner is made for it within the limits"), format!("Runner 생성 요청이 접수되었습니다: {job}"))
+        self.pick(
+            format!("job {job} was taken: a runner is made for it within the limits"),
+            format!("Runner 생성 요청이 접수되었습니다: {job}"),
+        )
     }
 
     /// `GET /webhook/test`.
     #[must_use]
     pub fn alive(self) -> String {
-        self.pick("the webhook receiver is running".into(), "Webhook Receiver가 동작 중입니다.".into())
+        self.pick(
+            "the webhook receiver is running".into(),
+            "Webhook Receiver가 동작 중입니다.".into(),
+        )
     }
 
     /// A limit was set.
     #[must_use]
     pub fn limit_set(self, limit: u64) -> String {
-        self.pick(format!("the limit is now {limit}"), format!("커스텀 제한이 설정되었습니다: {limit}"))
+        self.pick(
+            format!("the limit is now {limit}"),
+            format!("커스텀 제한이 설정되었습니다: {limit}"),
+        )
     }
 
     /// Several limits were set.
     #[must_use]
     pub fn limits_set(self, count: usize) -> String {
-        self.pick(format!("limits of {count} organizations were set"), format!("{count}개 Organization의 제한이 설정되었습니다."))
+        self.pick(
+            format!("limits of {count} organizations were set"),
+            format!("{count}개 Organization의 제한이 설정되었습니다."),
+        )
     }
 
     /// A limit was dropped.
     #[must_use]
     pub fn limit_dropped(self, default: u64) -> String {
-        self.pick(format!("the limit is the default again: {default}"), format!("커스텀 제한이 삭제되었습니다. 기본값({default}) 사용"))
+        self.pick(
+            format!("the limit is the default again: {default}"),
+            format!("커스텀 제한이 삭제되었습니다. 기본값({default}) 사용"),
+        )
     }
 
     /// There was no limit to drop.
     #[must_use]
     pub fn no_limit_to_drop(self, default: u64) -> String {
-        self.pick(format!("there was no limit of its own; the default is {default}"), format!("커스텀 제한이 없습니다. 기본값({default}) 사용"))
+        self.pick(
+            format!("there was no limit of its own; the default is {default}"),
+            format!("커스텀 제한이 없습니다. 기본값({default}) 사용"),
+        )
     }
 
     /// Limits were read from the file.
     #[must_use]
     pub fn limits_loaded(self, count: usize) -> String {
-        self.pick(format!("limits of {count} organizations were loaded"), format!("설정 파일에서 {count}개 Organization의 제한이 로드되었습니다."))
+        self.pick(
+            format!("limits of {count} organizations were loaded"),
+            format!("설정 파일에서 {count}개 Organization의 제한이 로드되었습니다."),
+        )
     }
 
     /// Redis holds limits already.
@@ -105,14 +130,20 @@ impl Language {
     /// An organization was resumed.
     #[must_use]
     pub fn resumed(self) -> String {
-        self.pick("runners are made for it again".into(), "Organization이 재개되었습니다.".into())
+        self.pick(
+            "runners are made for it again".into(),
+            "Organization이 재개되었습니다.".into(),
+        )
     }
 
     /// What held a job back is tried again, or nothing did.
     #[must_use]
     pub fn retried(self, something: bool) -> String {
         if something {
-            self.pick("one runner tries it now".into(), "Runner 하나로 지금 다시 시도합니다.".into())
+            self.pick(
+                "one runner tries it now".into(),
+                "Runner 하나로 지금 다시 시도합니다.".into(),
+            )
         } else {
             self.pick(
                 "nothing that may be tried earlier holds it back; GET /jobs/{id} says what it waits for".into(),
@@ -158,7 +189,8 @@ impl Language {
     #[must_use]
     pub fn reservation_gone(self) -> String {
         self.pick(
-            "it held a reservation, which was dropped long ago: demand has made another since. The letter was dropped, nothing was put back".into(),
+            "it held a reservation, which was dropped long ago: demand has made another since. The letter was dropped, \
+             nothing was put back".into(),
             "이미 만료된 Runner 예약입니다. 필요한 Runner는 새로 예약되므로 되돌리지 않고 삭제했습니다.".into(),
         )
     }
@@ -166,13 +198,19 @@ impl Language {
     /// A dead letter was dropped.
     #[must_use]
     pub fn dropped(self) -> String {
-        self.pick("it was dropped; what it says happens no more".into(), "Dead Letter가 삭제되었습니다.".into())
+        self.pick(
+            "it was dropped; what it says happens no more".into(),
+            "Dead Letter가 삭제되었습니다.".into(),
+        )
     }
 
     /// A reconcile was asked for.
     #[must_use]
     pub fn reconcile_asked(self) -> String {
-        self.pick("a worker compares the ledger with the real runners now".into(), "실제 Runner와의 상태 동기화를 요청했습니다.".into())
+        self.pick(
+            "a worker compares the ledger with the real runners now".into(),
+            "실제 Runner와의 상태 동기화를 요청했습니다.".into(),
+        )
     }
 }
 
@@ -189,7 +227,9 @@ pub(crate) fn weighted(text: &str) -> impl Iterator<Item = (&str, f32)> {
     text.split(',').map(|part| {
         let mut pieces = part.split(';').map(str::trim);
         let range = pieces.next().unwrap_or_default();
-        let weight = pieces.find_map(|piece| piece.strip_prefix("q=")).map_or(1.0, |q| q.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0));
+        let weight = pieces.find_map(|piece| piece.strip_prefix("q=")).map_or(1.0, |q| {
+            q.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0)
+        });
         (range, weight)
     })
 }
@@ -199,12 +239,20 @@ mod tests {
     use super::*;
 
     fn language(accept: &str) -> Language {
-        Language::of(&HeaderMap::from_iter([(header::ACCEPT_LANGUAGE, accept.parse().expect("a header"))]))
+        Language::of(&HeaderMap::from_iter([(
+            header::ACCEPT_LANGUAGE,
+            accept.parse().expect("a header"),
+        )]))
     }
 
     #[test]
     fn korean_is_for_whoever_prefers_it() {
-        for accept in ["ko", "ko-KR,ko;q=0.9,en-US;q=0.8,en;q=0.7", "fr, ko;q=0.5", "en;q=0.3, KO;q=0.8"] {
+        for accept in [
+            "ko",
+            "ko-KR,ko;q=0.9,en-US;q=0.8,en;q=0.7",
+            "fr, ko;q=0.5",
+            "en;q=0.3, KO;q=0.8",
+        ] {
             assert_eq!(language(accept), Language::Korean, "{accept}");
         }
         for accept in ["", "en-US,en;q=0.9,ko;q=0.8", "*", "fr", "ko;q=0", "ko;q=x, en", "kok"] {

@@ -1,8 +1,8 @@
 //! What Prometheus is told: the webhooks of this process, and the ledger as it is when it is asked.
 //!
-//! Names are those of ARC's scale sets and of the systems that this one replaces. Each receiver tells the ledger's numbers, which are the same for all:
-//! take their maximum, not their sum. One registry serves two texts: OpenMetrics as the library writes it, and the older Prometheus format, in
-//! which a counter's own name has its `_total`.
+//! Names are those of ARC's scale sets and of the systems that this one replaces. Each receiver tells the ledger's
+//! numbers, which are the same for all: take their maximum, not their sum. One registry serves two texts: OpenMetrics
+//! as the library writes it, and the older Prometheus format, in which a counter's own name has its `_total`.
 
 use std::{
     fmt,
@@ -89,15 +89,27 @@ impl Metrics {
         let webhooks = Family::default();
         registry.register("webhook_requests", "Webhooks by what became of them", webhooks.clone());
         let latency = Histogram::new(LATENCIES);
-        registry.register_with_unit("webhook_latency", "Time to answer a webhook", Unit::Seconds, latency.clone());
+        registry.register_with_unit(
+            "webhook_latency",
+            "Time to answer a webhook",
+            Unit::Seconds,
+            latency.clone(),
+        );
         let redis_findings = Gauge::default();
         registry.register("jit_redis_findings", REDIS_FINDINGS, redis_findings.clone());
         let ledger = Arc::new(LedgerGauges::default());
         registry.register_collector(Box::new(ledger.clone()));
-        Self { registry, webhooks, latency, redis_findings, ledger }
+        Self {
+            registry,
+            webhooks,
+            latency,
+            redis_findings,
+            ledger,
+        }
     }
 
-    /// Counts a webhook. `repository` is `owner/repo` where series by repository are wanted; empty where it is not known.
+    /// Counts a webhook. `repository` is `owner/repo` where series by repository are wanted; empty where it is not
+    /// known.
     pub fn webhook(&self, status: &'static str, repository: Option<&str>, took: Duration) {
         let mut labels = vec![("status", status.to_owned())];
         if let Some(repository) = repository {
@@ -116,7 +128,11 @@ impl Metrics {
         *self.ledger.0.lock().unwrap_or_else(PoisonError::into_inner) = overview;
         let mut openmetrics = String::new();
         text::encode(&mut openmetrics, &self.registry)?;
-        Ok(if format == Format::Prometheus { prometheus(&openmetrics) } else { openmetrics })
+        Ok(if format == Format::Prometheus {
+            prometheus(&openmetrics)
+        } else {
+            openmetrics
+        })
     }
 }
 
@@ -128,12 +144,20 @@ impl Default for Metrics {
 
 /// The older format: counters are declared by their full name, and units and the end are not.
 fn prometheus(openmetrics: &str) -> String {
-    let counters: Vec<&str> = openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let counters: Vec<&str> = openmetrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
     let mut text = String::with_capacity(openmetrics.len());
-    for line in openmetrics.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+    for line in openmetrics
+        .lines()
+        .filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF")
+    {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(&name) => text.push_str(&format!("# {kind} {name}_total {rest}")),
+            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(&name) => {
+                text.push_str(&format!("# {kind} {name}_total {rest}"))
+            }
             _ => text.push_str(line),
         }
         text.push('\n');
@@ -157,23 +181,55 @@ impl Collector for LedgerGauges {
         let runners = |state: &str| overview.runners.get(state).copied().unwrap_or(0);
         let (busy, idle) = (runners("busy"), runners("idle"));
         let assigned = overview.total_pending + busy;
-        gauge("runner_jobs_active", "Live runners, from their reservation until their pod is gone", overview.total_running)?;
-        gauge("gha_assigned_jobs", "Jobs that are ours: queued, or on a runner of ours", assigned)?;
+        gauge(
+            "runner_jobs_active",
+            "Live runners, from their reservation until their pod is gone",
+            overview.total_running,
+        )?;
+        gauge(
+            "gha_assigned_jobs",
+            "Jobs that are ours: queued, or on a runner of ours",
+            assigned,
+        )?;
         gauge("gha_running_jobs", "Jobs on a runner of ours", busy)?;
-        gauge("gha_registered_runners", "Runners that are starting, idle or busy", runners("created") + idle + busy)?;
+        gauge(
+            "gha_registered_runners",
+            "Runners that are starting, idle or busy",
+            runners("created") + idle + busy,
+        )?;
         gauge("gha_busy_runners", "Runners that work on a job", busy)?;
-        gauge("gha_idle_runners", "Runners that wait for GitHub to give them a job", idle)?;
+        gauge(
+            "gha_idle_runners",
+            "Runners that wait for GitHub to give them a job",
+            idle,
+        )?;
         gauge("gha_max_runners", "Runners at once in all, at most", overview.max_total)?;
-        gauge("gha_desired_runners", "Runners that the jobs want, within the maximum", assigned.min(overview.max_total))?;
+        gauge(
+            "gha_desired_runners",
+            "Runners that the jobs want, within the maximum",
+            assigned.min(overview.max_total),
+        )?;
         gauge("jit_pending_jobs", "Queued jobs", overview.total_pending)?;
         gauge("jit_workers", "Workers heard of in the last 30 s", overview.workers)?;
-        gauge("jit_admission_open", "Whether runners are admitted: not before the real ones have been counted", overview.admitting.into())?;
+        gauge(
+            "jit_admission_open",
+            "Whether runners are admitted: not before the real ones have been counted",
+            overview.admitting.into(),
+        )?;
         if let Some(seconds) = overview.recovery.seconds {
-            gauge("jit_recovery_seconds", "Time in which a job is found whose webhook was lost", seconds)?;
+            gauge(
+                "jit_recovery_seconds",
+                "Time in which a job is found whose webhook was lost",
+                seconds,
+            )?;
         }
         let [events, provision, ticks, dead] = overview.backlog;
         gauge("jit_events_backlog", "Job events that wait for a worker", events)?;
-        gauge("jit_provision_backlog", "Reservations that wait for a worker", provision)?;
+        gauge(
+            "jit_provision_backlog",
+            "Reservations that wait for a worker",
+            provision,
+        )?;
         gauge("jit_ticks_backlog", "Ticks that wait for a worker", ticks)?;
         gauge("jit_dead_letters", "Entries that could not be read or applied", dead)
     }
@@ -204,9 +260,16 @@ mod tests {
         let metrics = Metrics::new();
         metrics.webhook("queued", None, Duration::from_millis(3));
         metrics.webhook("queued", Some("Acme/app"), Duration::from_millis(3));
-        let overview =
-            Overview { total_running: 3, total_pending: 4, max_total: 5, runners: [("busy".into(), 2), ("idle".into(), 1)].into(), ..Overview::default() };
-        let open = metrics.text(Format::OpenMetrics, Some(Arc::new(overview))).expect("text");
+        let overview = Overview {
+            total_running: 3,
+            total_pending: 4,
+            max_total: 5,
+            runners: [("busy".into(), 2), ("idle".into(), 1)].into(),
+            ..Overview::default()
+        };
+        let open = metrics
+            .text(Format::OpenMetrics, Some(Arc::new(overview)))
+            .expect("text");
         for line in [
             "# TYPE webhook_requests counter",
             "webhook_requests_total{status=\"queued\"} 1",
@@ -229,6 +292,9 @@ mod tests {
         ] {
             assert!(old.lines().any(|have| have == line), "{line} in\n{old}");
         }
-        assert!(!old.contains("EOF") && !old.contains("UNIT") && !old.contains("gha_"), "{old}");
+        assert!(
+            !old.contains("EOF") && !old.contains("UNIT") && !old.contains("gha_"),
+            "{old}"
+        );
     }
 }

@@ -25,7 +25,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OrgKey {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| ApiError::bad_request("the path cannot be read"))?;
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::bad_request("the path cannot be read"))?;
         // Each part is held against its own rule: `a%2Fb` in one place is not `a/b` in two.
         let part = |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
         let key = match (part("org"), part("repo")) {
@@ -33,7 +35,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OrgKey {
             (Some(org), Some(repo)) if !repo.contains('/') => Self::parse(&format!("{org}/{repo}")),
             _ => None,
         };
-        key.ok_or_else(|| ApiError::bad_request("the path names no organization: letters, digits, - and _ only, or owner/repository"))
+        key.ok_or_else(|| {
+            ApiError::bad_request("the path names no organization: letters, digits, - and _ only, or owner/repository")
+        })
     }
 }
 
@@ -46,7 +50,12 @@ impl<S: Send + Sync> FromRequestParts<S> for JobKey {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let params = RawPathParams::from_request_parts(parts, state).await.ok();
-        let id = params.iter().flatten().find(|(key, _)| *key == "id").and_then(|(_, value)| value.parse().ok());
-        id.map(Self).ok_or_else(|| ApiError::bad_request("the path names no job: a whole number from 1 to 2^63 - 1"))
+        let id = params
+            .iter()
+            .flatten()
+            .find(|(key, _)| *key == "id")
+            .and_then(|(_, value)| value.parse().ok());
+        id.map(Self)
+            .ok_or_else(|| ApiError::bad_request("the path names no job: a whole number from 1 to 2^63 - 1"))
     }
 }

@@ -1,8 +1,9 @@
 //! What is read of a `workflow_job` payload: a dozen of its hundreds of fields.
 //!
-//! Modelled on GitHub's own examples and on older servers: anything but the action may be missing or null here; what an event cannot do without,
-//! [`crate::job`] asks for. A field that is there has to have its type, or the error names it. What is not read is skipped without recursion, so
-//! depth costs nothing; lists and numbers are bounded while they are read.
+//! Modelled on GitHub's own examples and on older servers: anything but the action may be missing or null here; what an
+//! event cannot do without, [`crate::job`] asks for. A field that is there has to have its type, or the error names it.
+//! What is not read is skipped without recursion, so depth costs nothing; lists and numbers are bounded while they are
+//! read.
 
 use std::{fmt, marker::PhantomData};
 
@@ -128,7 +129,10 @@ impl Payload {
 /// Reads once more, more slowly, for the field that has the wrong type.
 fn told(json: &[u8], error: &serde_json::Error) -> String {
     let mut track = serde_path_to_error::Track::new();
-    let again: Result<Option<Payload>, _> = object(serde_path_to_error::Deserializer::new(&mut serde_json::Deserializer::from_slice(json), &mut track));
+    let again: Result<Option<Payload>, _> = object(serde_path_to_error::Deserializer::new(
+        &mut serde_json::Deserializer::from_slice(json),
+        &mut track,
+    ));
     match (again, track.path().to_string().as_str()) {
         (Err(error), path) if path != "." => shown(&format!("{path}: {error}"), TOLD),
         _ => shown(&format!("the body is no webhook: {error}"), TOLD),
@@ -202,11 +206,17 @@ impl<'de> Deserialize<'de> for Lenient {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Lenient, E> {
-                Ok(Lenient { text: (text.len() <= TIME).then(|| text.to_owned()), number: None })
+                Ok(Lenient {
+                    text: (text.len() <= TIME).then(|| text.to_owned()),
+                    number: None,
+                })
             }
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<Lenient, E> {
-                Ok(Lenient { text: None, number: Some(number) })
+                Ok(Lenient {
+                    text: None,
+                    number: Some(number),
+                })
             }
 
             fn visit_i64<E: Error>(self, _: i64) -> Result<Lenient, E> {
@@ -241,7 +251,9 @@ impl<'de> Deserialize<'de> for Lenient {
 
 /// A time, in ms since 1970.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    let time = Lenient::deserialize(deserializer)?.text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let time = Lenient::deserialize(deserializer)?
+        .text
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok());
     Ok(time.map(jiff::Timestamp::as_millisecond))
 }
 
@@ -267,7 +279,9 @@ impl<'de> Deserialize<'de> for Labels {
                         return Err(A::Error::custom(format!("more than {LABELS} labels")));
                     }
                     if label.is_empty() || label.chars().count() > LABEL || label.chars().any(char::is_control) {
-                        return Err(A::Error::custom(format!("a label has 1 to {LABEL} characters and no control characters")));
+                        return Err(A::Error::custom(format!(
+                            "a label has 1 to {LABEL} characters and no control characters"
+                        )));
                     }
                     labels.push(label);
                 }
@@ -296,21 +310,39 @@ mod tests {
             (r#"{"workflow_job": {"id": 1.5}}"#, "workflow_job.id"),
             (r#"{"workflow_job": {"id": true}}"#, "workflow_job.id"),
             (r#"{"workflow_job": {"labels": "linux"}}"#, "workflow_job.labels"),
-            (r#"{"workflow_job": {"labels": ["linux", 5]}}"#, "workflow_job.labels[1]"),
+            (
+                r#"{"workflow_job": {"labels": ["linux", 5]}}"#,
+                "workflow_job.labels[1]",
+            ),
             (r#"{"workflow_job": {"labels": ["a\nb"]}}"#, "workflow_job.labels"),
             (r#"{"workflow_job": {"runner_name": 5}}"#, "workflow_job.runner_name"),
             (r#"{"organization": {"login": 5}}"#, "organization.login"),
             (r#"{"repository": {"private": "no"}}"#, "repository.private"),
             (r#"{"repository": {"owner": {"type": {}}}}"#, "repository.owner.type"),
         ] {
-            assert!(error(json).starts_with(&format!("{field}: ")), "{json}: {}", error(json));
+            assert!(
+                error(json).starts_with(&format!("{field}: ")),
+                "{json}: {}",
+                error(json)
+            );
         }
     }
 
     #[test]
     fn ids_are_from_1_to_2_to_the_63() {
-        for id in ["0", "-1", "9223372036854775808", "18446744073709551615", "18446744073709551616", "1e3", "-9223372036854775809"] {
-            assert!(error(&format!(r#"{{"workflow_job": {{"id": {id}}}}}"#)).starts_with("workflow_job.id: "), "{id}");
+        for id in [
+            "0",
+            "-1",
+            "9223372036854775808",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1e3",
+            "-9223372036854775809",
+        ] {
+            assert!(
+                error(&format!(r#"{{"workflow_job": {{"id": {id}}}}}"#)).starts_with("workflow_job.id: "),
+                "{id}"
+            );
         }
         let payload = Payload::read(br#"{"workflow_job": {"id": 9223372036854775807}}"#).expect("the largest id");
         assert_eq!(payload.workflow_job.and_then(|job| job.id), Some(u64::MAX >> 1));
@@ -327,8 +359,24 @@ mod tests {
     #[test]
     fn what_decides_nothing_may_be_anything() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        for odd in ["null", "5", "-5", "0.5", "true", "{\"a\": {}}", "\"yesterday\"", deep.as_str()] {
-            let payload = Payload::read(format!(r#"{{"workflow_job": {{"created_at": {odd}}}, "organization": {{"id": "{}"}}}}"#, "x").as_bytes()).expect(odd);
+        for odd in [
+            "null",
+            "5",
+            "-5",
+            "0.5",
+            "true",
+            "{\"a\": {}}",
+            "\"yesterday\"",
+            deep.as_str(),
+        ] {
+            let payload = Payload::read(
+                format!(
+                    r#"{{"workflow_job": {{"created_at": {odd}}}, "organization": {{"id": "{}"}}}}"#,
+                    "x"
+                )
+                .as_bytes(),
+            )
+            .expect(odd);
             assert_eq!(payload.workflow_job.and_then(|job| job.created_at), None, "{odd}");
             assert_eq!(payload.organization.and_then(|organization| organization.id), None);
         }
@@ -338,12 +386,25 @@ mod tests {
     fn too_many_and_too_long_labels_are_refused_while_they_are_read() {
         let many = vec!["\"a\""; 1_000_000].join(",");
         assert!(error(&format!(r#"{{"workflow_job": {{"labels": [{many}]}}}}"#)).contains("more than 100 labels"));
-        assert!(error(&format!(r#"{{"workflow_job": {{"labels": ["{}"]}}}}"#, "x".repeat(257))).contains("256 characters"));
+        assert!(
+            error(&format!(r#"{{"workflow_job": {{"labels": ["{}"]}}}}"#, "x".repeat(257))).contains("256 characters")
+        );
     }
 
     #[test]
     fn what_follows_or_lacks_is_an_error() {
-        for json in ["", "{", "{}x", "null", "[]", "5", "\"text\"", "{\"action\": \"queued\"", "{'a': 1}", "{\"action\":\"a\",\"action\":\"b\"}"] {
+        for json in [
+            "",
+            "{",
+            "{}x",
+            "null",
+            "[]",
+            "5",
+            "\"text\"",
+            "{\"action\": \"queued\"",
+            "{'a': 1}",
+            "{\"action\":\"a\",\"action\":\"b\"}",
+        ] {
             assert!(!error(json).is_empty(), "{json}");
         }
         assert!(Payload::read(b"{\"action\": \"\xff\"}").is_err(), "no UTF-8");

@@ -1,7 +1,8 @@
 //! The way into `jit:events`: one shared connection, replaced when it can no longer be trusted.
 //!
-//! The first failure is tried again once, on a new connection, if it came fast and another connection may fare better: a restart or a failover of Redis
-//! that is over by then costs no webhook. The event may so be published twice, which is harmless.
+//! The first failure is tried again once, on a new connection, if it came fast and another connection may fare better:
+//! a restart or a failover of Redis that is over by then costs no webhook. The event may so be published twice, which
+//! is harmless.
 
 use std::time::Duration;
 
@@ -36,7 +37,11 @@ impl Publisher {
     /// When Redis did not take it, also not the second time.
     pub async fn publish(&self, event: &JobEvent, delivery: &str, backlog_limit: u64) -> RedisResult<bool> {
         let started = Instant::now();
-        let publish = async || stream::publish(&mut self.0.clone(), event, delivery, backlog_limit).await.map(|id| id.is_some());
+        let publish = async || {
+            stream::publish(&mut self.0.clone(), event, delivery, backlog_limit)
+                .await
+                .map(|id| id.is_some())
+        };
         match publish().await {
             Err(error) if started.elapsed() < FAST && wants_another_connection(&error) => {
                 tracing::debug!(%error, "publishing failed fast: once more on a new connection");

@@ -41,7 +41,10 @@ impl Reads {
     /// The answer to the same question, where it is not older than a second.
     pub fn answered(&self, question: &str) -> Option<Value> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.get(question).filter(|(at, _)| at.elapsed() < SHARED_FOR).map(|(_, answer)| answer.clone())
+        answers
+            .get(question)
+            .filter(|(at, _)| at.elapsed() < SHARED_FOR)
+            .map(|(_, answer)| answer.clone())
     }
 
     /// Keeps an answer for whoever asks next.
@@ -68,7 +71,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_sender_has_a_rate_of_its_own() {
-        let (reads, a, b) = (Reads::default(), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let (reads, a, b) = (
+            Reads::default(),
+            IpAddr::from([10, 0, 0, 1]),
+            IpAddr::from([10, 0, 0, 2]),
+        );
         assert!((0..RATE).all(|_| reads.allows(a)) && !reads.allows(a) && reads.allows(b));
         tokio::time::advance(SHARED_FOR).await;
         assert!(reads.allows(a));
@@ -78,7 +85,10 @@ mod tests {
     async fn an_answer_is_shared_for_a_second_and_few_are_kept() {
         let reads = Reads::default();
         reads.keep("Acme".into(), 5.into());
-        assert_eq!((reads.answered("Acme"), reads.answered("other")), (Some(5.into()), None));
+        assert_eq!(
+            (reads.answered("Acme"), reads.answered("other")),
+            (Some(5.into()), None)
+        );
         tokio::time::advance(SHARED_FOR).await;
         assert_eq!(reads.answered("Acme"), None);
         for number in 0..3 * REMEMBERED {

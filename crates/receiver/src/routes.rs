@@ -1,7 +1,8 @@
 //! Which request goes where, and what stands before it.
 //!
-//! Webhooks, probes, readers and operators do not share what could run out: a webhook takes its place only once it is verified, probes take none, and
-//! status, metrics and admin requests share the readers' lane. What no route answers is JSON too.
+//! Webhooks, probes, readers and operators do not share what could run out: a webhook takes its place only once it is
+//! verified, probes take none, and status, metrics and admin requests share the readers' lane. What no route answers is
+//! JSON too.
 
 use std::sync::Arc;
 
@@ -56,7 +57,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/runners", get(lists::runners))
         .route("/admin/runners/{name}", delete(orders::remove_runner))
         .route("/admin/dead-letters", get(dead_letters::list))
-        .route("/admin/dead-letters/{id}", get(dead_letters::one).delete(dead_letters::remove))
+        .route(
+            "/admin/dead-letters/{id}",
+            get(dead_letters::one).delete(dead_letters::remove),
+        )
         .route("/admin/dead-letters/{id}/requeue", post(dead_letters::requeue))
         .route("/admin/reconcile", post(orders::reconcile))
         .route_layer(middleware::from_fn_with_state(app.clone(), in_lane))
@@ -69,7 +73,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(app.clone(), in_lane))
         .route_layer(middleware::from_fn_with_state(app.clone(), may_read));
     // Some set the address at GitHub with a slash at its end.
-    let webhooks = Router::new().route("/webhook", post(webhook::receive)).route("/webhook/", post(webhook::receive));
+    let webhooks = Router::new()
+        .route("/webhook", post(webhook::receive))
+        .route("/webhook/", post(webhook::receive));
     Router::new()
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
@@ -85,7 +91,11 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn wrong_method() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes other methods: see Allow")
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this path takes other methods: see Allow",
+    )
 }
 
 /// Whoever may read: not too often, and with the key where the configuration asks for it.
@@ -93,7 +103,10 @@ async fn may_read(State(app): State<Arc<App>>, request: Request<Body>, next: Nex
     if app.settings.reads_need_key {
         return key::require(State(app), request, next).await;
     }
-    let peer = request.extensions().get::<Arc<Connection>>().map(|connection| connection.peer());
+    let peer = request
+        .extensions()
+        .get::<Arc<Connection>>()
+        .map(|connection| connection.peer());
     if peer.is_some_and(|peer| !app.settings.connections.trusts(peer) && !app.reads.allows(peer)) {
         return ApiError::too_often().into_response();
     }
@@ -112,7 +125,9 @@ async fn in_lane(State(app): State<Arc<App>>, request: Request<Body>, next: Next
 async fn in_time(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = timeout(app.settings.timeouts.request, next.run(request)).await.unwrap_or_else(|_| ApiError::timed_out().into_response());
+    let response = timeout(app.settings.timeouts.request, next.run(request))
+        .await
+        .unwrap_or_else(|_| ApiError::timed_out().into_response());
     log(&method, &path, response.status(), started);
     response
 }
@@ -121,11 +136,29 @@ fn log(method: &Method, path: &str, status: StatusCode, started: Instant) {
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (method, path, status) = (shown(method.as_str(), 16), shown(path, 120), status.as_u16());
     if status >= 400 {
-        tracing::warn!(http.method = method, http.path = path, http.status = status, duration_ms, "request refused");
+        tracing::warn!(
+            http.method = method,
+            http.path = path,
+            http.status = status,
+            duration_ms,
+            "request refused"
+        );
     } else if matches!(path.as_str(), "/health" | "/ready" | "/metrics") {
         // Kubelets and Prometheus ask every few seconds.
-        tracing::debug!(http.method = method, http.path = path, http.status = status, duration_ms, "request");
+        tracing::debug!(
+            http.method = method,
+            http.path = path,
+            http.status = status,
+            duration_ms,
+            "request"
+        );
     } else {
-        tracing::info!(http.method = method, http.path = path, http.status = status, duration_ms, "request");
+        tracing::info!(
+            http.method = method,
+            http.path = path,
+            http.status = status,
+            duration_ms,
+            "request"
+        );
     }
 }

@@ -89,14 +89,23 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     if timeout(app.settings.drain_grace, server.tasks.wait()).await.is_ok() {
         tracing::info!(connections = open, "drained");
     } else {
-        tracing::warn!(connections = server.tasks.len(), "the drain grace is over: connections are dropped");
+        tracing::warn!(
+            connections = server.tasks.len(),
+            "the drain grace is over: connections are dropped"
+        );
     }
 }
 
 /// Serves probes for as long as it is polled: they are answered, as draining, until the process ends.
 pub async fn serve_probes(listener: TcpListener, app: Arc<App>) -> Infallible {
-    let bounds = Bounds { total: PROBES, per_peer: PROBES, trusted: Vec::new() };
-    Server::new(&app, routes::probes(app.clone()), bounds).accept(&listener).await
+    let bounds = Bounds {
+        total: PROBES,
+        per_peer: PROBES,
+        trusted: Vec::new(),
+    };
+    Server::new(&app, routes::probes(app.clone()), bounds)
+        .accept(&listener)
+        .await
 }
 
 impl Server {
@@ -135,7 +144,9 @@ impl Server {
                 return;
             }
             // One peer must neither keep all others from being accepted, nor take all places of those that wait.
-            Err(Full::Peer) if self.newcomers.available_permits() > NEWCOMERS / 2 => self.newcomers.clone().try_acquire_owned().ok(),
+            Err(Full::Peer) if self.newcomers.available_permits() > NEWCOMERS / 2 => {
+                self.newcomers.clone().try_acquire_owned().ok()
+            }
             Err(Full::Peer) => None,
             Err(Full::All) => self.newcomers.clone().acquire_owned().await.ok(),
         };
@@ -255,7 +266,11 @@ impl Server {
 fn builder(idle: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Hyper counts the time between two requests as time of the second one's headers.
-    builder.timer(TokioTimer::new()).header_read_timeout(idle).max_header_size(MAX_HEADERS).max_buf_size(BUFFER);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle)
+        .max_header_size(MAX_HEADERS)
+        .max_buf_size(BUFFER);
     builder
 }
 

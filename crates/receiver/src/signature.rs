@@ -22,7 +22,9 @@ pub enum Untrusted {
     #[error("X-Hub-Signature-256 is not sha256= and 64 hexadecimal digits")]
     Malformed,
     /// Of another body or under another secret.
-    #[error("X-Hub-Signature-256 does not fit: the secret at GitHub and here differ, or the body was changed on its way")]
+    #[error(
+        "X-Hub-Signature-256 does not fit: the secret at GitHub and here differ, or the body was changed on its way"
+    )]
     Wrong,
     /// The file of the current secret is empty or gone: nobody can be believed, whatever they sign with.
     #[error("the file of WEBHOOK_SECRET is empty or gone: no webhook is taken until it holds the secret again")]
@@ -44,7 +46,10 @@ impl Claim {
         if given.next().is_some() {
             return Err(Untrusted::Malformed);
         }
-        let digits = signature.as_bytes().strip_prefix(b"sha256=").ok_or(Untrusted::Malformed)?;
+        let digits = signature
+            .as_bytes()
+            .strip_prefix(b"sha256=")
+            .ok_or(Untrusted::Malformed)?;
         let mut tag = [0; 32];
         hex::decode_to_slice(digits, &mut tag).map_err(|_| Untrusted::Malformed)?;
         Ok(Self(tag))
@@ -67,7 +72,10 @@ impl Verifier {
     /// When secrets are configured and the header is missing or malformed.
     pub fn new(secrets: &[Door], headers: &HeaderMap) -> Result<Self, Untrusted> {
         if secrets.is_empty() {
-            return Ok(Self { claim: None, sums: Vec::new() });
+            return Ok(Self {
+                claim: None,
+                sums: Vec::new(),
+            });
         }
         let claim = Claim::of(headers)?;
         let keys = keys(secrets).ok_or(Untrusted::NoSecret)?;
@@ -75,7 +83,10 @@ impl Verifier {
             let context = hmac::Context::with_key(&key);
             (key, context)
         };
-        Ok(Self { claim: Some(claim), sums: keys.into_iter().map(begin).collect() })
+        Ok(Self {
+            claim: Some(claim),
+            sums: keys.into_iter().map(begin).collect(),
+        })
     }
 
     /// Takes the next piece of the body.
@@ -90,13 +101,19 @@ impl Verifier {
     /// # Errors
     /// When it is not signed by any of the secrets.
     pub fn verdict(self) -> Result<(), Untrusted> {
-        let Some(Claim(claimed)) = self.claim else { return Ok(()) };
+        let Some(Claim(claimed)) = self.claim else {
+            return Ok(());
+        };
         // Ring compares in constant time, but only a tag with a message. Equal tags have equal tags of their own.
         let fits = |(key, context): (hmac::Key, hmac::Context)| {
             let computed = context.sign();
             hmac::verify(&key, computed.as_ref(), hmac::sign(&key, &claimed).as_ref()).is_ok()
         };
-        if self.sums.into_iter().any(fits) { Ok(()) } else { Err(Untrusted::Wrong) }
+        if self.sums.into_iter().any(fits) {
+            Ok(())
+        } else {
+            Err(Untrusted::Wrong)
+        }
     }
 }
 
@@ -106,7 +123,12 @@ fn keys(secrets: &[Door]) -> Option<Vec<hmac::Key>> {
     let key = |secret: SecretString| hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
     let (current, previous) = secrets.split_first()?;
     let current = current.secret()?;
-    Some(std::iter::once(current).chain(previous.iter().filter_map(Door::secret)).map(key).collect())
+    Some(
+        std::iter::once(current)
+            .chain(previous.iter().filter_map(Door::secret))
+            .map(key)
+            .collect(),
+    )
 }
 
 /// Checks the signature of a body that is there whole.
@@ -134,7 +156,10 @@ mod tests {
         let secrets: Vec<_> = secrets.iter().map(|secret| Door::new(*secret)).collect();
         let mut headers = HeaderMap::new();
         for signature in signatures {
-            headers.append(HeaderName::from_static(HEADER), HeaderValue::from_bytes(signature).expect("a header"));
+            headers.append(
+                HeaderName::from_static(HEADER),
+                HeaderValue::from_bytes(signature).expect("a header"),
+            );
         }
         verify(&secrets, &headers, body)
     }
@@ -142,7 +167,11 @@ mod tests {
     #[test]
     fn githubs_own_example_is_believed() {
         assert_eq!(check(&[SECRET], &[SIGNATURE.as_bytes()], BODY), Ok(()));
-        assert_eq!(check(&["new", SECRET], &[SIGNATURE.as_bytes()], BODY), Ok(()), "the previous secret");
+        assert_eq!(
+            check(&["new", SECRET], &[SIGNATURE.as_bytes()], BODY),
+            Ok(()),
+            "the previous secret"
+        );
     }
 
     #[test]
@@ -150,7 +179,10 @@ mod tests {
         let other = SIGNATURE.replace('7', "8");
         assert_eq!(check(&[SECRET], &[], BODY), Err(Untrusted::Missing));
         assert_eq!(check(&[SECRET], &[other.as_bytes()], BODY), Err(Untrusted::Wrong));
-        assert_eq!(check(&[SECRET], &[SIGNATURE.as_bytes()], b"Hello, World?"), Err(Untrusted::Wrong));
+        assert_eq!(
+            check(&[SECRET], &[SIGNATURE.as_bytes()], b"Hello, World?"),
+            Err(Untrusted::Wrong)
+        );
         assert_eq!(check(&["other"], &[SIGNATURE.as_bytes()], BODY), Err(Untrusted::Wrong));
         let (short, long) = (&SIGNATURE[..70], format!("{SIGNATURE}0"));
         let malformed: [&[u8]; 8] = [
@@ -164,9 +196,17 @@ mod tests {
             b"sha256=zz7107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17",
         ];
         for signature in malformed {
-            assert_eq!(check(&[SECRET], &[signature], BODY), Err(Untrusted::Malformed), "{signature:?}");
+            assert_eq!(
+                check(&[SECRET], &[signature], BODY),
+                Err(Untrusted::Malformed),
+                "{signature:?}"
+            );
         }
-        assert_eq!(check(&[SECRET], &[SIGNATURE.as_bytes(), SIGNATURE.as_bytes()], BODY), Err(Untrusted::Malformed), "twice");
+        assert_eq!(
+            check(&[SECRET], &[SIGNATURE.as_bytes(), SIGNATURE.as_bytes()], BODY),
+            Err(Untrusted::Malformed),
+            "twice"
+        );
     }
 
     #[test]
@@ -179,7 +219,11 @@ mod tests {
             verifier.update(&BODY[cut..]);
             assert_eq!(verifier.verdict(), Ok(()), "{cut}");
         }
-        assert_eq!(Verifier::new(&secrets, &headers).expect("well formed").verdict(), Err(Untrusted::Wrong), "nothing came");
+        assert_eq!(
+            Verifier::new(&secrets, &headers).expect("well formed").verdict(),
+            Err(Untrusted::Wrong),
+            "nothing came"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What anybody in the cluster may ask: whether the receiver works, what runs where, and why a job waits. Reads that change nothing.
+//! What anybody in the cluster may ask: whether the receiver works, what runs where, and why a job waits. Reads that
+//! change nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,10 +31,19 @@ pub async fn webhook_test(language: Language) -> Json<Value> {
 
 /// `GET /health`: always 200 while the process lives; a Redis that is away is no reason to restart it.
 pub async fn health(State(app): State<Arc<App>>) -> Json<Value> {
-    let workers = async { timeout(PROBE, app.ledger.workers_alive()).await.ok().and_then(Result::ok) };
+    let workers = async {
+        timeout(PROBE, app.ledger.workers_alive())
+            .await
+            .ok()
+            .and_then(Result::ok)
+    };
     let (redis, workers) = tokio::join!(app.publisher.is_reachable(PROBE), workers);
     // The receiver does not talk to Kubernetes: that a worker is heard of is all that it knows.
-    let kubernetes = if workers.is_some_and(|workers| workers > 0) { "connected" } else { "unknown" };
+    let kubernetes = if workers.is_some_and(|workers| workers > 0) {
+        "connected"
+    } else {
+        "unknown"
+    };
     let limits = &app.settings.limits;
     Json(json!({
         "status": if redis { "healthy" } else { "degraded" },
@@ -46,8 +56,16 @@ pub async fn health(State(app): State<Arc<App>>) -> Json<Value> {
 /// `GET /ready`: whether a webhook could be taken now.
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
     let status = |ready: bool, redis: &str| {
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, Json(json!({ "status": if ready { "ready" } else { "not_ready" }, "redis": redis }))).into_response()
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        (
+            status,
+            Json(json!({ "status": if ready { "ready" } else { "not_ready" }, "redis": redis })),
+        )
+            .into_response()
     };
     if app.stop.is_cancelled() {
         return status(false, "draining");
@@ -58,12 +76,20 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
 
 /// `GET /metrics`: JSON, or what Prometheus asks for.
 pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    let accept = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect::<Vec<_>>()
+        .join(",");
     let format = Format::of(&accept);
     let overview = app.overview().await;
     if format == Format::Json {
         let overview = overview?;
-        let organizations = overview.organizations.iter().map(|(org, (running, pending))| (org, json!({ "running": running, "pending": pending })));
+        let organizations = overview
+            .organizations
+            .iter()
+            .map(|(org, (running, pending))| (org, json!({ "running": running, "pending": pending })));
         return Ok(Json(json!({
             "status": "healthy",
             "total_running": overview.total_running,
@@ -75,7 +101,9 @@ pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<
         .into_response());
     }
     // What this process has counted is told without Redis too.
-    let overview = overview.inspect_err(|error| tracing::warn!(%error, "the ledger could not be read for metrics")).ok();
+    let overview = overview
+        .inspect_err(|error| tracing::warn!(%error, "the ledger could not be read for metrics"))
+        .ok();
     let text = app.metrics.text(format, overview).map_err(|_| ApiError::busy())?;
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }

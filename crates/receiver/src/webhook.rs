@@ -51,17 +51,29 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request<Body>) -> Res
     let (parts, body) = request.into_parts();
     let delivery = delivery(&parts.headers);
     let mut progress = Progress::default();
-    let answer = match timeout(app.settings.timeouts.webhook, take(&app, &parts, body, &delivery, &mut progress)).await {
+    let answer = match timeout(
+        app.settings.timeouts.webhook,
+        take(&app, &parts, body, &delivery, &mut progress),
+    )
+    .await
+    {
         Ok(answer) => answer,
         Err(_) if progress.verified => Err(ApiError::timed_out()),
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")),
+        Err(_) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "the body did not come in time",
+        )),
     };
     let took = started.elapsed();
     let (outcome, event) = match &answer {
         Ok(answer) => answer.outcome(),
         Err(error) => (error.error, None),
     };
-    let repository = app.settings.repository_labels.then(|| event.map_or("", |event| event.repo.as_str()));
+    let repository = app
+        .settings
+        .repository_labels
+        .then(|| event.map_or("", |event| event.repo.as_str()));
     app.metrics.webhook(outcome, repository, took);
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match answer {
@@ -100,13 +112,26 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request<Body>) -> Res
     }
 }
 
-async fn take(app: &App, request: &Parts, body: Body, delivery: &str, progress: &mut Progress) -> Result<Answer, ApiError> {
+async fn take(
+    app: &App,
+    request: &Parts,
+    body: Body,
+    delivery: &str,
+    progress: &mut Progress,
+) -> Result<Answer, ApiError> {
     let (headers, limit) = (&request.headers, app.settings.max_body_bytes);
     Budget::announced(headers, limit)?;
     let mut verifier = Verifier::new(&app.settings.webhook_secrets, headers).map_err(untrusted)?;
-    let event = headers.get("x-github-event").ok_or_else(|| ApiError::bad_request("X-GitHub-Event is missing"))?;
-    let event = event.to_str().map_err(|_| ApiError::bad_request("X-GitHub-Event is no text"))?;
-    let body = app.bodies.read_with(headers, body, limit, |piece| verifier.update(piece)).await?;
+    let event = headers
+        .get("x-github-event")
+        .ok_or_else(|| ApiError::bad_request("X-GitHub-Event is missing"))?;
+    let event = event
+        .to_str()
+        .map_err(|_| ApiError::bad_request("X-GitHub-Event is no text"))?;
+    let body = app
+        .bodies
+        .read_with(headers, body, limit, |piece| verifier.update(piece))
+        .await?;
     verifier.verdict().map_err(untrusted)?;
     progress.verified = true;
     if let Some(connection) = request.extensions.get::<Arc<Connection>>() {
@@ -125,7 +150,11 @@ async fn take(app: &App, request: &Parts, body: Body, delivery: &str, progress: 
         Decision::UnknownAction(action) => return Ok(Answer::UnknownAction(action)),
     };
     let _place = app.webhooks.enter()?;
-    match app.publisher.publish(&event, delivery, app.settings.backlog_limit).await {
+    match app
+        .publisher
+        .publish(&event, delivery, app.settings.backlog_limit)
+        .await
+    {
         Ok(true) => Ok(Answer::Published(event)),
         Ok(false) => Err(ApiError::backlog_full()),
         Err(error) => {
@@ -144,18 +173,31 @@ fn untrusted(error: Untrusted) -> ApiError {
 
 /// The JSON of a body: all of it, or the field `payload` of a form, which GitHub sends when its webhook says so.
 fn json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u8]>, ApiError> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next()).unwrap_or_default();
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
     if !kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Ok(Cow::Borrowed(body));
     }
-    let payload = url::form_urlencoded::parse(body).find_map(|(name, value)| (name == "payload").then(|| value.into_owned().into_bytes()));
-    payload.map(Cow::Owned).ok_or_else(|| ApiError::bad_request("the form has no field payload; to send JSON, say Content-Type: application/json"))
+    let payload = url::form_urlencoded::parse(body)
+        .find_map(|(name, value)| (name == "payload").then(|| value.into_owned().into_bytes()));
+    payload.map(Cow::Owned).ok_or_else(|| {
+        ApiError::bad_request("the form has no field payload; to send JSON, say Content-Type: application/json")
+    })
 }
 
 /// GitHub's id of the delivery, for the log and the entry.
 fn delivery(headers: &HeaderMap) -> String {
-    let text = headers.get("x-github-delivery").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect()
+    let text = headers
+        .get("x-github-delivery")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    text.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .take(64)
+        .collect()
 }
 
 impl Answer {

@@ -15,19 +15,38 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         ".{0,40}".prop_map(Value::from),
-        prop::sample::select(vec!["queued", "waiting", "completed", "a:b", "{x}", "a/b", "jit-runner-1", "\u{0}", "\u{202e}"]).prop_map(Value::from),
+        prop::sample::select(vec![
+            "queued",
+            "waiting",
+            "completed",
+            "a:b",
+            "{x}",
+            "a/b",
+            "jit-runner-1",
+            "\u{0}",
+            "\u{202e}"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map("[a-z_]{1,12}", inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map("[a-z_]{1,12}", inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
 
 /// A payload with one thing changed, at any depth that is read.
 fn any_payload() -> impl Strategy<Value = Value> {
-    let names = prop::sample::select(vec!["queued", "waiting", "in_progress", "completed", "queued_user_repository", "queued_old_server"]);
+    let names = prop::sample::select(vec![
+        "queued",
+        "waiting",
+        "in_progress",
+        "completed",
+        "queued_user_repository",
+        "queued_old_server",
+    ]);
     let places = prop::sample::select(vec![
         "/action",
         "/workflow_job",
@@ -59,14 +78,22 @@ fn any_payload() -> impl Strategy<Value = Value> {
 
 /// Runs a property whose steps are requests.
 fn check<S: Strategy>(cases: u32, inputs: S, step: impl AsyncFn(&Receiver, S::Value)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let receiver = runtime.block_on(Receiver::start());
-    TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() })
-        .run(&inputs, |input| {
-            runtime.block_on(step(&receiver, input));
-            Ok(())
-        })
-        .expect("holds");
+    TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
+    .run(&inputs, |input| {
+        runtime.block_on(step(&receiver, input));
+        Ok(())
+    })
+    .expect("holds");
     // It lives, and every entry that it let in can be read.
     runtime.block_on(async {
         receiver.webhook(fixture("queued").to_string()).await.ok();
@@ -79,13 +106,20 @@ fn check<S: Strategy>(cases: u32, inputs: S, step: impl AsyncFn(&Receiver, S::Va
 
 #[test]
 fn any_bytes() {
-    check(200, (prop::collection::vec(any::<u8>(), 0..2000), any::<bool>()), async |receiver, (bytes, form)| {
-        let mut request = signed("workflow_job", &bytes);
-        if form {
-            request.headers_mut().insert("content-type", "application/x-www-form-urlencoded".parse().expect("a header"));
-        }
-        receiver.send(request).await.refused(400);
-    });
+    check(
+        200,
+        (prop::collection::vec(any::<u8>(), 0..2000), any::<bool>()),
+        async |receiver, (bytes, form)| {
+            let mut request = signed("workflow_job", &bytes);
+            if form {
+                request.headers_mut().insert(
+                    "content-type",
+                    "application/x-www-form-urlencoded".parse().expect("a header"),
+                );
+            }
+            receiver.send(request).await.refused(400);
+        },
+    );
 }
 
 #[test]
@@ -119,16 +153,26 @@ fn any_payload_with_something_else_in_it() {
 
 #[test]
 fn any_headers_and_paths() {
-    let header = prop::collection::vec(any::<u8>(), 0..200).prop_filter_map("no header", |bytes| HeaderValue::from_bytes(&bytes).ok());
-    let names =
-        prop::sample::select(vec!["x-hub-signature-256", "x-github-event", "x-github-delivery", "content-type", "accept", "accept-language", "x-admin-key"]);
+    let header = prop::collection::vec(any::<u8>(), 0..200)
+        .prop_filter_map("no header", |bytes| HeaderValue::from_bytes(&bytes).ok());
+    let names = prop::sample::select(vec![
+        "x-hub-signature-256",
+        "x-github-event",
+        "x-github-delivery",
+        "content-type",
+        "accept",
+        "accept-language",
+        "x-admin-key",
+    ]);
     let path = "(/(webhook|orgs|jobs|admin|org-limits|runners|metrics|[ -~]{0,20}|%[0-9A-F]{2})){1,4}(\\?[!-~]{0,20})?";
     check(400, (names, header, path), async |receiver, (name, value, path)| {
         let mut webhook = signed("workflow_job", fixture("queued").to_string().as_bytes());
         webhook.headers_mut().insert(name, value.clone());
         let status = receiver.send(webhook).await.status.as_u16();
         assert!(matches!(status, 200 | 400 | 401), "{status}: {name}: {value:?}");
-        let Ok(uri) = path.parse::<axum::http::Uri>() else { return };
+        let Ok(uri) = path.parse::<axum::http::Uri>() else {
+            return;
+        };
         for method in [Method::GET, Method::PUT, Method::DELETE] {
             let mut any = request(method, "/", &[], json!({ "limit": 5 }).to_string());
             *any.uri_mut() = uri.clone();

@@ -19,7 +19,10 @@ async fn signatures_that_are_none() {
     let body = fixture("queued").to_string();
     let good = signature(SECRET, body.as_bytes());
     let (other_secret, other_body) = (signature("other", body.as_bytes()), signature(SECRET, b"{}"));
-    let (huge, sha1) = (format!("sha256={}", "a".repeat(20_000)), format!("sha1={}", &good[7..47]));
+    let (huge, sha1) = (
+        format!("sha256={}", "a".repeat(20_000)),
+        format!("sha1={}", &good[7..47]),
+    );
     let wrong: [&[u8]; 14] = [
         other_secret.as_bytes(),
         other_body.as_bytes(),
@@ -38,19 +41,35 @@ async fn signatures_that_are_none() {
     ];
     for signature in wrong {
         let mut request = signed("workflow_job", body.as_bytes());
-        request.headers_mut().insert("x-hub-signature-256", HeaderValue::from_bytes(signature).expect("bytes that a header may have"));
+        request.headers_mut().insert(
+            "x-hub-signature-256",
+            HeaderValue::from_bytes(signature).expect("bytes that a header may have"),
+        );
         receiver.send(request).await.refused(401);
     }
     let mut without = signed("workflow_job", body.as_bytes());
     without.headers_mut().remove("x-hub-signature-256");
     assert!(receiver.send(without).await.refused(401).contains("missing"));
     let mut twice = signed("workflow_job", body.as_bytes());
-    twice.headers_mut().append("x-hub-signature-256", good.parse().expect("a header"));
+    twice
+        .headers_mut()
+        .append("x-hub-signature-256", good.parse().expect("a header"));
     receiver.send(twice).await.refused(401);
     // Also what would be ignored, or could not be read, is told nothing before it is believed.
     for body in ["{", "", &"[".repeat(100_000)] {
-        receiver.send(request(Method::POST, "/webhook", &[("x-github-event", "ping")], body.to_owned())).await.refused(401);
-        receiver.send(request(Method::POST, "/webhook", &[], body.to_owned())).await.refused(401);
+        receiver
+            .send(request(
+                Method::POST,
+                "/webhook",
+                &[("x-github-event", "ping")],
+                body.to_owned(),
+            ))
+            .await
+            .refused(401);
+        receiver
+            .send(request(Method::POST, "/webhook", &[], body.to_owned()))
+            .await
+            .refused(401);
     }
     assert_eq!(receiver.store().await, empty);
 }
@@ -64,19 +83,32 @@ async fn headers_that_are_none() {
     assert!(receiver.send(without).await.refused(400).contains("X-GitHub-Event"));
     for event in [&b"\xff"[..], "событие".as_bytes()] {
         let mut request = signed("workflow_job", b"{}");
-        request.headers_mut().insert("x-github-event", HeaderValue::from_bytes(event).expect("bytes that a header may have"));
+        request.headers_mut().insert(
+            "x-github-event",
+            HeaderValue::from_bytes(event).expect("bytes that a header may have"),
+        );
         receiver.send(request).await.refused(400);
     }
     let long = "e".repeat(5000);
     let answer = receiver.send(signed(&long, b"{}")).await.ok();
-    assert!(answer["event"].as_str().is_some_and(|event| event.chars().count() == 65), "{answer}");
+    assert!(
+        answer["event"]
+            .as_str()
+            .is_some_and(|event| event.chars().count() == 65),
+        "{answer}"
+    );
     assert_eq!(receiver.store().await, empty);
     // A delivery id that is none is no reason to lose a job.
     let mut request = signed("workflow_job", fixture("queued").to_string().as_bytes());
-    request.headers_mut().insert("x-github-delivery", HeaderValue::from_bytes(b"\xff\xfe").expect("bytes that a header may have"));
+    request.headers_mut().insert(
+        "x-github-delivery",
+        HeaderValue::from_bytes(b"\xff\xfe").expect("bytes that a header may have"),
+    );
     receiver.send(request).await.ok();
     let mut request = signed("workflow_job", fixture("queued").to_string().as_bytes());
-    request.headers_mut().insert("x-github-delivery", "a{b}:c ".repeat(500).parse().expect("a header"));
+    request
+        .headers_mut()
+        .insert("x-github-delivery", "a{b}:c ".repeat(500).parse().expect("a header"));
     receiver.send(request).await.ok();
     let events = receiver.events().await;
     assert_eq!((events[0].1.as_str(), events[1].1.len()), ("", 64));
@@ -86,9 +118,15 @@ async fn headers_that_are_none() {
 async fn headers_that_are_too_many_or_too_large() {
     let receiver = Receiver::start().await;
     let empty = receiver.store().await;
-    let large = format!("POST /webhook HTTP/1.1\r\nhost: r\r\nx-large: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(200_000));
+    let large = format!(
+        "POST /webhook HTTP/1.1\r\nhost: r\r\nx-large: {}\r\ncontent-length: 0\r\n\r\n",
+        "a".repeat(200_000)
+    );
     assert!(receiver.raw(large.as_bytes()).await.starts_with("HTTP/1.1 431 "));
-    let many = format!("POST /webhook HTTP/1.1\r\nhost: r\r\n{}content-length: 0\r\n\r\n", "x: y\r\n".repeat(1000));
+    let many = format!(
+        "POST /webhook HTTP/1.1\r\nhost: r\r\n{}content-length: 0\r\n\r\n",
+        "x: y\r\n".repeat(1000)
+    );
     assert!(receiver.raw(many.as_bytes()).await.starts_with("HTTP/1.1 431 "));
     let long = format!("GET /{} HTTP/1.1\r\nhost: r\r\n\r\n", "a".repeat(200_000));
     assert!(receiver.raw(long.as_bytes()).await.starts_with("HTTP/1.1 4"));
@@ -99,7 +137,10 @@ async fn headers_that_are_too_many_or_too_large() {
         "POST /webhook HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
     ] {
         let answer = receiver.raw(nonsense.as_bytes()).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{nonsense}: {answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 400 "),
+            "{nonsense}: {answer}"
+        );
     }
     assert_eq!(receiver.store().await, empty);
 }
@@ -109,23 +150,44 @@ async fn bodies_that_are_too_large() {
     let receiver = Receiver::with(&["--max-body-bytes", "100000"], |_| {}).await;
     let empty = receiver.store().await;
     let body = vec![b' '; 100_001];
-    assert!(receiver.send(signed("workflow_job", &body)).await.refused(413).contains("100000"));
-    receiver.send(request(Method::POST, "/webhook", &[], body)).await.refused(413);
+    assert!(
+        receiver
+            .send(signed("workflow_job", &body))
+            .await
+            .refused(413)
+            .contains("100000")
+    );
+    receiver
+        .send(request(Method::POST, "/webhook", &[], body))
+        .await
+        .refused(413);
     // Announced only: answered before a byte of it was sent.
     let mut stream = TcpStream::connect(receiver.address).await.expect("a connection");
-    stream.write_all(b"POST /webhook HTTP/1.1\r\nhost: r\r\nexpect: 100-continue\r\ncontent-length: 60000000\r\n\r\n").await.expect("sent");
+    stream
+        .write_all(b"POST /webhook HTTP/1.1\r\nhost: r\r\nexpect: 100-continue\r\ncontent-length: 60000000\r\n\r\n")
+        .await
+        .expect("sent");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("closed by the receiver");
+    stream
+        .read_to_string(&mut answer)
+        .await
+        .expect("closed by the receiver");
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     // Not announced: in chunks without an end, and the answer still arrives.
     let stream = TcpStream::connect(receiver.address).await.expect("a connection");
     let (mut from, mut to) = stream.into_split();
-    to.write_all(format!("POST /webhook HTTP/1.1\r\n{WELL_FORMED}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.expect("sent");
+    to.write_all(format!("POST /webhook HTTP/1.1\r\n{WELL_FORMED}transfer-encoding: chunked\r\n\r\n").as_bytes())
+        .await
+        .expect("sent");
     let chunk = format!("{:x}\r\n{}\r\n", 10_000, " ".repeat(10_000));
     let sending = tokio::spawn(async move { while to.write_all(chunk.as_bytes()).await.is_ok() {} });
     let mut answer = Vec::new();
     let _ = from.read_to_end(&mut answer).await;
-    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 413 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     drop(from);
     sending.await.expect("noticed that nobody reads it");
     // Sent whole before anything is read, as simple clients do.
@@ -144,7 +206,10 @@ async fn bodies_that_end_early() {
     let receiver = Receiver::start().await;
     let empty = receiver.store().await;
     let body = fixture("queued").to_string();
-    let head = format!("POST /webhook HTTP/1.1\r\nhost: r\r\nx-github-event: workflow_job\r\nx-hub-signature-256: {}\r\n", signature(SECRET, body.as_bytes()));
+    let head = format!(
+        "POST /webhook HTTP/1.1\r\nhost: r\r\nx-github-event: workflow_job\r\nx-hub-signature-256: {}\r\n",
+        signature(SECRET, body.as_bytes())
+    );
     let half = &body[..body.len() / 2];
     for broken in [
         format!("{head}content-length: {}\r\n\r\n{half}", body.len()),
@@ -199,7 +264,10 @@ async fn json_that_is_none_or_too_deep() {
     assert_eq!(receiver.store().await, empty);
     // Depth where nothing is read is skipped: the job is not lost for it.
     let body = fixture("queued").to_string();
-    receiver.webhook(format!("{{\"unknown\": {open}{close}, {}", &body[1..])).await.ok();
+    receiver
+        .webhook(format!("{{\"unknown\": {open}{close}, {}", &body[1..]))
+        .await
+        .ok();
 }
 
 #[tokio::test]
@@ -207,13 +275,36 @@ async fn fields_that_are_none() {
     let receiver = Receiver::start().await;
     let empty = receiver.store().await;
     let long = "a".repeat(300);
-    let names = ["", "a:b", "{a}", "a\nb", "a\r\nSET x 1", "a b", "*", "a\0", "ä", "../x", &long, "a}", "a'b", "a\"b"];
+    let names = [
+        "",
+        "a:b",
+        "{a}",
+        "a\nb",
+        "a\r\nSET x 1",
+        "a b",
+        "*",
+        "a\0",
+        "ä",
+        "../x",
+        &long,
+        "a}",
+        "a'b",
+        "a\"b",
+    ];
     let mut wrong: Vec<(&str, &str, Value)> = Vec::new();
     for name in names {
         wrong.push(("queued", "/organization/login", json!(name)));
         wrong.push(("queued", "/repository/full_name", json!(format!("Acme/{name}"))));
-        wrong.push(("queued_user_repository", "/repository/full_name", json!(format!("{name}/app"))));
-        wrong.push(("queued_old_server_without_organization", "/repository/owner/login", json!(name)));
+        wrong.push((
+            "queued_user_repository",
+            "/repository/full_name",
+            json!(format!("{name}/app")),
+        ));
+        wrong.push((
+            "queued_old_server_without_organization",
+            "/repository/owner/login",
+            json!(name),
+        ));
     }
     for name in ["acme", "a/b/c", "/", "a/", "/b", "a/..", "a/."] {
         wrong.push(("queued", "/repository/full_name", json!(name)));
@@ -274,10 +365,16 @@ async fn fields_that_are_none() {
         wrong.push(("in_progress", pointer, value));
     }
     for (name, pointer, value) in wrong {
-        let detail = receiver.webhook(changed(name, pointer, value.clone())).await.refused(400);
+        let detail = receiver
+            .webhook(changed(name, pointer, value.clone()))
+            .await
+            .refused(400);
         let field = pointer.trim_start_matches('/').replace('/', ".");
         assert!(detail.starts_with(&field), "{pointer} {value}: {detail}");
-        assert!(detail.chars().count() <= 301 && !detail.chars().any(char::is_control), "{detail}");
+        assert!(
+            detail.chars().count() <= 301 && !detail.chars().any(char::is_control),
+            "{detail}"
+        );
     }
     assert_eq!(receiver.store().await, empty);
     // What is odd, but no reason to lose a job, goes.
@@ -317,11 +414,15 @@ async fn senders_that_send_nothing_lose_their_connection() {
         assert!(!answer.starts_with(b"HTTP/1.1 2"));
     }
     // A body that stays out.
-    let slow = receiver.raw(format!("POST /webhook HTTP/1.1\r\n{WELL_FORMED}content-length: 100\r\n\r\n{{").as_bytes()).await;
+    let slow = receiver
+        .raw(format!("POST /webhook HTTP/1.1\r\n{WELL_FORMED}content-length: 100\r\n\r\n{{").as_bytes())
+        .await;
     assert!(slow.starts_with("HTTP/1.1 408 "), "{slow}");
     // A connection that is kept and not used, or only half used, a second time.
     for second in ["", "GET /webhook/test HTT"] {
-        let idle = receiver.raw(format!("GET /webhook/test HTTP/1.1\r\nhost: r\r\n\r\n{second}").as_bytes()).await;
+        let idle = receiver
+            .raw(format!("GET /webhook/test HTTP/1.1\r\nhost: r\r\n\r\n{second}").as_bytes())
+            .await;
         assert!(idle.starts_with("HTTP/1.1 200 "), "{idle}");
     }
     assert_eq!(receiver.store().await, empty);
@@ -329,11 +430,20 @@ async fn senders_that_send_nothing_lose_their_connection() {
 
 #[tokio::test]
 async fn a_full_house_neither_refuses_for_ever_nor_keeps_the_process_from_ending() {
-    let mut receiver = Receiver::with(&["--max-connections", "2"], |settings| settings.timeouts.headers = Duration::from_millis(500)).await;
-    let silent = [TcpStream::connect(receiver.address).await.expect("one"), TcpStream::connect(receiver.address).await.expect("two")];
+    let mut receiver = Receiver::with(&["--max-connections", "2"], |settings| {
+        settings.timeouts.headers = Duration::from_millis(500)
+    })
+    .await;
+    let silent = [
+        TcpStream::connect(receiver.address).await.expect("one"),
+        TcpStream::connect(receiver.address).await.expect("two"),
+    ];
     // The silent ones give way to it.
     receiver.get("/webhook/test").await.ok();
     drop(silent);
-    let _held = [TcpStream::connect(receiver.address).await.expect("one"), TcpStream::connect(receiver.address).await.expect("two")];
+    let _held = [
+        TcpStream::connect(receiver.address).await.expect("one"),
+        TcpStream::connect(receiver.address).await.expect("two"),
+    ];
     receiver.drained().await;
 }

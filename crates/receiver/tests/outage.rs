@@ -1,4 +1,5 @@
-//! Redis goes, comes back, is full, is silent. A webhook is answered 200 only with its entry in Redis, and otherwise 503 and when to come again.
+//! Redis goes, comes back, is full, is silent. A webhook is answered 200 only with its entry in Redis, and otherwise
+//! 503 and when to come again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,12 +19,19 @@ use support::{Receiver, RedisServer, eventually, fixture, request, signed};
 async fn operator(redis: &RedisServer) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(redis.settings(0).url).expect("a URL");
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
-    client.get_multiplexed_async_connection_with_config(&patient).await.expect("connected")
+    client
+        .get_multiplexed_async_connection_with_config(&patient)
+        .await
+        .expect("connected")
 }
 
 async fn run(connection: &mut redis::aio::MultiplexedConnection, command: &str) {
     let mut words = command.split(' ');
-    redis::cmd(words.next().expect("a word")).arg(words.collect::<Vec<_>>()).exec_async(connection).await.expect(command);
+    redis::cmd(words.next().expect("a word"))
+        .arg(words.collect::<Vec<_>>())
+        .exec_async(connection)
+        .await
+        .expect(command);
 }
 
 fn queued() -> String {
@@ -55,18 +63,32 @@ async fn redis_goes_and_comes_back() {
     for _ in 0..2 {
         receiver.webhook(queued()).await.refused(503);
         let health = receiver.get("/health").await.ok();
-        assert_eq!((&health["status"], &health["redis"], &health["kubernetes"]), (&json!("degraded"), &json!("disconnected"), &json!("unknown")));
+        assert_eq!(
+            (&health["status"], &health["redis"], &health["kubernetes"]),
+            (&json!("degraded"), &json!("disconnected"), &json!("unknown"))
+        );
         let ready = receiver.get("/ready").await;
-        assert_eq!((ready.status.as_u16(), &ready.json()["redis"]), (503, &json!("disconnected")));
+        assert_eq!(
+            (ready.status.as_u16(), &ready.json()["redis"]),
+            (503, &json!("disconnected"))
+        );
         receiver.get("/metrics").await.refused(503);
         receiver.get("/orgs/acme/status").await.refused(503);
         receiver.get("/jobs/1").await.refused(503);
-        receiver.admin(Method::PUT, "/admin/org-limits/acme", json!({ "limit": 5 })).await.refused(503);
+        receiver
+            .admin(Method::PUT, "/admin/org-limits/acme", json!({ "limit": 5 }))
+            .await
+            .refused(503);
         receiver.admin(Method::POST, "/admin/reconcile", "").await.refused(503);
         // What this process counted is told all the same.
-        let text = receiver.send(request(Method::GET, "/metrics", &[("accept", "text/plain")], "")).await;
+        let text = receiver
+            .send(request(Method::GET, "/metrics", &[("accept", "text/plain")], ""))
+            .await;
         let text = String::from_utf8_lossy(&text.body).into_owned();
-        assert!(text.contains("webhook_requests_total{status=\"unavailable\"}") && text.contains("jit_redis_up 0"), "{text}");
+        assert!(
+            text.contains("webhook_requests_total{status=\"unavailable\"}") && text.contains("jit_redis_up 0"),
+            "{text}"
+        );
         // What needs no Redis needs no Redis.
         receiver.send(signed("ping", b"{}")).await.ok();
         receiver.webhook("{").await.refused(400);
@@ -86,7 +108,10 @@ async fn a_redis_that_refuses_takes_nothing() {
     let receiver = Receiver::on(&redis.settings(0), &[], |_| {}).await;
     let mut operator = operator(&redis).await;
     receiver.webhook(queued()).await.ok();
-    for (refuse, relent) in [("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"), ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")] {
+    for (refuse, relent) in [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    ] {
         run(&mut operator, refuse).await;
         receiver.webhook(queued()).await.refused(503);
         run(&mut operator, relent).await;
@@ -100,7 +125,10 @@ async fn a_redis_that_refuses_takes_nothing() {
 #[tokio::test]
 async fn a_silent_redis_holds_a_webhook_no_longer_than_its_time() {
     let redis = RedisServer::start();
-    let receiver = Receiver::on(&redis.settings(0), &[], |settings| settings.timeouts.webhook = Duration::from_millis(1000)).await;
+    let receiver = Receiver::on(&redis.settings(0), &[], |settings| {
+        settings.timeouts.webhook = Duration::from_millis(1000)
+    })
+    .await;
     let mut operator = operator(&redis).await;
     receiver.webhook(queued()).await.ok();
     run(&mut operator, "CLIENT PAUSE 600000 WRITE").await;
@@ -118,7 +146,10 @@ async fn more_webhooks_than_may_be_on_their_way_are_shed_and_nothing_else_is() {
     let detail = receiver.webhook(queued()).await.refused(503);
     assert!(detail.contains("too many"), "{detail}");
     // Whoever is not believed is told so, however full it is; and what takes no place is answered.
-    receiver.send(request(Method::POST, "/webhook", &[], queued())).await.refused(401);
+    receiver
+        .send(request(Method::POST, "/webhook", &[], queued()))
+        .await
+        .refused(401);
     receiver.send(signed("ping", b"{}")).await.ok();
     receiver.get("/orgs/acme/status").await.ok();
     drop(place);
@@ -134,7 +165,8 @@ async fn more_webhooks_than_may_be_on_their_way_are_shed_and_nothing_else_is() {
     receiver.get("/orgs/acme/status").await.ok();
 }
 
-/// Passes bytes on, until it is told to forget the connections that it has: these stay open, and nobody reads them any more, as after a node has vanished.
+/// Passes bytes on, until it is told to forget the connections that it has: these stay open, and nobody reads them any
+/// more, as after a node has vanished.
 async fn proxy(redis: &RedisServer, forget: Arc<Notify>) -> RedisSettings {
     let (listener, to) = (TcpListener::bind("127.0.0.1:0").await.expect("a port"), redis.port);
     let url = format!("redis://{}/0", listener.local_addr().expect("bound"));

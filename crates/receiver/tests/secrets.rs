@@ -19,7 +19,10 @@ struct Mounted {
 
 impl Mounted {
     fn new(text: &str) -> Self {
-        let mounted = Self { dir: tempfile::tempdir().expect("a directory"), versions: std::cell::Cell::new(0) };
+        let mounted = Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            versions: std::cell::Cell::new(0),
+        };
         mounted.swap(text);
         mounted
     }
@@ -43,9 +46,14 @@ impl Mounted {
 
     /// Writes into the file that is there, and keeps the time of its last change.
     fn overwrite(&self, text: &str) {
-        let modified = std::fs::metadata(self.path()).and_then(|meta| meta.modified()).expect("a time");
+        let modified = std::fs::metadata(self.path())
+            .and_then(|meta| meta.modified())
+            .expect("a time");
         std::fs::write(self.path(), text).expect("written");
-        let file = std::fs::File::options().write(true).open(self.path()).expect("the file");
+        let file = std::fs::File::options()
+            .write(true)
+            .open(self.path())
+            .expect("the file");
         file.set_modified(modified).expect("its time");
     }
 
@@ -57,7 +65,10 @@ impl Mounted {
 async fn webhook(receiver: &Receiver, secret: &str) -> Answer {
     let body = fixture("queued").to_string();
     let mut request = signed("workflow_job", body.as_bytes());
-    request.headers_mut().insert("x-hub-signature-256", signature(secret, body.as_bytes()).parse().expect("a header"));
+    request.headers_mut().insert(
+        "x-hub-signature-256",
+        signature(secret, body.as_bytes()).parse().expect("a header"),
+    );
     receiver.send(request).await
 }
 
@@ -66,10 +77,16 @@ async fn a_previous_secret_that_is_taken_away_is_accepted_no_more() {
     let take_away: [fn(&Mounted); 3] = [|file| file.overwrite(""), |file| file.swap("\n"), Mounted::remove];
     for take in take_away {
         let previous = Mounted::new("old");
-        let receiver = Receiver::with(&[], |settings: &mut Settings| settings.webhook_secrets.push(previous.door())).await;
+        let receiver = Receiver::with(&[], |settings: &mut Settings| {
+            settings.webhook_secrets.push(previous.door())
+        })
+        .await;
         webhook(&receiver, "old").await.ok();
         take(&previous);
-        eventually("the old secret is refused", async || webhook(&receiver, "old").await.status == 401).await;
+        eventually("the old secret is refused", async || {
+            webhook(&receiver, "old").await.status == 401
+        })
+        .await;
         webhook(&receiver, SECRET).await.ok();
     }
 }
@@ -88,14 +105,33 @@ async fn without_the_current_secret_nobody_is_believed_and_it_is_told() {
     }
     current.remove();
     for secret in ["new", "old"] {
-        eventually("all are refused", async || webhook(&receiver, secret).await.status == 503).await;
+        eventually("all are refused", async || {
+            webhook(&receiver, secret).await.status == 503
+        })
+        .await;
     }
-    assert!(webhook(&receiver, "new").await.refused(503).contains("WEBHOOK_SECRET is empty or gone"));
+    assert!(
+        webhook(&receiver, "new")
+            .await
+            .refused(503)
+            .contains("WEBHOOK_SECRET is empty or gone")
+    );
     let path = current.path().display().to_string();
-    let told_of = async || receiver.ledger().conditions().await.expect("conditions").iter().any(|told| told.text.contains(&path));
+    let told_of = async || {
+        receiver
+            .ledger()
+            .conditions()
+            .await
+            .expect("conditions")
+            .iter()
+            .any(|told| told.text.contains(&path))
+    };
     eventually("it is told", told_of).await;
     current.swap("newer");
-    eventually("the new secret", async || webhook(&receiver, "newer").await.status == 200).await;
+    eventually("the new secret", async || {
+        webhook(&receiver, "newer").await.status == 200
+    })
+    .await;
     webhook(&receiver, "old").await.ok();
     webhook(&receiver, "new").await.refused(401);
     eventually("it is over", async || !told_of().await).await;
@@ -105,7 +141,10 @@ async fn without_the_current_secret_nobody_is_believed_and_it_is_told() {
 #[tokio::test]
 async fn a_secret_is_replaced_in_place_and_by_a_link_without_a_refusal_of_the_right_one() {
     let current = Mounted::new("first");
-    let receiver = Receiver::with(&[], |settings: &mut Settings| settings.webhook_secrets = vec![current.door()]).await;
+    let receiver = Receiver::with(&[], |settings: &mut Settings| {
+        settings.webhook_secrets = vec![current.door()]
+    })
+    .await;
     let replace: [fn(&Mounted, &str); 2] = [Mounted::overwrite, Mounted::swap];
     for (number, replace) in replace.into_iter().enumerate() {
         let (old, new) = (format!("secret {number}"), format!("secret {}", number + 1));
@@ -126,8 +165,15 @@ async fn a_secret_is_replaced_in_place_and_by_a_link_without_a_refusal_of_the_ri
 #[tokio::test]
 async fn an_admin_key_that_is_taken_away_lets_nobody_in() {
     let key = Mounted::new("k");
-    let receiver = Receiver::with(&[], |settings: &mut Settings| settings.admin = AdminAccess::Key(key.door())).await;
-    let admin = async || receiver.send(request(Method::GET, "/admin/org-limits", &[("x-admin-key", "k")], "")).await;
+    let receiver = Receiver::with(&[], |settings: &mut Settings| {
+        settings.admin = AdminAccess::Key(key.door())
+    })
+    .await;
+    let admin = async || {
+        receiver
+            .send(request(Method::GET, "/admin/org-limits", &[("x-admin-key", "k")], ""))
+            .await
+    };
     admin().await.ok();
     key.overwrite("");
     eventually("nobody is let in", async || admin().await.status == 503).await;

@@ -19,7 +19,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 mod support;
-use support::{Receiver, RedisServer, SECRET, WELL_FORMED, eventually, fixture, request, send, signature, signed, try_send};
+use support::{
+    Receiver, RedisServer, SECRET, WELL_FORMED, eventually, fixture, request, send, signature, signed, try_send,
+};
 
 /// GitHub's largest body.
 const LARGE: usize = 25_000_000;
@@ -42,7 +44,11 @@ async fn used(peer: u8, to: SocketAddr) -> Option<TcpStream> {
 /// Whether a request on it is answered.
 async fn ask(stream: &mut TcpStream) -> bool {
     let mut start = [0; 15];
-    stream.write_all(b"GET /webhook/test HTTP/1.1\r\nhost: r\r\n\r\n").await.is_ok() && stream.read_exact(&mut start).await.is_ok()
+    stream
+        .write_all(b"GET /webhook/test HTTP/1.1\r\nhost: r\r\n\r\n")
+        .await
+        .is_ok()
+        && stream.read_exact(&mut start).await.is_ok()
 }
 
 /// Whether the receiver has closed it, with all that it had to say before that.
@@ -69,7 +75,8 @@ async fn hostile(kind: usize, peer: u8, to: SocketAddr) -> std::io::Result<()> {
     let stream = from(peer, to).await?;
     let (mut from, mut to) = stream.into_split();
     let sending = async {
-        to.write_all(format!("POST /webhook HTTP/1.1\r\n{headers}content-length: {size}\r\n\r\n").as_bytes()).await?;
+        to.write_all(format!("POST /webhook HTTP/1.1\r\n{headers}content-length: {size}\r\n\r\n").as_bytes())
+            .await?;
         let piece = vec![b' '; piece];
         let mut left = size - 1;
         while left > 0 {
@@ -88,7 +95,10 @@ async fn hostile(kind: usize, peer: u8, to: SocketAddr) -> std::io::Result<()> {
 /// 200 hostile senders on a thread of their own, until the token is cancelled.
 fn hostile_senders(peer: fn(usize) -> u8, to: SocketAddr, stop: CancellationToken) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let senders = join_all((0..200).map(|number| async move {
             loop {
                 let _ = hostile(number % 4, peer(number), to).await;
@@ -104,12 +114,16 @@ fn hostile_senders(peer: fn(usize) -> u8, to: SocketAddr, stop: CancellationToke
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_hostile_senders_cost_no_webhook() {
-    let (strangers, neighbours): (fn(usize) -> u8, fn(usize) -> u8) = (|number| u8::try_from(2 + number).unwrap(), |_| 1);
+    let (strangers, neighbours): (fn(usize) -> u8, fn(usize) -> u8) =
+        (|number| u8::try_from(2 + number).unwrap(), |_| 1);
     for (who, peer) in [("of other addresses", strangers), ("behind the same proxy", neighbours)] {
         let receiver = Receiver::start().await;
         let stop = CancellationToken::new();
         let senders = hostile_senders(peer, receiver.address, stop.clone());
-        eventually("the hostile ones are served", async || receiver.app.bodies.in_use().1 > 0).await;
+        eventually("the hostile ones are served", async || {
+            receiver.app.bodies.in_use().1 > 0
+        })
+        .await;
         let body = fixture("queued").to_string();
         let mut ticks = tokio::time::interval(Duration::from_millis(10));
         let mut sent = Vec::new();
@@ -132,7 +146,10 @@ async fn two_hundred_hostile_senders_cost_no_webhook() {
         senders.join().unwrap();
         took.sort();
         // Printed only: what else runs on the machine is not this test's business.
-        println!("200 hostile senders {who}: p50 {:?}, p99 {:?}, longest {:?}", took[150], took[297], took[299]);
+        println!(
+            "200 hostile senders {who}: p50 {:?}, p99 {:?}, longest {:?}",
+            took[150], took[297], took[299]
+        );
     }
 }
 
@@ -161,7 +178,11 @@ async fn a_peer_at_its_bound_costs_its_own_connections_only() {
     let receiver = Receiver::with(&["--max-connections-per-peer", "2"], |_| {}).await;
     let to = receiver.address;
     let mut other = used(2, to).await.expect("answered");
-    let mut idle = [used(3, to).await.expect("answered"), used(3, to).await.expect("answered"), used(3, to).await.expect("answered")];
+    let mut idle = [
+        used(3, to).await.expect("answered"),
+        used(3, to).await.expect("answered"),
+        used(3, to).await.expect("answered"),
+    ];
     eventually("the oldest is closed", async || is_closed(&mut idle[0]).await).await;
     assert!(ask(&mut idle[1]).await && ask(&mut idle[2]).await && ask(&mut other).await);
     // Bodies that stay out: they are in hand, and give way only when they have been so for a while.
@@ -177,17 +198,26 @@ async fn a_peer_at_its_bound_costs_its_own_connections_only() {
 #[tokio::test]
 async fn probes_are_answered_when_every_connection_is_taken() {
     let flags = ["--max-connections", "2", "--max-connections-per-peer", "2"];
-    let mut receiver = Receiver::with(&flags, |settings| settings.timeouts.wrong_key = Duration::from_secs(3600)).await;
+    let mut receiver = Receiver::with(&flags, |settings| {
+        settings.timeouts.wrong_key = Duration::from_secs(3600)
+    })
+    .await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let probes = listener.local_addr().unwrap();
     let served = tokio::spawn(server::serve_probes(listener, receiver.app.clone()));
     let mut guesses = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(receiver.address).await.unwrap();
-        stream.write_all(b"GET /admin/org-limits HTTP/1.1\r\nhost: r\r\nx-admin-key: guess\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /admin/org-limits HTTP/1.1\r\nhost: r\r\nx-admin-key: guess\r\n\r\n")
+            .await
+            .unwrap();
         guesses.push(stream);
     }
-    eventually("both are in hand", async || receiver.app.wrong_keys.available_permits() == 2).await;
+    eventually("both are in hand", async || {
+        receiver.app.wrong_keys.available_permits() == 2
+    })
+    .await;
     let get = |path: &str| request(Method::GET, path, &[], "");
     // Who only connects here gives way too.
     let mut silent = Vec::new();
@@ -199,7 +229,9 @@ async fn probes_are_answered_when_every_connection_is_taken() {
     for path in ["/", "/webhook", "/metrics", "/admin/jobs", "/webhook/test"] {
         send(probes, get(path)).await.refused(404);
     }
-    send(probes, request(Method::POST, "/ready", &[], "")).await.refused(405);
+    send(probes, request(Method::POST, "/ready", &[], ""))
+        .await
+        .refused(405);
     // A guess that has been in hand for a while gives way to a webhook.
     receiver.webhook(fixture("queued").to_string()).await.ok();
     drop(guesses);
@@ -215,11 +247,24 @@ async fn headers_are_refused_before_the_body_is_read() {
     let no_event = WELL_FORMED.replace("x-github-event", "x-other");
     let malformed = WELL_FORMED.replace("sha256=00", "sha256=zz");
     let nothing_signed = "host: r\r\nx-github-event: workflow_job\r\n";
-    for (headers, status) in [(nothing_signed, 401), (malformed.as_str(), 401), (no_event.as_str(), 400)] {
-        for length in [format!("content-length: {LARGE}"), "content-length: 100".to_owned(), "transfer-encoding: chunked".to_owned()] {
+    for (headers, status) in [
+        (nothing_signed, 401),
+        (malformed.as_str(), 401),
+        (no_event.as_str(), 400),
+    ] {
+        for length in [
+            format!("content-length: {LARGE}"),
+            "content-length: 100".to_owned(),
+            "transfer-encoding: chunked".to_owned(),
+        ] {
             // The body never comes. An answer that waited for it would be 408.
-            let answer = receiver.raw(format!("POST /webhook HTTP/1.1\r\n{headers}{length}\r\n\r\n").as_bytes()).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}{length}: {answer}");
+            let answer = receiver
+                .raw(format!("POST /webhook HTTP/1.1\r\n{headers}{length}\r\n\r\n").as_bytes())
+                .await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{headers}{length}: {answer}"
+            );
         }
     }
     assert_eq!(receiver.app.bodies.in_use(), (0, 0));
@@ -233,13 +278,25 @@ async fn large_webhooks_that_are_signed_are_taken() {
     receiver.webhook(&body).await.ok();
     // Without its size: it begins among the small ones.
     let head = format!(
-        "POST /webhook HTTP/1.1\r\nhost: r\r\nx-github-event: workflow_job\r\nx-hub-signature-256: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n",
+        "POST /webhook HTTP/1.1\r\nhost: r\r\nx-github-event: workflow_job\r\nx-hub-signature-256: {}\r\nconnection: \
+         close\r\ntransfer-encoding: chunked\r\n\r\n",
         signature(SECRET, body.as_bytes())
     );
-    let chunks = body.as_bytes().chunks(50_000).flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
-    let whole: Vec<u8> = head.into_bytes().into_iter().chain(chunks).chain(*b"0\r\n\r\n").collect();
+    let chunks = body
+        .as_bytes()
+        .chunks(50_000)
+        .flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
+    let whole: Vec<u8> = head
+        .into_bytes()
+        .into_iter()
+        .chain(chunks)
+        .chain(*b"0\r\n\r\n")
+        .collect();
     assert!(receiver.raw(&whole).await.starts_with("HTTP/1.1 200 "));
-    assert_eq!((receiver.events().await.len(), receiver.app.bodies.in_use()), (2, (0, 0)));
+    assert_eq!(
+        (receiver.events().await.len(), receiver.app.bodies.in_use()),
+        (2, (0, 0))
+    );
 }
 
 #[tokio::test]
@@ -256,8 +313,17 @@ async fn the_process_answers_probes_until_it_has_drained() {
     let redis = RedisServer::start();
     let mut child = Command::new(env!("CARGO_BIN_EXE_jit-receiver"))
         .env_clear()
-        .envs([("GHES_URL", "https://github.example.com"), ("WEBHOOK_SECRET", SECRET), ("LISTEN_ADDRESS", "127.0.0.1")])
-        .envs([("PORT", "0"), ("PROBE_PORT", "0"), ("DRAIN_DELAY", "0"), ("REDIS_URL", &redis.settings(0).url)])
+        .envs([
+            ("GHES_URL", "https://github.example.com"),
+            ("WEBHOOK_SECRET", SECRET),
+            ("LISTEN_ADDRESS", "127.0.0.1"),
+        ])
+        .envs([
+            ("PORT", "0"),
+            ("PROBE_PORT", "0"),
+            ("DRAIN_DELAY", "0"),
+            ("REDIS_URL", &redis.settings(0).url),
+        ])
         .kill_on_drop(true)
         .stderr(Stdio::piped())
         .spawn()
@@ -265,7 +331,8 @@ async fn the_process_answers_probes_until_it_has_drained() {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut listening = async |message: &str| -> SocketAddr {
         loop {
-            let line: serde_json::Value = serde_json::from_str(&log.next_line().await.unwrap().expect("it runs")).unwrap();
+            let line: serde_json::Value =
+                serde_json::from_str(&log.next_line().await.unwrap().expect("it runs")).unwrap();
             if line["message"] == message {
                 return line["address"].as_str().unwrap().parse().unwrap();
             }
@@ -273,12 +340,18 @@ async fn the_process_answers_probes_until_it_has_drained() {
     };
     let (address, probes) = (listening("listening").await, listening("listening for probes").await);
     let ready = || request(Method::GET, "/ready", &[], "");
-    eventually("ready", async || try_send(probes, ready()).await.is_some_and(|answer| answer.status == 200)).await;
+    eventually("ready", async || {
+        try_send(probes, ready())
+            .await
+            .is_some_and(|answer| answer.status == 200)
+    })
+    .await;
     // A webhook that is half here when the signal comes.
     let body = fixture("queued").to_string();
     let mut half = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST /webhook HTTP/1.1\r\nhost: r\r\nx-github-event: workflow_job\r\nx-hub-signature-256: {}\r\ncontent-length: {}\r\n\r\n{{",
+        "POST /webhook HTTP/1.1\r\nhost: r\r\nx-github-event: workflow_job\r\nx-hub-signature-256: \
+         {}\r\ncontent-length: {}\r\n\r\n{{",
         signature(SECRET, body.as_bytes()),
         body.len()
     );
@@ -286,10 +359,22 @@ async fn the_process_answers_probes_until_it_has_drained() {
     // The connection was taken before one that is answered.
     send(address, ready()).await.ok();
     let pid = child.id().unwrap().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    eventually("no more connections are taken", async || TcpStream::connect(address).await.is_err()).await;
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    eventually("no more connections are taken", async || {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
     let answer = send(probes, ready()).await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["redis"]), (503, &"draining".into()));
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["redis"]),
+        (503, &"draining".into())
+    );
     half.write_all(&body.as_bytes()[1..]).await.unwrap();
     let mut answer = String::new();
     half.read_to_string(&mut answer).await.unwrap();

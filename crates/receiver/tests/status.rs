@@ -18,13 +18,19 @@ async fn health_tells_of_redis_and_of_workers() {
     );
     receiver.ledger().heartbeat("worker-1").await.expect("alive");
     assert_eq!(receiver.get("/health").await.ok()["kubernetes"], "connected");
-    assert_eq!(receiver.get("/ready").await.ok(), json!({ "status": "ready", "redis": "connected" }));
+    assert_eq!(
+        receiver.get("/ready").await.ok(),
+        json!({ "status": "ready", "redis": "connected" })
+    );
 }
 
 #[tokio::test]
 async fn an_organization_that_nobody_has_heard_of_has_the_default() {
     let receiver = Receiver::start().await;
-    for (path, org) in [("/orgs/org-alpha/status", "org-alpha"), ("/orgs/octocat/Hello.World/status", "octocat")] {
+    for (path, org) in [
+        ("/orgs/org-alpha/status", "org-alpha"),
+        ("/orgs/octocat/Hello.World/status", "octocat"),
+    ] {
         assert_eq!(
             receiver.get(path).await.ok(),
             json!({
@@ -38,7 +44,10 @@ async fn an_organization_that_nobody_has_heard_of_has_the_default() {
 #[tokio::test]
 async fn an_organization_at_its_limit_says_so() {
     let receiver = Receiver::start().await;
-    receiver.admin(Method::PUT, "/admin/org-limits/Org-Alpha", json!({ "limit": 2 })).await.ok();
+    receiver
+        .admin(Method::PUT, "/admin/org-limits/Org-Alpha", json!({ "limit": 2 }))
+        .await
+        .ok();
     for job in 1..=5 {
         receiver.queue(job, "Org-Alpha", &["code-linux"]).await;
     }
@@ -51,21 +60,45 @@ async fn an_organization_at_its_limit_says_so() {
             "reasons": status["reasons"],
         })
     );
-    assert!(status["reasons"][0].as_str().is_some_and(|reason| reason.starts_with("job 1: ")), "{status}");
+    assert!(
+        status["reasons"][0]
+            .as_str()
+            .is_some_and(|reason| reason.starts_with("job 1: ")),
+        "{status}"
+    );
     let job = receiver.get("/jobs/5").await.ok();
     assert_eq!(
         (&job["job_id"], &job["state"], &job["organization"], &job["repository"]),
-        (&json!(5), &json!("queued"), &json!("Org-Alpha"), &json!("Org-Alpha/app"))
+        (
+            &json!(5),
+            &json!("queued"),
+            &json!("Org-Alpha"),
+            &json!("Org-Alpha/app")
+        )
     );
-    assert!(job["why"].as_str().is_some_and(|why| why.contains("2 of 2 runners")), "{job}");
-    assert!(job["queued_at"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{job}");
+    assert!(
+        job["why"].as_str().is_some_and(|why| why.contains("2 of 2 runners")),
+        "{job}"
+    );
+    assert!(
+        job["queued_at"]
+            .as_str()
+            .is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),
+        "{job}"
+    );
     assert_eq!(job["labels"], json!(["code-linux"]));
 }
 
 #[tokio::test]
 async fn jobs_that_are_none_are_told_apart() {
     let receiver = Receiver::start().await;
-    assert!(receiver.get("/jobs/9223372036854775807").await.refused(404).contains("not known here"));
+    assert!(
+        receiver
+            .get("/jobs/9223372036854775807")
+            .await
+            .refused(404)
+            .contains("not known here")
+    );
     for id in ["0", "-1", "1.5", "x", "9223372036854775808", "%31%3A2", "%FF", "1%0A"] {
         receiver.get(&format!("/jobs/{id}")).await.refused(400);
     }
@@ -75,20 +108,33 @@ async fn jobs_that_are_none_are_told_apart() {
 async fn metrics_are_json_for_people_and_text_for_prometheus() {
     let receiver = Receiver::start().await;
     let empty = receiver.get("/metrics").await.ok();
-    assert_eq!(empty, json!({ "status": "healthy", "total_running": 0, "total_pending": 0, "max_total": 200, "max_per_org": 10, "organizations": {} }));
+    assert_eq!(
+        empty,
+        json!({ "status": "healthy", "total_running": 0, "total_pending": 0, "max_total": 200, "max_per_org": 10, "organizations": {} })
+    );
     for job in 1..=12 {
         receiver.queue(job, "org-alpha", &["code-linux"]).await;
     }
     receiver.send(signed("ping", b"{}")).await.ok();
     receiver.webhook("{").await.refused(400);
-    receiver.send(request(Method::POST, "/webhook", &[], "{}")).await.refused(401);
+    receiver
+        .send(request(Method::POST, "/webhook", &[], "{}"))
+        .await
+        .refused(401);
     receiver.work().await;
     // The whole is read again after a second.
-    eventually("the whole as it is", async || receiver.get("/metrics").await.ok()["organizations"] == json!({ "org-alpha": { "running": 10, "pending": 12 } }))
-        .await;
+    eventually("the whole as it is", async || {
+        receiver.get("/metrics").await.ok()["organizations"] == json!({ "org-alpha": { "running": 10, "pending": 12 } })
+    })
+    .await;
     let text = async |accept: &str| {
-        let answer = receiver.send(request(Method::GET, "/metrics", &[("accept", accept)], "")).await;
-        (answer.headers["content-type"].to_str().expect("text").to_owned(), String::from_utf8(answer.body.to_vec()).expect("text"))
+        let answer = receiver
+            .send(request(Method::GET, "/metrics", &[("accept", accept)], ""))
+            .await;
+        (
+            answer.headers["content-type"].to_str().expect("text").to_owned(),
+            String::from_utf8(answer.body.to_vec()).expect("text"),
+        )
     };
     let (kind, old) = text("text/plain;version=0.0.4;q=0.5,*/*;q=0.1").await;
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
@@ -110,10 +156,16 @@ async fn metrics_are_json_for_people_and_text_for_prometheus() {
     ] {
         assert!(old.lines().any(|have| have == line), "{line} in\n{old}");
     }
-    assert!(!old.contains("owner="), "no series by repository unless they are asked for");
+    assert!(
+        !old.contains("owner="),
+        "no series by repository unless they are asked for"
+    );
     let (kind, open) = text("application/openmetrics-text;version=1.0.0,text/plain;q=0.5").await;
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE webhook_requests counter"), "{open}");
+    assert!(
+        open.ends_with("# EOF\n") && open.contains("# TYPE webhook_requests counter"),
+        "{open}"
+    );
 }
 
 #[tokio::test]
@@ -121,10 +173,18 @@ async fn series_by_repository_are_there_for_whoever_asks_for_them() {
     let receiver = Receiver::with(&["--metrics-repository-labels", "true"], |_| {}).await;
     receiver.webhook(fixture("queued").to_string()).await.ok();
     receiver.webhook("{").await.refused(400);
-    let answer = receiver.send(request(Method::GET, "/metrics", &[("accept", "text/plain")], "")).await;
+    let answer = receiver
+        .send(request(Method::GET, "/metrics", &[("accept", "text/plain")], ""))
+        .await;
     let text = String::from_utf8(answer.body.to_vec()).expect("text");
-    assert!(text.contains("webhook_requests_total{status=\"queued\",owner=\"Acme-Corp\",repo=\"app\"} 1"), "{text}");
-    assert!(text.contains("webhook_requests_total{status=\"bad_request\",owner=\"\",repo=\"\"} 1"), "{text}");
+    assert!(
+        text.contains("webhook_requests_total{status=\"queued\",owner=\"Acme-Corp\",repo=\"app\"} 1"),
+        "{text}"
+    );
+    assert!(
+        text.contains("webhook_requests_total{status=\"bad_request\",owner=\"\",repo=\"\"} 1"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -144,7 +204,13 @@ async fn metrics_of_many_organizations_are_whole() {
         event.class.as_mut().expect("ours").org = name;
         receiver.ledger().apply(&event, None).await.expect("applied");
     }
-    eventually("all of them", async || receiver.get("/metrics").await.ok()["organizations"].as_object().map(serde_json::Map::len) == Some(1200)).await;
+    eventually("all of them", async || {
+        receiver.get("/metrics").await.ok()["organizations"]
+            .as_object()
+            .map(serde_json::Map::len)
+            == Some(1200)
+    })
+    .await;
     assert_eq!(receiver.get("/metrics").await.ok()["total_pending"], Value::from(1200));
 }
 
@@ -160,7 +226,9 @@ async fn what_anybody_may_read_costs_little_whatever_the_size() {
     let redis = RedisServer::start();
     let receiver = Receiver::on(&redis.settings(0), &[], |_| {}).await;
     for job in 1..=900 {
-        receiver.queue(job, &format!("org-{}", job % 300), &["code-linux"]).await;
+        receiver
+            .queue(job, &format!("org-{}", job % 300), &["code-linux"])
+            .await;
         receiver.queue(1000 + job, "crowd", &["code-linux"]).await;
     }
     receiver.work().await;

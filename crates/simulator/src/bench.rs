@@ -1,4 +1,5 @@
-//! `make bench`: latency in an idle system, memory, time to be ready. Prints what was measured, against what, on which machine.
+//! `make bench`: latency in an idle system, memory, time to be ready. Prints what was measured, against what, on which
+//! machine.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "setting      {} organizations, {} workers, backend {}, Redis with AOF, GitHub simulated, all on this machine",
         args.orgs, args.workers, args.backend
     );
-    let mut stack = Stack::start(&Options { orgs: args.orgs, workers: args.workers, backend, ..Options::default() }).await?;
+    let mut stack = Stack::start(&Options {
+        orgs: args.orgs,
+        workers: args.workers,
+        backend,
+        ..Options::default()
+    })
+    .await?;
     let result = measure(&mut stack, &args).await;
     stack.stop().await;
     result
@@ -56,20 +63,35 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn measure(stack: &mut Stack, args: &Args) -> anyhow::Result<()> {
     println!("\nstart to ready (asked: {READY_MS} ms each)");
-    for part in stack.parts.iter().filter(|part| !matches!(part.name(), "redis" | "github" | "kubelet")) {
+    for part in stack
+        .parts
+        .iter()
+        .filter(|part| !matches!(part.name(), "redis" | "github" | "kubelet"))
+    {
         let ms = part.ready_after().map_or(0, |after| after.as_millis());
-        println!("  {:<12} {ms:>5} ms   {}", part.name(), ratio(u64::try_from(ms).unwrap_or(u64::MAX), READY_MS));
+        println!(
+            "  {:<12} {ms:>5} ms   {}",
+            part.name(),
+            ratio(u64::try_from(ms).unwrap_or(u64::MAX), READY_MS)
+        );
     }
 
     let began = Instant::now();
     for first in (1..=args.orgs).step_by(50) {
-        let wave: Vec<Value> = (first..(first + 50).min(args.orgs + 1)).map(|number| job(number, 0)).collect();
+        let wave: Vec<Value> = (first..(first + 50).min(args.orgs + 1))
+            .map(|number| job(number, 0))
+            .collect();
         stack.create_jobs(&Value::from(wave)).await?;
     }
     let total = args.orgs as u64;
     settled(stack, total).await.context("one job of each organization")?;
     let seconds = began.elapsed().as_secs_f64();
-    println!("\nthroughput   one job of each of {} organizations: {:.1} s, {:.0} jobs/s from webhook to pod gone", args.orgs, seconds, total as f64 / seconds);
+    println!(
+        "\nthroughput   one job of each of {} organizations: {:.1} s, {:.0} jobs/s from webhook to pod gone",
+        args.orgs,
+        seconds,
+        total as f64 / seconds
+    );
 
     let (mut to_request, mut to_start) = (Vec::new(), Vec::new());
     for number in 0..args.jobs {
@@ -82,7 +104,8 @@ async fn measure(stack: &mut Stack, args: &Args) -> anyhow::Result<()> {
     }
     let (request, start) = (Percentiles::of(to_request), Percentiles::of(to_start));
     println!(
-        "\nidle system, one job at a time, {} jobs (asked: p50 {JIT_P50_MS} ms, p99 {JIT_P99_MS} ms to the JIT request, a pod created on the way)",
+        "\nidle system, one job at a time, {} jobs (asked: p50 {JIT_P50_MS} ms, p99 {JIT_P99_MS} ms to the JIT \
+         request, a pod created on the way)",
         request.count
     );
     println!(
@@ -93,18 +116,33 @@ async fn measure(stack: &mut Stack, args: &Args) -> anyhow::Result<()> {
         ratio(request.p99, JIT_P99_MS),
         request.max
     );
-    println!("  webhook to job start     p50 {:>3} ms         p99 {:>3} ms         most {} ms", start.p50, start.p99, start.max);
+    println!(
+        "  webhook to job start     p50 {:>3} ms         p99 {:>3} ms         most {} ms",
+        start.p50, start.p99, start.max
+    );
 
     // Idle for a while: what was only needed under load is given back.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    println!("\nmemory, idle, {} organizations known (PSS; asked: {PSS_MIB} MiB together)", args.orgs);
+    println!(
+        "\nmemory, idle, {} organizations known (PSS; asked: {PSS_MIB} MiB together)",
+        args.orgs
+    );
     let mut sum = 0;
-    for part in stack.parts.iter().filter(|part| !matches!(part.name(), "redis" | "github" | "kubelet")) {
+    for part in stack
+        .parts
+        .iter()
+        .filter(|part| !matches!(part.name(), "redis" | "github" | "kubelet"))
+    {
         let kib = part.pid().and_then(pss_kib).unwrap_or(0);
         sum += kib;
         println!("  {:<12} {:>6.1} MiB", part.name(), kib as f64 / 1024.0);
     }
-    println!("  {:<12} {:>6.1} MiB  {}", "together", sum as f64 / 1024.0, ratio(sum / 1024, PSS_MIB));
+    println!(
+        "  {:<12} {:>6.1} MiB  {}",
+        "together",
+        sum as f64 / 1024.0,
+        ratio(sum / 1024, PSS_MIB)
+    );
     Ok(())
 }
 
@@ -136,7 +174,10 @@ fn ratio(measured: u64, asked: u64) -> String {
 
 fn machine() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map_or("unknown processor", |(_, name)| name.trim());
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown processor", |(_, name)| name.trim());
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cores} cores, {model}, Linux {}", kernel.trim())

@@ -28,7 +28,8 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
-    /// Serves a GitHub: REST under /api/v3, webhooks, runners; steered under /_control. Prints {"url": …} when it listens
+    /// Serves a GitHub: REST under /api/v3, webhooks, runners; steered under /_control. Prints {"url": …} when it
+    /// listens
     Github(Github),
     /// Runs one job with the JIT configuration in $ACTIONS_RUNNER_INPUT_JITCONFIG
     Runner,
@@ -38,7 +39,8 @@ enum Command {
     Demo(demo::Args),
     /// Measures latency, memory and start-up of the whole system
     Bench(bench::Args),
-    /// Has one of ten organizations be refused for ever, in one way after the other, and holds what that costs against bounds ($KUBECONFIG)
+    /// Has one of ten organizations be refused for ever, in one way after the other, and holds what that costs against
+    /// bounds ($KUBECONFIG)
     Brakes(brakes::Args),
     /// Plays random schedules of faults on the whole system, each by its number ($KUBECONFIG)
     Chaos(chaos::Args),
@@ -59,7 +61,12 @@ struct Github {
     #[arg(long)]
     webhook_secret_file: Option<PathBuf>,
     /// Token that REST callers must present
-    #[arg(long, env = "SIMULATOR_TOKEN", hide_env_values = true, required_unless_present = "token_file")]
+    #[arg(
+        long,
+        env = "SIMULATOR_TOKEN",
+        hide_env_values = true,
+        required_unless_present = "token_file"
+    )]
     token: Option<SecretString>,
     /// File that holds the token
     #[arg(long, conflicts_with = "token")]
@@ -100,7 +107,11 @@ impl Cli {
     /// Runs the command to its end.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
         match self.command {
             Command::Github(github) => many_threads()?.block_on(github.run()),
             Command::Runner => Builder::new_current_thread().enable_all().build()?.block_on(run_job()),
@@ -114,12 +125,19 @@ impl Cli {
 }
 
 fn many_threads() -> anyhow::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build().context("start the runtime")
+    Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
 }
 
 /// Cancelled by SIGTERM and SIGINT.
 fn stop_token() -> anyhow::Result<CancellationToken> {
-    let (token, mut term, mut int) = (CancellationToken::new(), signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (token, mut term, mut int) = (
+        CancellationToken::new(),
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let stop = token.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -159,14 +177,25 @@ impl Github {
         }
         let hook = match (self.webhook_url, &self.webhook_secret_file) {
             (None, None) => None,
-            (url, Some(path)) => Some(Hook { url, secret: secret(path)? }),
+            (url, Some(path)) => Some(Hook {
+                url,
+                secret: secret(path)?,
+            }),
             (Some(_), None) => bail!("--webhook-url needs --webhook-secret-file"),
         };
         let stop = stop_token()?;
-        let options = github::Options { listen: self.listen, public_url: self.public_url, hook, token, settings: self.settings, clock: Clock::system() };
+        let options = github::Options {
+            listen: self.listen,
+            public_url: self.public_url,
+            hook,
+            token,
+            settings: self.settings,
+            clock: Clock::system(),
+        };
         let running = github::start(options).await?;
         if let Some(path) = &self.port_file {
-            std::fs::write(path, running.address.port().to_string()).with_context(|| format!("write {}", path.display()))?;
+            std::fs::write(path, running.address.port().to_string())
+                .with_context(|| format!("write {}", path.display()))?;
         }
         announce(&json!({ "url": running.url }))?;
         stop.cancelled().await;
@@ -183,7 +212,9 @@ async fn run_job() -> anyhow::Result<ExitCode> {
     if !ended.words().is_empty() {
         println!("{}", ended.words());
     }
-    Ok(ExitCode::from(ended.exit_code(std::env::var(runner::TELLS_TOO_OLD).is_ok_and(|value| value == "1"))))
+    Ok(ExitCode::from(ended.exit_code(
+        std::env::var(runner::TELLS_TOO_OLD).is_ok_and(|value| value == "1"),
+    )))
 }
 
 impl Kubelet {

@@ -21,8 +21,13 @@ pub enum Clock {
 impl Clock {
     /// The host's clock.
     pub fn system() -> Self {
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |past| u64::try_from(past.as_millis()).unwrap_or(0));
-        Self::System { epoch, started: Instant::now() }
+        let epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |past| u64::try_from(past.as_millis()).unwrap_or(0));
+        Self::System {
+            epoch,
+            started: Instant::now(),
+        }
     }
 
     /// Now, in milliseconds since the Unix epoch.
@@ -37,7 +42,9 @@ impl Clock {
 /// `ms` as GitHub writes a time: `2026-11-22T09:43:00Z`.
 pub fn iso(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).unwrap_or(0);
-    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    jiff::Timestamp::from_second(seconds)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
 }
 
 #[cfg(test)]

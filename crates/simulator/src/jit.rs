@@ -1,8 +1,8 @@
 //! The JIT configuration: what `generate-jitconfig` hands out and a runner is started with.
 //!
 //! As on GitHub it is base64 of a JSON object whose values are base64 of the files that a runner keeps
-//! (`.runner`, `.credentials`, `.credentials_rsaparams`); it names the server and holds a secret, so whoever has it can run one
-//! job. Nothing but the simulator looks inside.
+//! (`.runner`, `.credentials`, `.credentials_rsaparams`); it names the server and holds a secret, so whoever has it can
+//! run one job. Nothing but the simulator looks inside.
 
 use std::fmt;
 
@@ -25,7 +25,10 @@ pub struct JitConfig {
 
 impl fmt::Debug for JitConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JitConfig").field("runner_id", &self.runner_id).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("JitConfig")
+            .field("runner_id", &self.runner_id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -35,7 +38,8 @@ impl fmt::Debug for JitConfig {
 pub struct JitError(&'static str);
 
 impl JitConfig {
-    /// The text that GitHub calls `encoded_jit_config`. `filler` stands for the RSA key of a real one, which gives it its size.
+    /// The text that GitHub calls `encoded_jit_config`. `filler` stands for the RSA key of a real one, which gives it
+    /// its size.
     pub fn encode(&self, filler: &str) -> String {
         let file = |value: Value| STANDARD.encode(value.to_string());
         let runner = json!({
@@ -62,7 +66,10 @@ impl JitConfig {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Ok(Self {
             server_url: text(&runner["ServerUrl"]).ok_or(JitError("ServerUrl"))?,
-            runner_id: runner["AgentId"].as_str().and_then(|id| id.parse().ok()).ok_or(JitError("AgentId"))?,
+            runner_id: runner["AgentId"]
+                .as_str()
+                .and_then(|id| id.parse().ok())
+                .ok_or(JitError("AgentId"))?,
             name: text(&runner["AgentName"]).ok_or(JitError("AgentName"))?,
             secret: text(&credentials["Data"]["Secret"]).ok_or(JitError("Secret"))?,
         })
@@ -80,7 +87,12 @@ mod tests {
 
     #[test]
     fn round_trip_and_no_secret_in_debug() {
-        let config = JitConfig { server_url: "http://127.0.0.1:1".into(), runner_id: 7, name: "a-7".into(), secret: "s3cret".into() };
+        let config = JitConfig {
+            server_url: "http://127.0.0.1:1".into(),
+            runner_id: 7,
+            name: "a-7".into(),
+            secret: "s3cret".into(),
+        };
         let encoded = config.encode("filler");
         assert_eq!(JitConfig::decode(&encoded).unwrap(), config);
         assert!(!format!("{config:?}").contains("s3cret"));

@@ -1,8 +1,8 @@
-//! Simulators of what the project cannot run in a test: a GitHub Enterprise Server ([`github`]), the runners that it gives jobs to
-//! ([`runner`]), and a kubelet for an API server that has no nodes ([`kubelet`]).
+//! Simulators of what the project cannot run in a test: a GitHub Enterprise Server ([`github`]), the runners that it
+//! gives jobs to ([`runner`]), and a kubelet for an API server that has no nodes ([`kubelet`]).
 //!
-//! The system under test knows nothing of them: it talks REST, webhooks and Kubernetes as it would to the real ones. Integration
-//! tests start them in-process, the demo and the benchmarks as the binary `jit-simulator`.
+//! The system under test knows nothing of them: it talks REST, webhooks and Kubernetes as it would to the real ones.
+//! Integration tests start them in-process, the demo and the benchmarks as the binary `jit-simulator`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 // One `json!` of a whole repository object, field by field.

@@ -1,11 +1,13 @@
-//! A simulated runner: takes the one job that its JIT configuration allows, sleeps as long as the job lasts, and is gone.
+//! A simulated runner: takes the one job that its JIT configuration allows, sleeps as long as the job lasts, and is
+//! gone.
 //!
 //! It speaks to the simulated GitHub over one plain connection and needs neither TLS nor a thread of its own, so that a
 //! thousand of them fit on a small machine, as processes (`jit-simulator runner`) or as tasks of the simulated kubelet.
 //!
-//! It stands for `run.sh` of actions/runner with the listener inside. `run.sh` ends with 0 for nearly everything that the listener
-//! ends with, starts it again after 2, 3 and 4, and passes on 7 (GitHub refuses this version) only where [`TELLS_TOO_OLD`] is set
-//! (`src/Misc/layoutroot/run.sh` and `run-helper.sh.template`, release 2.333.0 and later; earlier ones end with 0 there, too).
+//! It stands for `run.sh` of actions/runner with the listener inside. `run.sh` ends with 0 for nearly everything that
+//! the listener ends with, starts it again after 2, 3 and 4, and passes on 7 (GitHub refuses this version) only where
+//! [`TELLS_TOO_OLD`] is set (`src/Misc/layoutroot/run.sh` and `run-helper.sh.template`, release 2.333.0 and later;
+//! earlier ones end with 0 there, too).
 
 use std::time::Duration;
 
@@ -31,7 +33,8 @@ pub const TOO_OLD: u8 = 7;
 /// The listener's exit codes after which `run.sh` starts it again: an error that may pass, an update (two of them).
 const AGAIN: std::ops::RangeInclusive<u8> = 2..=4;
 /// What the listener prints when there is no such registration.
-const NOT_REGISTERED: &str = "Failed to create a session. The runner registration has been deleted from the server, please re-configure.";
+const NOT_REGISTERED: &str =
+    "Failed to create a session. The runner registration has been deleted from the server, please re-configure.";
 
 /// How a runner ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +83,8 @@ const CALL: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(120);
 /// Between two tries when the server cannot be reached or wants to be asked later.
 const RETRY: Duration = Duration::from_millis(500);
-/// A server that cannot be reached for so long is taken for gone for good, so that no runner is left of a simulation that was killed.
+/// A server that cannot be reached for so long is taken for gone for good, so that no runner is left of a simulation
+/// that was killed.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How long `run.sh` waits before it starts the listener again.
 const RESTART: Duration = Duration::from_secs(5);
@@ -110,8 +114,17 @@ struct Server {
 
 impl Server {
     fn new(url: &str) -> Result<Self, Lost> {
-        let authority = url.strip_prefix("http://").ok_or(Lost::Url)?.split('/').next().unwrap_or_default().to_owned();
-        Ok(Self { authority, connection: None })
+        let authority = url
+            .strip_prefix("http://")
+            .ok_or(Lost::Url)?
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        Ok(Self {
+            authority,
+            connection: None,
+        })
     }
 
     async fn connected(&mut self) -> Result<SendRequest<Full<Bytes>>, Lost> {
@@ -125,9 +138,19 @@ impl Server {
         Ok(sender)
     }
 
-    async fn call(&mut self, method: Method, path: &str, body: String, patience: Duration) -> Result<(StatusCode, Bytes), Lost> {
+    async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: String,
+        patience: Duration,
+    ) -> Result<(StatusCode, Bytes), Lost> {
         let mut connection = self.connected().await?;
-        let request = Request::builder().method(method).uri(path).header(HOST, &self.authority).header(CONTENT_TYPE, "application/json");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, &self.authority)
+            .header(CONTENT_TYPE, "application/json");
         let request = request.body(Full::new(Bytes::from(body)))?;
         let answer = timeout(patience, async {
             connection.ready().await?;
@@ -141,7 +164,8 @@ impl Server {
         Ok(answer)
     }
 
-    /// Calls until there is an answer other than 5xx, or the server is gone for good, which counts as 410. No path is logged: it holds the session.
+    /// Calls until there is an answer other than 5xx, or the server is gone for good, which counts as 410. No path is
+    /// logged: it holds the session.
     async fn insist(&mut self, method: Method, path: &str, body: &str, patience: Duration) -> (StatusCode, Bytes) {
         let mut reached = Instant::now();
         while reached.elapsed() < GONE_AFTER {
@@ -162,7 +186,9 @@ impl Server {
 
 /// Runs one job with this JIT configuration, or none if `stop` is cancelled first.
 pub async fn run(encoded: &str, stop: &CancellationToken) -> Ended {
-    let Ok((jit, mut server)) = JitConfig::decode(encoded).map_err(|_| Lost::Url).and_then(|jit| Server::new(&jit.server_url).map(|server| (jit, server)))
+    let Ok((jit, mut server)) = JitConfig::decode(encoded)
+        .map_err(|_| Lost::Url)
+        .and_then(|jit| Server::new(&jit.server_url).map(|server| (jit, server)))
     else {
         return Ended::Refused;
     };
@@ -235,11 +261,17 @@ mod tests {
 
     #[test]
     fn run_sh_hides_every_code_but_one_and_that_unless_it_is_told() {
-        let returned = |code| Ended::Returned { code, words: String::new() };
+        let returned = |code| Ended::Returned {
+            code,
+            words: String::new(),
+        };
         for code in [0, 1, 5, 6, 7, 100, 137] {
             assert_eq!(returned(code).exit_code(false), 0, "{code}");
             assert_eq!(returned(code).exit_code(true), if code == 7 { 7 } else { 0 }, "{code}");
         }
-        assert_eq!([Ended::Done, Ended::Refused, Ended::Stopped, Ended::Killed].map(|ended| ended.exit_code(true)), [0, 0, 143, 137]);
+        assert_eq!(
+            [Ended::Done, Ended::Refused, Ended::Stopped, Ended::Killed].map(|ended| ended.exit_code(true)),
+            [0, 0, 143, 137]
+        );
     }
 }

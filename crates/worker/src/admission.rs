@@ -1,4 +1,5 @@
-//! Admission: called after every transition that could make room or demand, and on every tick. Calls that come while one is under way are answered by one more.
+//! Admission: called after every transition that could make room or demand, and on every tick. Calls that come while
+//! one is under way are answered by one more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,8 +33,12 @@ impl Admitter {
         // Whoever had the turn before may have answered for us.
         while self.wanted.swap(false, Ordering::AcqRel) {
             loop {
-                let admission = ledger.admit().await.step_if("admission.reserved", |result| result.as_ref().is_ok_and(|admission| admission.admitted > 0));
-                match admission.step_if("admission.reaped", |result| result.as_ref().is_ok_and(|admission| admission.reaped > 0)) {
+                let admission = ledger.admit().await.step_if("admission.reserved", |result| {
+                    result.as_ref().is_ok_and(|admission| admission.admitted > 0)
+                });
+                match admission.step_if("admission.reaped", |result| {
+                    result.as_ref().is_ok_and(|admission| admission.reaped > 0)
+                }) {
                     Ok(admission) => {
                         outcome.reaped |= admission.reaped > 0;
                         outcome.gate_closed = admission.gate_closed;

@@ -1,7 +1,7 @@
 //! The gate of all calls of GitHub: the ledger says whether one may be made, and learns how it ended.
 //!
-//! A limit that one worker's call met holds all workers' calls of that account. Without Redis calls are made as they come: those are what is
-//! in hand already, since nothing new is handed out.
+//! A limit that one worker's call met holds all workers' calls of that account. Without Redis calls are made as they
+//! come: those are what is in hand already, since nothing new is handed out.
 
 use std::{
     future::ready,
@@ -44,20 +44,40 @@ impl Calls {
     /// The calls of the worker of this name.
     #[must_use]
     pub fn new(id: &str, ledger: &Ledger, budget: Budget, metrics: &Metrics) -> Self {
-        Self(Arc::new(Shared { id: id.to_owned(), ledger: ledger.clone(), budget, metrics: metrics.clone(), count: AtomicU64::new(1) }))
+        Self(Arc::new(Shared {
+            id: id.to_owned(),
+            ledger: ledger.clone(),
+            budget,
+            metrics: metrics.clone(),
+            count: AtomicU64::new(1),
+        }))
     }
 
     /// The gate of a credential's calls.
     #[must_use]
     pub fn gate(&self, credential: &str) -> Arc<dyn Gate> {
-        Arc::new(OfCredential { calls: self.clone(), credential: credential.to_owned() })
+        Arc::new(OfCredential {
+            calls: self.clone(),
+            credential: credential.to_owned(),
+        })
     }
 
     async fn enter(&self, credential: &str, request: &Outgoing) -> Result<u64, NotNow> {
-        let Shared { ledger, budget, metrics, count, .. } = &*self.0;
+        let Shared {
+            ledger,
+            budget,
+            metrics,
+            count,
+            ..
+        } = &*self.0;
         let number = count.fetch_add(1, Ordering::Relaxed);
         let name = self.name(number);
-        let call = Entering { call: &name, endpoint: request.endpoint, writes: request.writes, timeout: request.timeout };
+        let call = Entering {
+            call: &name,
+            endpoint: request.endpoint,
+            writes: request.writes,
+            timeout: request.timeout,
+        };
         let (who, began) = (caller(credential, &request.who), Instant::now());
         loop {
             let (wait, why) = match ledger.enter_call(&who, &call, budget).await.step("calls.entered") {
@@ -69,11 +89,17 @@ impl Calls {
                 Ok(Turn::Soon(wait, why)) => (spread(wait.max(LATER)), why),
                 Ok(Turn::Held(wait, why)) => (wait, why),
                 Err(error) => {
-                    tracing::debug!(%error, endpoint = request.endpoint, "the ledger does not say whether GitHub may be called; it is");
+                    tracing::debug!(%error, endpoint = request.endpoint, "the ledger does not say whether GitHub may \
+                     be called; it is");
                     return Ok(number);
                 }
             };
-            metrics.github_held.get_or_create(&Held { endpoint: request.endpoint }).inc();
+            metrics
+                .github_held
+                .get_or_create(&Held {
+                    endpoint: request.endpoint,
+                })
+                .inc();
             return Err(NotNow { wait, why });
         }
     }
@@ -81,13 +107,29 @@ impl Calls {
     async fn ended(&self, credential: &str, who: &Caller, number: Option<u64>, ended: &Ended) {
         let (name, who) = (number.map(|number| self.name(number)), caller(credential, who));
         if let Ended::Limited(wait, _, why) = ended {
-            tracing::warn!(credential, wait_seconds = wait.as_secs(), why, "GitHub limits a credential; nothing is asked with it meanwhile");
+            tracing::warn!(
+                credential,
+                wait_seconds = wait.as_secs(),
+                why,
+                "GitHub limits a credential; nothing is asked with it meanwhile"
+            );
         }
         if let Ended::Refused(why) = ended {
             let owner = who.owner;
-            tracing::warn!(credential, owner, why, "GitHub refuses a credential; it is tried again from time to time");
+            tracing::warn!(
+                credential,
+                owner,
+                why,
+                "GitHub refuses a credential; it is tried again from time to time"
+            );
         }
-        if let Err(error) = self.0.ledger.leave_call(&who, name.as_deref(), ended).await.step("calls.left") {
+        if let Err(error) = self
+            .0
+            .ledger
+            .leave_call(&who, name.as_deref(), ended)
+            .await
+            .step("calls.left")
+        {
             tracing::debug!(%error, credential, "the ledger was not told of a call's end; its time ends by itself");
         }
     }
@@ -98,7 +140,12 @@ impl Calls {
 }
 
 fn caller<'a>(credential: &'a str, who: &'a Caller) -> CallOf<'a> {
-    CallOf { credential, app: who.app, owner: who.owner.as_deref(), enterprise: who.enterprise }
+    CallOf {
+        credential,
+        app: who.app,
+        owner: who.owner.as_deref(),
+        enterprise: who.enterprise,
+    }
 }
 
 /// Up to a tenth more, each time another: those who wait for the same need not come at the same time.
@@ -127,7 +174,11 @@ impl Gate for OfCredential {
         };
         if matches!(ended, Ended::Limited(..) | Ended::Refused(_)) {
             // Before anything else is asked for.
-            return Box::pin(async move { self.calls.ended(&self.credential, &request.who, Some(number), &ended).await });
+            return Box::pin(async move {
+                self.calls
+                    .ended(&self.credential, &request.who, Some(number), &ended)
+                    .await
+            });
         }
         let (calls, credential, who) = (self.calls.clone(), self.credential.clone(), request.who.clone());
         tokio::spawn(async move { calls.ended(&credential, &who, Some(number), &ended).await });
@@ -135,6 +186,10 @@ impl Gate for OfCredential {
     }
 
     fn refused<'a>(&'a self, who: &'a Caller, why: String) -> Answering<'a, ()> {
-        Box::pin(async move { self.calls.ended(&self.credential, who, None, &Ended::Refused(why)).await })
+        Box::pin(async move {
+            self.calls
+                .ended(&self.credential, who, None, &Ended::Refused(why))
+                .await
+        })
     }
 }

@@ -34,8 +34,15 @@ impl Choice {
     /// The best of those that serve this owner.
     fn best(&self, serving: Vec<Credential>, owner: &str, left: impl Fn(&Credential) -> u64) -> Option<Credential> {
         let (refused, now) = (self.refused(), Instant::now());
-        let until = |credential: &Credential| refused.get(&(credential.name.clone(), owner.to_lowercase())).copied().filter(|until| *until > now);
-        serving.into_iter().min_by_key(|credential| (until(credential), Reverse(left(credential))))
+        let until = |credential: &Credential| {
+            refused
+                .get(&(credential.name.clone(), owner.to_lowercase()))
+                .copied()
+                .filter(|until| *until > now)
+        };
+        serving
+            .into_iter()
+            .min_by_key(|credential| (until(credential), Reverse(left(credential))))
     }
 
     /// It became another: whatever refused it, did not refuse this one.
@@ -47,8 +54,13 @@ impl Choice {
     fn refuse(&self, credential: &Credential, serving: &[Credential], owner: &str, wait: Duration) -> bool {
         let (mut refused, now) = (self.refused(), Instant::now());
         refused.retain(|_, until| *until > now);
-        refused.insert((credential.name.clone(), owner.to_lowercase()), now + wait.max(AT_LEAST));
-        serving.iter().any(|other| !refused.contains_key(&(other.name.clone(), owner.to_lowercase())))
+        refused.insert(
+            (credential.name.clone(), owner.to_lowercase()),
+            now + wait.max(AT_LEAST),
+        );
+        serving
+            .iter()
+            .any(|other| !refused.contains_key(&(other.name.clone(), owner.to_lowercase())))
     }
 }
 
@@ -58,20 +70,28 @@ impl Worker {
     /// # Errors
     /// [`Error::NotServed`].
     pub fn credential(&self, scope: &Scope) -> Result<Credential, Error> {
-        let left = |credential: &Credential| self.rates.left(&credential.name, credential.client.is_app().then(|| scope.owner())).unwrap_or(u64::MAX);
-        self.choice.best(self.github.serving(scope.owner()), scope.owner(), left).ok_or_else(|| self.github.not_served(scope))
+        let left = |credential: &Credential| {
+            self.rates
+                .left(&credential.name, credential.client.is_app().then(|| scope.owner()))
+                .unwrap_or(u64::MAX)
+        };
+        self.choice
+            .best(self.github.serving(scope.owner()), scope.owner(), left)
+            .ok_or_else(|| self.github.not_served(scope))
     }
 
     /// Sets a credential aside at this scope for a while. Whether another may be tried at once.
     pub(crate) fn set_aside(&self, credential: &Credential, scope: &Scope, wait: Duration) -> bool {
-        self.choice.refuse(credential, &self.github.serving(scope.owner()), scope.owner(), wait)
+        self.choice
+            .refuse(credential, &self.github.serving(scope.owner()), scope.owner(), wait)
     }
 
     /// Sets a credential aside where an error of GitHub's means it. Whether another may be tried at once.
     pub(crate) fn set_aside_on(&self, credential: &Credential, scope: &Scope, error: &Error) -> bool {
         let of_credential = match error.backs_off() {
             BackOff::Credential => true,
-            BackOff::Organization => !matches!(error, Error::RegistrationLimit { .. }), // that one is the scope's, whoever asks
+            // that one is the scope's, whoever asks
+            BackOff::Organization => !matches!(error, Error::RegistrationLimit { .. }),
             BackOff::Class | BackOff::All => false,
         };
         of_credential && self.set_aside(credential, scope, error.retry_after().unwrap_or(REFUSED))
@@ -81,7 +101,11 @@ impl Worker {
     ///
     /// # Errors
     /// The last credential's.
-    pub(crate) async fn with_client<T, F: Future<Output = Result<T, Error>>>(&self, scope: &Scope, call: impl Fn(Client) -> F) -> Result<T, Error> {
+    pub(crate) async fn with_client<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        scope: &Scope,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, Error> {
         loop {
             let credential = self.credential(scope)?;
             match call(credential.client.clone()).await {
@@ -110,7 +134,11 @@ mod tests {
             "a" => 10,
             _ => 4000,
         };
-        let best = |choice: &Choice| choice.best(all.to_vec(), "Acme", left).map(|credential| credential.name.to_string());
+        let best = |choice: &Choice| {
+            choice
+                .best(all.to_vec(), "Acme", left)
+                .map(|credential| credential.name.to_string())
+        };
         assert_eq!(best(&choice).as_deref(), Some("b"), "the first of those with the most");
         assert!(choice.refuse(&all[1], &all, "acme", REFUSED));
         assert_eq!(best(&choice).as_deref(), Some("c"));
@@ -118,7 +146,10 @@ mod tests {
         assert_eq!(best(&choice).as_deref(), Some("a"));
         assert!(!choice.refuse(&all[0], &all, "acme", REFUSED * 2), "none is left");
         assert_eq!(best(&choice).as_deref(), Some("b"), "the one whose time ends first");
-        assert!(choice.refuse(&all[0], &all, "other", REFUSED), "another owner is another matter");
+        assert!(
+            choice.refuse(&all[0], &all, "other", REFUSED),
+            "another owner is another matter"
+        );
         tokio::time::advance(REFUSED * 2 + Duration::from_secs(1)).await;
         assert_eq!(best(&choice).as_deref(), Some("b"));
     }

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use jit_core::{
     config::{
-        BudgetArgs, ConfigError, CredentialsArgs, CredentialsSettings, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs,
-        LogFormat, Problems, RedisArgs, RedisSettings, given,
+        BudgetArgs, ConfigError, CredentialsArgs, CredentialsSettings, DEFAULT_PROFILE, GithubArgs, GithubSettings,
+        LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, given,
     },
     ledger::Budget,
     names::is_runner,
@@ -42,10 +42,12 @@ pub struct Args {
     /// PEM file of certificates to trust besides the system's
     #[arg(long, env)]
     github_ca_file: Option<PathBuf>,
-    /// A call of GitHub has to be answered within this time; the time for a JIT configuration doubles up to 3 minutes when it runs out
+    /// A call of GitHub has to be answered within this time; the time for a JIT configuration doubles up to 3 minutes
+    /// when it runs out
     #[arg(long, env, default_value = "20s")]
     github_timeout: String,
-    /// An organization where GitHub refuses (no right, App not installed) is tried again after this time, doubling up to 30 minutes
+    /// An organization where GitHub refuses (no right, App not installed) is tried again after this time, doubling up
+    /// to 30 minutes
     #[arg(long, env, default_value = "1m", hide_short_help = true)]
     organization_backoff: String,
     /// kubernetes or process
@@ -69,7 +71,8 @@ pub struct Args {
     /// Image of the Docker daemon in mode dind
     #[arg(long, env, default_value = "docker:dind")]
     dind_image: String,
-    /// Time that a request to Kubernetes may take; twice as long nothing is admitted after Redis lost data, since pods may be on their way
+    /// Time that a request to Kubernetes may take; twice as long nothing is admitted after Redis lost data, since pods
+    /// may be on their way
     #[arg(long, env, default_value = "10s", hide_short_help = true)]
     backend_timeout: String,
     /// standard or dind
@@ -109,13 +112,16 @@ pub struct Args {
 pub struct Pace {
     /// How often a worker says that it is alive.
     pub heartbeat: Duration,
-    /// A worker that has not been heard of for so long is taken for dead. If it is not, its fences are gone, and it discards what it made.
+    /// A worker that has not been heard of for so long is taken for dead. If it is not, its fences are gone, and it
+    /// discards what it made.
     pub dead_after: Duration,
     /// So long a piece of upkeep is its worker's: above the longest sequence of calls that it takes.
     pub lease: Duration,
-    /// Events that a living worker has held for so long are applied by another: a batch takes milliseconds, a Redis that comes back seconds.
+    /// Events that a living worker has held for so long are applied by another: a batch takes milliseconds, a Redis
+    /// that comes back seconds.
     pub events_held: Duration,
-    /// The same for reservations, beyond the longest time that making a runner takes (two backend calls, and 180 s for a JIT configuration).
+    /// The same for reservations, beyond the longest time that making a runner takes (two backend calls, and 180 s for
+    /// a JIT configuration).
     pub reservations_held: Duration,
 }
 
@@ -194,10 +200,14 @@ impl Args {
             }),
             None => jit_github::api_url_for(&github.server_url),
         };
-        let check_key = |key: &secrecy::SecretString| jit_github::check_private_key(key).map_err(|error| error.to_string());
+        let check_key =
+            |key: &secrecy::SecretString| jit_github::check_private_key(key).map_err(|error| error.to_string());
         let credentials = self.credentials.resolve(check_key, &mut problems);
-        let ca_pem = given(self.github_ca_file.as_ref())
-            .and_then(|path| std::fs::read(&path).map_err(|error| problems.add(format!("GITHUB_CA_FILE={}: cannot be read: {error}", path.display()))).ok());
+        let ca_pem = given(self.github_ca_file.as_ref()).and_then(|path| {
+            std::fs::read(&path)
+                .map_err(|error| problems.add(format!("GITHUB_CA_FILE={}: cannot be read: {error}", path.display())))
+                .ok()
+        });
         let listen = problems.listen(&self.listen_address, &self.port);
         refuse_what_is_to_come(&mut problems, |name| std::env::var(name).ok());
         let settings = Settings {
@@ -211,7 +221,8 @@ impl Args {
             organization_backoff: problems.duration("ORGANIZATION_BACKOFF", &self.organization_backoff),
             budget: self.budget.resolve(&github.server_url, &mut problems),
             github_timeout: problems.duration("GITHUB_TIMEOUT", &self.github_timeout),
-            concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000)).unwrap_or(1),
+            concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000))
+                .unwrap_or(1),
             pace: self.pace(&mut problems),
             recovery: self.recovery.resolve(&github, &mut problems),
             drain_grace: problems.duration("DRAIN_GRACE", &self.drain_grace),
@@ -246,7 +257,10 @@ impl Args {
                 if self.runner_command.trim().is_empty() {
                     problems.add("RUNNER_COMMAND is not set: RUNNER_BACKEND=process needs what starts a runner");
                 }
-                return BackendSettings::Process { command: self.runner_command.clone(), directory: self.runner_directory.clone() };
+                return BackendSettings::Process {
+                    command: self.runner_command.clone(),
+                    directory: self.runner_directory.clone(),
+                };
             }
             "kubernetes" => {}
             other => problems.add(format!("RUNNER_BACKEND={other:?}: use kubernetes or process")),
@@ -259,14 +273,28 @@ impl Args {
                 Mode::default()
             }
         };
-        let namespace =
-            self.runner_namespace.clone().or_else(|| self.namespace.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| "jit-runners".into());
+        let namespace = self
+            .runner_namespace
+            .clone()
+            .or_else(|| self.namespace.clone())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "jit-runners".into());
         if !is_namespace(&namespace) {
-            problems.add(format!("RUNNER_NAMESPACE={namespace:?}: use the name of a namespace: 1 to 63 of a-z, 0-9 and -"));
+            problems.add(format!(
+                "RUNNER_NAMESPACE={namespace:?}: use the name of a namespace: 1 to 63 of a-z, 0-9 and -"
+            ));
         }
-        let profile =
-            Profile { name: DEFAULT_PROFILE.into(), mode, image: self.runner_image.clone(), dind_image: self.dind_image.clone(), ..Profile::default() };
-        BackendSettings::Kubernetes { namespace, profiles: vec![profile] }
+        let profile = Profile {
+            name: DEFAULT_PROFILE.into(),
+            mode,
+            image: self.runner_image.clone(),
+            dind_image: self.dind_image.clone(),
+            ..Profile::default()
+        };
+        BackendSettings::Kubernetes {
+            namespace,
+            profiles: vec![profile],
+        }
     }
 }
 
@@ -275,16 +303,22 @@ fn is_namespace(name: &str) -> bool {
     is_runner(name) && !name.starts_with('-') && !name.ends_with('-')
 }
 
-/// Variables of the contract that this release does not know yet: refused, since what is ignored in silence is found at night.
+/// Variables of the contract that this release does not know yet: refused, since what is ignored in silence is found at
+/// night.
 fn refuse_what_is_to_come(problems: &mut Problems, variable: impl Fn(&str) -> Option<String>) {
     let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-    for (name, instead) in [("RUNNER_PROFILES_FILE", "the RUNNER_* variables describe the one profile")] {
+    for (name, instead) in [(
+        "RUNNER_PROFILES_FILE",
+        "the RUNNER_* variables describe the one profile",
+    )] {
         if set(name).is_some() {
             problems.add(format!("{name} is not supported by this release: {instead}"));
         }
     }
     if let Some(kind) = set("RUNNER_WORKLOAD").filter(|kind| kind != "pod") {
-        problems.add(format!("RUNNER_WORKLOAD={kind:?} is not supported by this release: leave it at pod"));
+        problems.add(format!(
+            "RUNNER_WORKLOAD={kind:?} is not supported by this release: leave it at pod"
+        ));
     }
 }
 
@@ -295,7 +329,9 @@ mod tests {
     #[test]
     fn what_is_not_supported_yet_is_refused_and_not_ignored() {
         let mut problems = Problems::default();
-        refuse_what_is_to_come(&mut problems, |name| Some(if name == "RUNNER_WORKLOAD" { "pod" } else { "x" }.into()));
+        refuse_what_is_to_come(&mut problems, |name| {
+            Some(if name == "RUNNER_WORKLOAD" { "pod" } else { "x" }.into())
+        });
         let text = problems.finish(()).expect_err("problems").to_string();
         assert!(text.contains("RUNNER_PROFILES_FILE"), "{text}");
         assert!(!text.contains("RUNNER_WORKLOAD"), "{text}");
@@ -303,10 +339,26 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_told_at_once() {
-        let args =
-            Args::parse_from(["jit-worker", "--runner-mode", "magic", "--worker-concurrency", "0", "--redis-url", "http://redis", "--idle-timeout", "0s"]);
+        let args = Args::parse_from([
+            "jit-worker",
+            "--runner-mode",
+            "magic",
+            "--worker-concurrency",
+            "0",
+            "--redis-url",
+            "http://redis",
+            "--idle-timeout",
+            "0s",
+        ]);
         let text = args.resolve().expect_err("an invalid configuration").to_string();
-        for part in ["GHES_URL", "GITHUB_PAT", "RUNNER_MODE", "WORKER_CONCURRENCY", "REDIS_URL", "IDLE_TIMEOUT"] {
+        for part in [
+            "GHES_URL",
+            "GITHUB_PAT",
+            "RUNNER_MODE",
+            "WORKER_CONCURRENCY",
+            "REDIS_URL",
+            "IDLE_TIMEOUT",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

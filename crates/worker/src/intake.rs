@@ -1,4 +1,5 @@
-//! Intake: `jit:events` → ledger. A batch is applied, admitted, acknowledged, in this order: what dies in between is applied again.
+//! Intake: `jit:events` → ledger. A batch is applied, admitted, acknowledged, in this order: what dies in between is
+//! applied again.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -49,8 +50,12 @@ pub async fn process(worker: &Worker, entries: &[Entry], stop: &CancellationToke
         return;
     }
     worker.admit().await;
-    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::EVENTS, &done).await.step("intake.acknowledged") {
-        tracing::warn!(%error, events = done.len(), "events were applied and not acknowledged; they will be applied again, which is harmless");
+    if let Err(error) = stream::acknowledge(worker.ledger.pool(), stream::EVENTS, &done)
+        .await
+        .step("intake.acknowledged")
+    {
+        tracing::warn!(%error, events = done.len(), "events were applied and not acknowledged; they will be applied \
+         again, which is harmless");
     }
 }
 
@@ -68,7 +73,12 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
     };
     let mut pause = Pause::new();
     loop {
-        match worker.ledger.apply(&event, entry.accepted_at()).await.step("intake.applied") {
+        match worker
+            .ledger
+            .apply(&event, entry.accepted_at())
+            .await
+            .step("intake.applied")
+        {
             Ok(state) => {
                 worker.metrics.events.inc();
                 match event.action {
@@ -96,18 +106,25 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
 
 async fn bury(worker: &Worker, entry: &Entry, reason: &str) {
     buried(worker, entry, reason);
-    if let Err(error) = dead_letters::bury(worker.ledger.pool(), stream::EVENTS, entry, reason).await.step("intake.buried") {
+    if let Err(error) = dead_letters::bury(worker.ledger.pool(), stream::EVENTS, entry, reason)
+        .await
+        .step("intake.buried")
+    {
         tracing::warn!(%error, entry = entry.id, "it could not be moved; it will come again");
     }
 }
 
 fn buried(worker: &Worker, entry: &Entry, reason: &str) {
-    tracing::error!(entry = entry.id, reason, "an event cannot be applied and goes to the dead letters (jitctl dead list)");
+    tracing::error!(
+        entry = entry.id,
+        reason,
+        "an event cannot be applied and goes to the dead letters (jitctl dead list)"
+    );
     worker.metrics.buried.inc();
 }
 
-/// Applies what workers that are gone had read and not acknowledged. One of these entries may be what ended them: it circles for a while, alone, and is
-/// buried then.
+/// Applies what workers that are gone had read and not acknowledged. One of these entries may be what ended them: it
+/// circles for a while, alone, and is buried then.
 pub async fn take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) {
     if let Err(error) = try_take_over(worker, living, stop).await {
         tracing::warn!(%error, "cannot take over events");
@@ -116,18 +133,30 @@ pub async fn take_over(worker: &Worker, living: &HashSet<String>, stop: &Cancell
 
 async fn try_take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) -> Result<(), LedgerError> {
     let pool = worker.ledger.pool();
-    let taken = poison::take_over(pool, stream::EVENTS, &worker.id, living, BATCH).await.step_if("intake.taken_over", took_some)?;
+    let taken = poison::take_over(pool, stream::EVENTS, &worker.id, living, BATCH)
+        .await
+        .step_if("intake.taken_over", took_some)?;
     if !taken.entries.is_empty() {
-        tracing::info!(events = taken.entries.len(), "taking over events that a dead worker held");
+        tracing::info!(
+            events = taken.entries.len(),
+            "taking over events that a dead worker held"
+        );
         process(worker, &taken.entries, stop).await;
     }
     for id in taken.suspects {
         if stop.is_cancelled() {
             break;
         }
-        match poison::take_suspect(pool, stream::EVENTS, &worker.id, &id).await.step("intake.suspect_taken")? {
+        match poison::take_suspect(pool, stream::EVENTS, &worker.id, &id)
+            .await
+            .step("intake.suspect_taken")?
+        {
             Suspect::Alone(entry, deaths) => {
-                tracing::warn!(entry = entry.id, deaths, "workers died while they held this event; it is applied alone");
+                tracing::warn!(
+                    entry = entry.id,
+                    deaths,
+                    "workers died while they held this event; it is applied alone"
+                );
                 process(worker, &[entry], stop).await;
             }
             Suspect::Buried(entry, reason) => buried(worker, &entry, &reason),
@@ -143,7 +172,10 @@ fn took_some(taken: &Result<poison::TakenOver, LedgerError>) -> bool {
 
 /// Applies what living workers have held for longer than `idle`: an acknowledgement that was lost, mostly.
 pub async fn take_up(worker: &Worker, idle: Duration, stop: &CancellationToken) {
-    match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH).await.step_if("intake.taken_up", step::some) {
+    match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH)
+        .await
+        .step_if("intake.taken_up", step::some)
+    {
         Ok(entries) => process(worker, &entries, stop).await,
         Err(error) => tracing::warn!(%error, "cannot take up events"),
     }

@@ -1,13 +1,14 @@
 //! The worker: makes just-in-time runners, watches them and removes them.
 //!
-//! Every replica runs the same loops, and any of them may die at any line; the ledger's deadlines and the streams' pending lists hand on
-//! what it held. The loops, each a file:
+//! Every replica runs the same loops, and any of them may die at any line; the ledger's deadlines and the streams'
+//! pending lists hand on what it held. The loops, each a file:
 //!
 //! * [`intake`]: `jit:events` → ledger, then an admission;
 //! * [`admission`]: ledger → `jit:provision`;
 //! * [`provision`]: `jit:provision` → pod → GitHub → Secret, as many at once as there are permits;
 //! * [`observe`]: the runners' watch → ledger, so that a slot is free milliseconds after its runner has ended;
-//! * [`maintenance`]: ticks → [`upkeep`] (removals, questions, doubtful registrations), [`reconcile`] and [`recover`] (what never came).
+//! * [`maintenance`]: ticks → [`upkeep`] (removals, questions, doubtful registrations), [`reconcile`] and [`recover`]
+//!   (what never came).
 
 use std::{sync::Arc, time::Duration};
 

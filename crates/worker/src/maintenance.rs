@@ -25,7 +25,9 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
                 for entry in entries {
                     // Acknowledged first: a tick is never repeated, the next one comes by itself.
                     if let Err(error) =
-                        stream::acknowledge(worker.ledger.pool(), stream::TICKS, std::slice::from_ref(&entry.id)).await.step("maintenance.tick_acknowledged")
+                        stream::acknowledge(worker.ledger.pool(), stream::TICKS, std::slice::from_ref(&entry.id))
+                            .await
+                            .step("maintenance.tick_acknowledged")
                     {
                         tracing::warn!(%error, "a tick was not acknowledged");
                     }
@@ -50,10 +52,20 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
         _ => return,
     };
     if age > STALE {
-        return tracing::info!(tick = kind, age_seconds = age.as_secs(), "a tick that nobody took in time is dropped");
+        return tracing::info!(
+            tick = kind,
+            age_seconds = age.as_secs(),
+            "a tick that nobody took in time is dropped"
+        );
     }
-    // One that dies over a tick keeps others from that kind until it is taken for dead. One that is slower than that is joined by another, which is harmless.
-    match worker.ledger.take_tick(kind, &worker.id, worker.pace.dead_after).await.step("maintenance.tick_taken") {
+    // One that dies over a tick keeps others from that kind until it is taken for dead. One that is slower than that is
+    // joined by another, which is harmless.
+    match worker
+        .ledger
+        .take_tick(kind, &worker.id, worker.pace.dead_after)
+        .await
+        .step("maintenance.tick_taken")
+    {
         Ok(true) => {}
         Ok(false) => return tracing::debug!(tick = kind, "a tick of this kind is being worked on"),
         Err(error) => return tracing::warn!(%error, tick = kind, "cannot take a tick"),
@@ -77,9 +89,17 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
         }
         "sync" => worker.reconcile.notify_one(),
         "recover" => worker.recover.notify_one(),
-        other => tracing::warn!(tick = other, "a tick of a kind that this release does not know is dropped"),
+        other => tracing::warn!(
+            tick = other,
+            "a tick of a kind that this release does not know is dropped"
+        ),
     }
-    if let Err(error) = worker.ledger.end_tick(kind, &worker.id).await.step("maintenance.tick_ended") {
+    if let Err(error) = worker
+        .ledger
+        .end_tick(kind, &worker.id)
+        .await
+        .step("maintenance.tick_ended")
+    {
         tracing::debug!(%error, tick = kind, "the right to a tick ends by itself");
     }
 }
@@ -87,10 +107,17 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
 /// A tick that a dead worker had taken is not worked on again: others have come since.
 async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
     let pool = worker.ledger.pool();
-    let forgotten = match stream::claim_from_dead(pool, stream::TICKS, &worker.id, living, 100).await.step_if("maintenance.ticks_claimed", step::some) {
-        Ok(entries) => {
-            stream::acknowledge(pool, stream::TICKS, &entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()).await.step("maintenance.ticks_forgotten")
-        }
+    let forgotten = match stream::claim_from_dead(pool, stream::TICKS, &worker.id, living, 100)
+        .await
+        .step_if("maintenance.ticks_claimed", step::some)
+    {
+        Ok(entries) => stream::acknowledge(
+            pool,
+            stream::TICKS,
+            &entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>(),
+        )
+        .await
+        .step("maintenance.ticks_forgotten"),
         Err(error) => Err(error),
     };
     if let Err(error) = forgotten {
@@ -98,8 +125,8 @@ async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
     }
 }
 
-/// Says that this worker is alive, until `stop`. Where data was lost, each worker lists its own places before the gate opens: another
-/// worker may list others.
+/// Says that this worker is alive, until `stop`. Where data was lost, each worker lists its own places before the gate
+/// opens: another worker may list others.
 pub async fn heartbeat(worker: &Worker, stop: &CancellationToken) {
     let mut interval = tokio::time::interval(worker.pace.heartbeat);
     loop {

@@ -118,7 +118,9 @@ impl Metrics {
     /// Counters, and the registry that shows them.
     #[must_use]
     pub fn register() -> (Self, Arc<Registry>) {
-        let buckets = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0];
+        let buckets = [
+            0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0,
+        ];
         let metrics = Self {
             github_requests: Family::default(),
             github_held: Family::default(),
@@ -140,21 +142,77 @@ impl Metrics {
             reconcile_seconds: Gauge::default(),
         };
         let mut registry = Registry::default();
-        registry.register("github_api_requests", "Calls of GitHub's API", metrics.github_requests.clone());
-        registry.register("github_api_requests_held", "Calls of GitHub's API that a limit of GitHub's holds back", metrics.github_held.clone());
-        registry.register("github_api_rate_limit_remaining", "Calls that GitHub still allows, as it last said", metrics.github_remaining.clone());
+        registry.register(
+            "github_api_requests",
+            "Calls of GitHub's API",
+            metrics.github_requests.clone(),
+        );
+        registry.register(
+            "github_api_requests_held",
+            "Calls of GitHub's API that a limit of GitHub's holds back",
+            metrics.github_held.clone(),
+        );
+        registry.register(
+            "github_api_rate_limit_remaining",
+            "Calls that GitHub still allows, as it last said",
+            metrics.github_remaining.clone(),
+        );
         registry.register("runner_jobs_created", "Runners made", metrics.created.clone());
-        registry.register("runner_provision_failures", "Runners that could not be made, by the step that failed", metrics.failed.clone());
-        registry.register("runner_released", "Runners whose slot was freed", metrics.released.clone());
-        registry.register("job_events_applied", "Job events applied to the ledger", metrics.events.clone());
-        registry.register("dead_letters", "Entries that could not be read or applied", metrics.buried.clone());
-        registry.register("jit_redis_findings", jit_core::redis::check::REDIS_FINDINGS, metrics.redis_findings.clone());
-        registry.register("gha_started_jobs", "Jobs that a runner began", metrics.started_jobs.clone());
-        registry.register("gha_completed_jobs", "Jobs that are over", metrics.completed_jobs.clone());
-        registry.register("jit_unanswered_questions", "Questions about jobs that GitHub did not answer, by why it did not", metrics.unanswered.clone());
-        registry.register("jit_recovered_jobs", "Jobs that the sweep found and the ledger did not know, by their state at GitHub", metrics.recovered.clone());
-        registry.register("jit_redelivered", "Failed deliveries that GitHub was asked to repeat", metrics.redelivered.clone());
-        registry.register("jit_stray_registrations_deleted", "Registrations deleted that nobody here knew", metrics.strays_deleted.clone());
+        registry.register(
+            "runner_provision_failures",
+            "Runners that could not be made, by the step that failed",
+            metrics.failed.clone(),
+        );
+        registry.register(
+            "runner_released",
+            "Runners whose slot was freed",
+            metrics.released.clone(),
+        );
+        registry.register(
+            "job_events_applied",
+            "Job events applied to the ledger",
+            metrics.events.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Entries that could not be read or applied",
+            metrics.buried.clone(),
+        );
+        registry.register(
+            "jit_redis_findings",
+            jit_core::redis::check::REDIS_FINDINGS,
+            metrics.redis_findings.clone(),
+        );
+        registry.register(
+            "gha_started_jobs",
+            "Jobs that a runner began",
+            metrics.started_jobs.clone(),
+        );
+        registry.register(
+            "gha_completed_jobs",
+            "Jobs that are over",
+            metrics.completed_jobs.clone(),
+        );
+        registry.register(
+            "jit_unanswered_questions",
+            "Questions about jobs that GitHub did not answer, by why it did not",
+            metrics.unanswered.clone(),
+        );
+        registry.register(
+            "jit_recovered_jobs",
+            "Jobs that the sweep found and the ledger did not know, by their state at GitHub",
+            metrics.recovered.clone(),
+        );
+        registry.register(
+            "jit_redelivered",
+            "Failed deliveries that GitHub was asked to repeat",
+            metrics.redelivered.clone(),
+        );
+        registry.register(
+            "jit_stray_registrations_deleted",
+            "Registrations deleted that nobody here knew",
+            metrics.strays_deleted.clone(),
+        );
         registry.register_with_unit(
             "runner_provision_duration",
             "From taking up a reservation to a runner that has all it needs",
@@ -166,7 +224,12 @@ impl Metrics {
             "Runner pods that should have been gone for minutes: their nodes are lost, or do not obey",
             metrics.stuck_pods.clone(),
         );
-        registry.register_with_unit("reconcile_duration", "Time that the last reconcile took", Unit::Seconds, metrics.reconcile_seconds.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time that the last reconcile took",
+            Unit::Seconds,
+            metrics.reconcile_seconds.clone(),
+        );
         (metrics, Arc::new(registry))
     }
 }

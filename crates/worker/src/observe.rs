@@ -1,4 +1,5 @@
-//! Observe: the runners' watch → ledger. Every replica watches; a slot is freed by whoever sees the end first, the others change nothing.
+//! Observe: the runners' watch → ledger. Every replica watches; a slot is freed by whoever sees the end first, the
+//! others change nothing.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -13,7 +14,8 @@ use crate::{
     step::Step,
 };
 
-/// So long an observation is offered to a ledger that does not answer; after that the next reconcile finds the difference.
+/// So long an observation is offered to a ledger that does not answer; after that the next reconcile finds the
+/// difference.
 const PERSIST: Duration = Duration::from_secs(30);
 
 /// Watches until `stop`.
@@ -49,31 +51,50 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 
 async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
     let (what, why) = match (seen.phase, seen.detail) {
-        (Phase::Ended, detail) => return release(worker, tasks, &seen.name, &detail.unwrap_or_else(|| "ended".into()), seen.rejected).await,
+        (Phase::Ended, detail) => {
+            return release(
+                worker,
+                tasks,
+                &seen.name,
+                &detail.unwrap_or_else(|| "ended".into()),
+                seen.rejected,
+            )
+            .await;
+        }
         (Phase::Running, _) => (Observation::Started, String::new()),
         (Phase::Starting, Some(detail)) => (Observation::Note, detail),
         (Phase::Starting, None) => return,
     };
-    match persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why)).await.step("observe.told") {
+    match persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why))
+        .await
+        .step("observe.told")
+    {
         Ok(observed) if observed.woken => worker.admit().await,
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner"),
+        Err(error) => {
+            tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner")
+        }
     }
 }
 
 /// GitHub refuses a runner that is too old: its program ends with this code, and so would every other of its image.
 fn is_outdated(why: &str) -> bool {
-    why.strip_prefix("exit code 7").is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    why.strip_prefix("exit code 7")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
-/// Frees the runner's slot, admits, and then removes what is left of the runner. A removal that is lost here is the next reconcile's.
+/// Frees the runner's slot, admits, and then removes what is left of the runner. A removal that is lost here is the
+/// next reconcile's.
 async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &str, rejected: bool) {
     let what = match (is_outdated(why), rejected) {
         (true, _) => Observation::Outdated,
         (false, true) => Observation::Rejected,
         (false, false) => Observation::Release,
     };
-    match persist(PERSIST, || worker.ledger.observe(what, name, why)).await.step("observe.released") {
+    match persist(PERSIST, || worker.ledger.observe(what, name, why))
+        .await
+        .step("observe.released")
+    {
         Ok(observed) if observed.changed => {
             worker.metrics.released.inc();
             tracing::info!(runner.name = name, why, "runner released");
@@ -81,12 +102,16 @@ async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &st
             let (worker, name) = (worker.clone(), name.to_owned());
             tasks.spawn(async move {
                 if let Err(error) = worker.backend.stop(&name).await.step("observe.remains_removed") {
-                    tracing::warn!(%error, runner.name = name, "what is left of a runner cannot be removed; the next reconcile does");
+                    tracing::warn!(%error, runner.name = name, "what is left of a runner cannot be removed; the next \
+                     reconcile does");
                 }
             });
         }
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, runner.name = name, "the ledger did not take a runner's end; the next reconcile finds it"),
+        Err(error) => {
+            tracing::warn!(%error, runner.name = name, "the ledger did not take a runner's end; the next reconcile \
+             finds it")
+        }
     }
 }
 
@@ -97,7 +122,12 @@ mod tests {
     #[test]
     fn exit_code_7_and_no_other_means_outdated() {
         assert!(is_outdated("exit code 7") && is_outdated("exit code 7: Error"));
-        for other in ["exit code 70: Error", "exit code 137: OOMKilled", "dind: exit code 7: Error", "ended"] {
+        for other in [
+            "exit code 70: Error",
+            "exit code 137: OOMKilled",
+            "dind: exit code 7: Error",
+            "ended",
+        ] {
             assert!(!is_outdated(other), "{other}");
         }
     }

@@ -1,5 +1,6 @@
-//! How many pieces of work are done at once: runners that are made, what upkeep does. A piece that takes longer than usual gives its permit back and goes on
-//! without one, so that one slow owner, be it at GitHub or in Kubernetes, keeps nobody else waiting. Those are counted, too: for each owner, and in all.
+//! How many pieces of work are done at once: runners that are made, what upkeep does. A piece that takes longer than
+//! usual gives its permit back and goes on without one, so that one slow owner, be it at GitHub or in Kubernetes, keeps
+//! nobody else waiting. Those are counted, too: for each owner, and in all.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,9 @@ pub(crate) struct Permits {
 
 /// The owner of a scope, in lower case.
 pub(crate) fn owner_of(scope: &str) -> String {
-    scope.parse::<Scope>().map_or_else(|_| String::new(), |scope| scope.owner().to_lowercase())
+    scope
+        .parse::<Scope>()
+        .map_or_else(|_| String::new(), |scope| scope.owner().to_lowercase())
 }
 
 /// One slow piece of an owner's, until it is dropped.
@@ -106,7 +109,14 @@ mod tests {
         tokio::time::sleep(QUICK / 2).await;
         assert_eq!((permits.available(), permits.exhausted("acme")), (0, None));
         tokio::time::sleep(QUICK).await;
-        assert_eq!((permits.available(), permits.exhausted("acme"), permits.exhausted("other")), (2, Some(2), None));
+        assert_eq!(
+            (
+                permits.available(),
+                permits.exhausted("acme"),
+                permits.exhausted("other")
+            ),
+            (2, Some(2), None)
+        );
         for task in slow {
             task.abort();
             let _ = task.await;

@@ -1,4 +1,5 @@
-//! What GitHub says of its limits: from each answer to the metrics and, about once a second, to the budget that all workers share.
+//! What GitHub says of its limits: from each answer to the metrics and, about once a second, to the budget that all
+//! workers share.
 
 use std::{
     collections::BTreeMap,
@@ -55,8 +56,19 @@ impl Rates {
     pub fn hook(&self, credential: &str) -> OnRate {
         let (rates, credential) = (self.clone(), credential.to_owned());
         Arc::new(move |rate| {
-            let word = RateWord { limit: rate.limit, remaining: rate.remaining, reset_in: rate.reset_in };
-            rates.words().insert((credential.clone(), rate.owner.clone()), Word { word, at: Instant::now(), told: false });
+            let word = RateWord {
+                limit: rate.limit,
+                remaining: rate.remaining,
+                reset_in: rate.reset_in,
+            };
+            rates.words().insert(
+                (credential.clone(), rate.owner.clone()),
+                Word {
+                    word,
+                    at: Instant::now(),
+                    told: false,
+                },
+            );
             rates.0.news.notify_one();
         })
     }
@@ -74,7 +86,12 @@ impl Rates {
 
     /// Calls that a credential has left this hour, of an App's at an owner; nothing where GitHub has not said.
     pub(crate) fn left(&self, credential: &str, owner: Option<&str>) -> Option<u64> {
-        Some(self.words().get(&(credential.to_owned(), owner.map(str::to_lowercase)))?.now()?.remaining)
+        Some(
+            self.words()
+                .get(&(credential.to_owned(), owner.map(str::to_lowercase)))?
+                .now()?
+                .remaining,
+        )
     }
 
     /// The fewest calls that a credential has left, at any owner.
@@ -100,7 +117,11 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
             }
         }
         for (credential, remaining) in worker.rates.fewest() {
-            worker.metrics.github_remaining.get_or_create(&CredentialLabel { credential }).set(i64::try_from(remaining).unwrap_or(i64::MAX));
+            worker
+                .metrics
+                .github_remaining
+                .get_or_create(&CredentialLabel { credential })
+                .set(i64::try_from(remaining).unwrap_or(i64::MAX));
         }
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(TELL_EVERY) => {} }
     }
@@ -111,7 +132,12 @@ mod tests {
     use super::*;
 
     fn rate(owner: Option<&str>, remaining: u64, seconds: u64) -> jit_github::Rate {
-        jit_github::Rate { owner: owner.map(str::to_owned), limit: 5000, remaining, reset_in: Duration::from_secs(seconds) }
+        jit_github::Rate {
+            owner: owner.map(str::to_owned),
+            limit: 5000,
+            remaining,
+            reset_in: Duration::from_secs(seconds),
+        }
     }
 
     #[test]
@@ -123,9 +149,27 @@ mod tests {
         app(&rate(Some("other"), 4000, 100));
         pat(&rate(None, 50, 100));
         pat(&rate(None, 7, 0));
-        let told: Vec<_> = rates.untold().into_iter().map(|(account, word)| (account, word.remaining)).collect();
-        assert_eq!((rates.left("app", Some("Acme")), rates.left("pat", None), rates.left("app", None)), (Some(9), None, None));
-        assert_eq!(told, [(("app".into(), Some("acme".into())), 9), (("app".into(), Some("other".into())), 4000)], "the token's hour is over");
+        let told: Vec<_> = rates
+            .untold()
+            .into_iter()
+            .map(|(account, word)| (account, word.remaining))
+            .collect();
+        assert_eq!(
+            (
+                rates.left("app", Some("Acme")),
+                rates.left("pat", None),
+                rates.left("app", None)
+            ),
+            (Some(9), None, None)
+        );
+        assert_eq!(
+            told,
+            [
+                (("app".into(), Some("acme".into())), 9),
+                (("app".into(), Some("other".into())), 4000)
+            ],
+            "the token's hour is over"
+        );
         assert!(rates.untold().is_empty());
         app(&rate(Some("acme"), 8, 100));
         assert_eq!(rates.untold().len(), 1);

@@ -24,7 +24,9 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     loop {
         tokio::select! { () = stop.cancelled() => return, () = worker.reconcile.notified() => {} }
         match once(worker).await {
-            Ok(Reconciliation { opens_in: Some(wait), .. }) => {
+            Ok(Reconciliation {
+                opens_in: Some(wait), ..
+            }) => {
                 pause = Pause::new();
                 tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(Duration::from_millis(wait)) => {} }
                 worker.reconcile.notify_one();
@@ -45,26 +47,51 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
 /// When the backend or the ledger does not answer; nothing is half done that the next one does not finish.
 pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     let started = tokio::time::Instant::now();
-    operator::ensure_configured(&worker.ledger, &worker.limits).await.step("reconcile.configured")?;
+    operator::ensure_configured(&worker.ledger, &worker.limits)
+        .await
+        .step("reconcile.configured")?;
     let began = worker.ledger.now().await?;
     let seen = worker.backend.list().await.step("reconcile.listed")?;
     tell_of_stuck(worker, &seen);
     let runners: Vec<Listed> = seen.into_iter().map(listed).collect();
-    let result = worker.ledger.reconcile(began, &runners).await.step("reconcile.compared")?;
+    let result = worker
+        .ledger
+        .reconcile(began, &runners)
+        .await
+        .step("reconcile.compared")?;
     worker.metrics.reconcile_seconds.set(started.elapsed().as_secs_f64());
     let changed = result.released + result.adopted + result.corrected > 0 || result.opened || !result.stop.is_empty();
     let (listed, released, adopted, corrected) = (runners.len(), result.released, result.adopted, result.corrected);
     if changed {
-        tracing::info!(listed, released, adopted, corrected, ended = result.stop.len(), opened = result.opened, "reconciled");
+        tracing::info!(
+            listed,
+            released,
+            adopted,
+            corrected,
+            ended = result.stop.len(),
+            opened = result.opened,
+            "reconciled"
+        );
     } else {
         tracing::debug!(listed, "reconciled: nothing differs");
     }
-    let moved = worker.ledger.derive_classes(&worker.recovery.jobs).await.step("reconcile.classes_derived")?;
+    let moved = worker
+        .ledger
+        .derive_classes(&worker.recovery.jobs)
+        .await
+        .step("reconcile.classes_derived")?;
     if moved > 0 {
-        tracing::info!(jobs = moved, "other settings had said where the runners of these jobs register, and how: they wait for others now");
+        tracing::info!(
+            jobs = moved,
+            "other settings had said where the runners of these jobs register, and how: they wait for others now"
+        );
     }
     if let Some(wait) = result.opens_in {
-        tracing::info!(wait_ms = wait, "the data in Redis is new or restored: runners that are on their way are waited for before any more are made");
+        tracing::info!(
+            wait_ms = wait,
+            "the data in Redis is new or restored: runners that are on their way are waited for before any more are \
+             made"
+        );
     } else {
         worker.admit().await;
     }
@@ -80,10 +107,21 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
 
 /// What cannot be ended from here: an operator has to look at its node.
 fn tell_of_stuck(worker: &Worker, seen: &[Observed]) {
-    let stuck: Vec<&str> = seen.iter().filter(|runner| runner.stuck).map(|runner| runner.name.as_str()).collect();
-    worker.metrics.stuck_pods.set(i64::try_from(stuck.len()).unwrap_or(i64::MAX));
+    let stuck: Vec<&str> = seen
+        .iter()
+        .filter(|runner| runner.stuck)
+        .map(|runner| runner.name.as_str())
+        .collect();
+    worker
+        .metrics
+        .stuck_pods
+        .set(i64::try_from(stuck.len()).unwrap_or(i64::MAX));
     if !stuck.is_empty() {
-        tracing::warn!(pods = stuck.len(), first = stuck[0], "pods should have been gone for minutes and are not, as on a lost node");
+        tracing::warn!(
+            pods = stuck.len(),
+            first = stuck[0],
+            "pods should have been gone for minutes and are not, as on a lost node"
+        );
     }
 }
 
@@ -93,7 +131,10 @@ async fn end(worker: &Worker, leftover: &Leftover) {
     if let Some(removal) = &leftover.removal
         && !upkeep::may_end(worker, removal).await
     {
-        tracing::warn!(runner.name = name, "a runner that the ledger does not count is at work, or GitHub does not say that it is not; it lives on");
+        tracing::warn!(
+            runner.name = name,
+            "a runner that the ledger does not count is at work, or GitHub does not say that it is not; it lives on"
+        );
         return;
     }
     tracing::info!(runner.name = name, "ending a runner that the ledger does not count");
@@ -103,7 +144,10 @@ async fn end(worker: &Worker, leftover: &Leftover) {
 }
 
 fn listed(seen: Observed) -> Listed {
-    let described = seen.spec.as_ref().and_then(|spec| Some((class_of(spec), JobId::new(spec.job)?, spec)));
+    let described = seen
+        .spec
+        .as_ref()
+        .and_then(|spec| Some((class_of(spec), JobId::new(spec.job)?, spec)));
     let spec = described.as_ref().map(|(class, job, _)| ListedSpec {
         org: class.org.clone(),
         scope: class.scope.clone(),

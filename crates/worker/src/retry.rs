@@ -13,10 +13,14 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// Starts at 100 ms and ends at 5 s: an outage of Redis is noticed to be over soon, and costs little while it lasts.
+    /// Starts at 100 ms and ends at 5 s: an outage of Redis is noticed to be over soon, and costs little while it
+    /// lasts.
     #[must_use]
     pub fn new() -> Self {
-        Self { next: Duration::from_millis(100), most: Duration::from_secs(5) }
+        Self {
+            next: Duration::from_millis(100),
+            most: Duration::from_secs(5),
+        }
     }
 
     /// Waits, but no longer than until `stop`.
@@ -32,11 +36,15 @@ impl Default for Pause {
     }
 }
 
-/// Calls the ledger until it answers, or `give_up` has passed. Transitions are idempotent, so a second try after a lost answer is harmless.
+/// Calls the ledger until it answers, or `give_up` has passed. Transitions are idempotent, so a second try after a lost
+/// answer is harmless.
 ///
 /// # Errors
 /// The last one, when it never did.
-pub async fn persist<T, F: Future<Output = Result<T, LedgerError>>>(give_up: Duration, mut call: impl FnMut() -> F) -> Result<T, LedgerError> {
+pub async fn persist<T, F: Future<Output = Result<T, LedgerError>>>(
+    give_up: Duration,
+    mut call: impl FnMut() -> F,
+) -> Result<T, LedgerError> {
     let (mut pause, began, never) = (Pause::new(), tokio::time::Instant::now(), CancellationToken::new());
     loop {
         match call().await {

@@ -29,7 +29,8 @@ use crate::{
 /// Runs a worker until it is told to stop, and drains it.
 ///
 /// # Errors
-/// When it cannot start: also when Redis is not one to start with. What is away for a while (Redis, GitHub, Kubernetes) is waited for.
+/// When it cannot start: also when Redis is not one to start with. What is away for a while (Redis, GitHub, Kubernetes)
+/// is waited for.
 pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     telemetry::start(&settings.log_level, settings.log_format)?;
     process::end_on_panic();
@@ -37,18 +38,37 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let (metrics, registry) = Metrics::register();
     let readiness = probe::Readiness::default();
     let probes_stop = CancellationToken::new();
-    let probes = tokio::spawn(probe::serve(settings.listen, readiness.clone(), registry, probes_stop.clone()));
+    let probes = tokio::spawn(probe::serve(
+        settings.listen,
+        readiness.clone(),
+        registry,
+        probes_stop.clone(),
+    ));
     tokio::task::yield_now().await;
 
     let ledger = Ledger::new(connect::pool(&settings.redis)?).with_classes(&settings.github);
     let (id, rates) = (process::identity(), Rates::default());
     let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
     let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;
-    let Some(backend) = connect_backend(&settings.backend, settings.backend_timeout, &stop).await? else { return Ok(()) };
-    let worker = Arc::new(Worker::new(id, &settings, ledger.at(backend.places(), backend.timeout() * 2), github, rates, backend, metrics));
+    let Some(backend) = connect_backend(&settings.backend, settings.backend_timeout, &stop).await? else {
+        return Ok(());
+    };
+    let worker = Arc::new(Worker::new(
+        id,
+        &settings,
+        ledger.at(backend.places(), backend.timeout() * 2),
+        github,
+        rates,
+        backend,
+        metrics,
+    ));
 
     // Looked at before anything is written: it may be another system's.
-    let mut checks = Checks::new(worker.ledger.pool(), &settings.redis, worker.metrics.redis_findings.clone());
+    let mut checks = Checks::new(
+        worker.ledger.pool(),
+        &settings.redis,
+        worker.metrics.redis_findings.clone(),
+    );
     let mut pause = Pause::new();
     loop {
         let result = match checks.first().await {
@@ -58,7 +78,9 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         };
         match result {
             Ok(()) => break,
-            Err(error) => tracing::warn!(%error, redis = settings.redis.address(), "cannot work with Redis; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, redis = settings.redis.address(), "cannot work with Redis; trying again")
+            }
         }
         pause.wait(&stop).await;
         if stop.is_cancelled() {
@@ -77,19 +99,37 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     // What takes in new work stops first; what finishes work follows when nothing is in hand any more.
     let finish = CancellationToken::new();
     let finishing = [
-        spawn(&worker, &finish, |worker, stop| async move { upkeep::run(&worker, &stop).await }),
-        spawn(&worker, &finish, |worker, stop| async move { reconcile::run(&worker, &stop).await }),
-        spawn(&worker, &finish, |worker, stop| async move { maintenance::heartbeat(&worker, &stop).await }),
+        spawn(&worker, &finish, |worker, stop| async move {
+            upkeep::run(&worker, &stop).await
+        }),
+        spawn(&worker, &finish, |worker, stop| async move {
+            reconcile::run(&worker, &stop).await
+        }),
+        spawn(&worker, &finish, |worker, stop| async move {
+            maintenance::heartbeat(&worker, &stop).await
+        }),
         spawn(&worker, &finish, observe::run),
-        spawn(&worker, &finish, |worker, stop| async move { rates::run(&worker, &stop).await }),
-        spawn(&worker, &finish, |worker, stop| async move { keeper.watch(&worker, &stop).await }),
+        spawn(&worker, &finish, |worker, stop| async move {
+            rates::run(&worker, &stop).await
+        }),
+        spawn(&worker, &finish, |worker, stop| async move {
+            keeper.watch(&worker, &stop).await
+        }),
         spawn(&worker, &finish, |_, stop| async move { checks.watch(&stop).await }),
-        spawn(&worker, &finish, |worker, stop| async move { conditions::watch(&worker.ledger, &worker.id, &stop).await }),
+        spawn(&worker, &finish, |worker, stop| async move {
+            conditions::watch(&worker.ledger, &worker.id, &stop).await
+        }),
     ];
     let taking = [
-        spawn(&worker, &stop, |worker, stop| async move { intake::run(&worker, &stop).await }),
-        spawn(&worker, &stop, |worker, stop| async move { maintenance::run(&worker, &stop).await }),
-        spawn(&worker, &stop, |worker, stop| async move { recover::run(&worker, &stop).await }),
+        spawn(&worker, &stop, |worker, stop| async move {
+            intake::run(&worker, &stop).await
+        }),
+        spawn(&worker, &stop, |worker, stop| async move {
+            maintenance::run(&worker, &stop).await
+        }),
+        spawn(&worker, &stop, |worker, stop| async move {
+            recover::run(&worker, &stop).await
+        }),
         spawn(&worker, &stop, provision::run),
     ];
     for task in taking {
@@ -107,8 +147,13 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn configure(ledger: &Ledger, settings: &Settings) -> Result<(), LedgerError> {
-    operator::configure(ledger, &settings.limits).await.step("run.configured")?;
-    ledger.announce_classes(&settings.github).await.step("run.classes_announced")
+    operator::configure(ledger, &settings.limits)
+        .await
+        .step("run.configured")?;
+    ledger
+        .announce_classes(&settings.github)
+        .await
+        .step("run.classes_announced")
 }
 
 fn spawn<F: Future<Output = ()> + Send + 'static>(
@@ -120,9 +165,15 @@ fn spawn<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// `None` when the worker was stopped before Kubernetes answered.
-async fn connect_backend(settings: &BackendSettings, timeout: Duration, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Backend>>> {
+async fn connect_backend(
+    settings: &BackendSettings,
+    timeout: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Arc<dyn Backend>>> {
     match settings {
-        BackendSettings::Process { command, directory } => Ok(Some(Arc::new(Process::new(command, directory, timeout)?))),
+        BackendSettings::Process { command, directory } => {
+            Ok(Some(Arc::new(Process::new(command, directory, timeout)?)))
+        }
         BackendSettings::Kubernetes { namespace, profiles } => {
             let mut pause = Pause::new();
             loop {

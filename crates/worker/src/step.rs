@@ -1,10 +1,10 @@
-//! Steps: every effect of the worker (a transition of the ledger, a word to a stream, a call of GitHub or of the backend) is followed by
-//! one, with a name of its own.
+//! Steps: every effect of the worker (a transition of the ledger, a word to a stream, a call of GitHub or of the
+//! backend) is followed by one, with a name of its own.
 //!
-//! A debug build that is started with `JIT_KILL_AT=provision.claimed` kills itself with SIGKILL the first time that it passes that step,
-//! and with `JIT_KILL_AT=provision.claimed:3` the third time. So a test can make every step the last one. A release build contains
-//! nothing of it. `integration-tests/tests/every_step` reads the names from the source: an effect without a step fails there, and so
-//! does a step that no scenario reaches.
+//! A debug build that is started with `JIT_KILL_AT=provision.claimed` kills itself with SIGKILL the first time that it
+//! passes that step, and with `JIT_KILL_AT=provision.claimed:3` the third time. So a test can make every step the last
+//! one. A release build contains nothing of it. `integration-tests/tests/every_step` reads the names from the source:
+//! an effect without a step fails there, and so does a step that no scenario reaches.
 
 /// Marks the place behind an effect: `worker.ledger.created(name, fence).await.step("provision.created")`.
 pub trait Step: Sized {

@@ -1,7 +1,10 @@
-//! Answers that a healthy, current API server does not give on demand: an old version, an expired page, an overload, a watch that was
-//! cut off. From a small server of our own, so no $KUBECONFIG is needed here.
+//! Answers that a healthy, current API server does not give on demand: an old version, an expired page, an overload, a
+//! watch that was cut off. From a small server of our own, so no $KUBECONFIG is needed here.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in the tests, but not in what they share")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in the tests, but not in what they share"
+)]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -44,15 +47,37 @@ impl Script {
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let router = Router::new().fallback(reply).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let version = ["buildDate", "compiler", "gitCommit", "gitTreeState", "goVersion", "platform"].map(|key| (key.to_owned(), json!("")));
+        let version = [
+            "buildDate",
+            "compiler",
+            "gitCommit",
+            "gitTreeState",
+            "goVersion",
+            "platform",
+        ]
+        .map(|key| (key.to_owned(), json!("")));
         let mut version: serde_json::Map<_, _> = version.into_iter().collect();
-        version.extend([("major".into(), json!("1")), ("minor".into(), json!(minor)), ("gitVersion".into(), json!(format!("v1.{minor}.0")))]);
+        version.extend([
+            ("major".into(), json!("1")),
+            ("minor".into(), json!(minor)),
+            ("gitVersion".into(), json!(format!("v1.{minor}.0"))),
+        ]);
         self.answer(200, version.into());
         self.answer(403, status(403, "Forbidden"));
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let backend = Kubernetes::with_config(kube::Config::new(url), vec![Profile::default()], "runners", TIMEOUT).await.unwrap();
-        assert_eq!(self.asked().len(), 2, "the version and the namespace are asked for once");
-        assert_eq!(backend.places()["default"], "kubernetes/runners", "a namespace that may not be looked at has no uid");
+        let backend = Kubernetes::with_config(kube::Config::new(url), vec![Profile::default()], "runners", TIMEOUT)
+            .await
+            .unwrap();
+        assert_eq!(
+            self.asked().len(),
+            2,
+            "the version and the namespace are asked for once"
+        );
+        assert_eq!(
+            backend.places()["default"],
+            "kubernetes/runners",
+            "a namespace that may not be looked at has no uid"
+        );
         backend
     }
 }
@@ -61,15 +86,22 @@ async fn reply(State(script): State<Script>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    script.asked.lock().unwrap().push((parts.method, parts.uri.to_string().trim_end_matches('?').to_owned(), body));
+    script.asked.lock().unwrap().push((
+        parts.method,
+        parts.uri.to_string().trim_end_matches('?').to_owned(),
+        body,
+    ));
     let answer = script.answers.lock().unwrap().pop_front();
-    let Some((code, body)) = answer else { return std::future::pending().await };
+    let Some((code, body)) = answer else {
+        return std::future::pending().await;
+    };
     let headers = [("content-type", "application/json"), ("retry-after", "1")];
     (StatusCode::from_u16(code).unwrap(), headers, format!("{body}\n")).into_response()
 }
 
 fn status(code: u16, reason: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "the server's words"})
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "the \
+     server's words"})
 }
 
 fn pod(name: &str, version: u32) -> Value {
@@ -82,7 +114,15 @@ fn page(names: &[&str], next: &str) -> Value {
 }
 
 fn spec() -> RunnerSpec {
-    RunnerSpec { name: "r-1".into(), org: "o".into(), scope: "orgs/o".into(), group: "g".into(), profile: "default".into(), labels: vec![], job: 1 }
+    RunnerSpec {
+        name: "r-1".into(),
+        org: "o".into(),
+        scope: "orgs/o".into(),
+        group: "g".into(),
+        profile: "default".into(),
+        labels: vec![],
+        job: 1,
+    }
 }
 
 #[tokio::test]
@@ -93,7 +133,10 @@ async fn an_old_server_gets_docker_as_a_second_container() {
         script.answer(201, pod("r-1", 1));
         backend.start(&spec()).await.unwrap();
         let (method, path, body) = script.asked().remove(0);
-        assert_eq!((method, path.as_str()), (Method::POST, "/api/v1/namespaces/runners/pods"));
+        assert_eq!(
+            (method, path.as_str()),
+            (Method::POST, "/api/v1/namespaces/runners/pods")
+        );
         assert_eq!(body["spec"]["initContainers"].as_array().map(Vec::len), init);
         assert_eq!(body["spec"]["containers"].as_array().map(Vec::len), Some(containers));
     }
@@ -104,14 +147,36 @@ async fn an_old_server_gets_docker_as_a_second_container() {
 async fn a_list_whose_pages_expired_begins_anew() {
     let script = Script::default();
     let backend = script.backend("36").await;
-    for (code, body) in [(200, page(&["a"], "next")), (410, status(410, "Expired")), (200, page(&["a", "b"], "next")), (200, page(&["c"], ""))] {
+    for (code, body) in [
+        (200, page(&["a"], "next")),
+        (410, status(410, "Expired")),
+        (200, page(&["a", "b"], "next")),
+        (200, page(&["c"], "")),
+    ] {
         script.answer(code, body);
     }
-    let names: Vec<_> = backend.list().await.unwrap().into_iter().map(|seen| seen.name).collect();
+    let names: Vec<_> = backend
+        .list()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|seen| seen.name)
+        .collect();
     assert_eq!(names, ["a", "b", "c"]);
     let asked = script.asked();
-    assert!(asked.iter().all(|(_, path, _)| path.contains("labelSelector=app%3Djit-runner") && !path.contains("resourceVersion")), "{asked:?}");
-    assert_eq!(asked.iter().map(|(_, path, _)| path.contains("continue=next")).collect::<Vec<_>>(), [false, true, false, true]);
+    assert!(
+        asked
+            .iter()
+            .all(|(_, path, _)| path.contains("labelSelector=app%3Djit-runner") && !path.contains("resourceVersion")),
+        "{asked:?}"
+    );
+    assert_eq!(
+        asked
+            .iter()
+            .map(|(_, path, _)| path.contains("continue=next"))
+            .collect::<Vec<_>>(),
+        [false, true, false, true]
+    );
     // But not for ever.
     for _ in 0..3 {
         script.answer(410, status(410, "Expired"));
@@ -126,7 +191,10 @@ async fn an_overloaded_server_is_not_asked_again() {
     for code in [429, 503, 504, 500] {
         script.answer(code, status(code, "TooMany"));
         let error = backend.start(&spec()).await.unwrap_err();
-        assert!(matches!(&error, BackendError::Unavailable(why) if why.contains("the server's words")), "{error:?}");
+        assert!(
+            matches!(&error, BackendError::Unavailable(why) if why.contains("the server's words")),
+            "{error:?}"
+        );
         assert_eq!(script.asked().len(), 1);
     }
 }
@@ -141,10 +209,19 @@ async fn half_a_stop_is_an_error() {
     let mut asked = script.asked();
     asked.sort_by(|a, b| a.1.cmp(&b.1));
     assert_eq!(
-        asked.iter().map(|(method, path, _)| (method.as_str(), path.as_str())).collect::<Vec<_>>(),
-        [("DELETE", "/api/v1/namespaces/runners/pods/r-1"), ("DELETE", "/api/v1/namespaces/runners/secrets/r-1"),]
+        asked
+            .iter()
+            .map(|(method, path, _)| (method.as_str(), path.as_str()))
+            .collect::<Vec<_>>(),
+        [
+            ("DELETE", "/api/v1/namespaces/runners/pods/r-1"),
+            ("DELETE", "/api/v1/namespaces/runners/secrets/r-1"),
+        ]
     );
-    assert_eq!((&asked[0].2["gracePeriodSeconds"], &asked[0].2["propagationPolicy"]), (&json!(30), &json!("Background")));
+    assert_eq!(
+        (&asked[0].2["gracePeriodSeconds"], &asked[0].2["propagationPolicy"]),
+        (&json!(30), &json!("Background"))
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Which proxy leads to Kubernetes. The variables belong to the whole process, so each case is a process of its own:
 //! this program, told to run [`connects`] alone.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in the tests, but not in what they share")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in the tests, but not in what they share"
+)]
 
 use std::time::Duration;
 
@@ -17,9 +20,21 @@ use proxy::{proxy, run_alone};
 
 /// An API server that tells its version; its address.
 async fn api_server() -> String {
-    let version = ["buildDate", "compiler", "gitCommit", "gitTreeState", "goVersion", "platform"].map(|key| (key.to_owned(), json!("")));
+    let version = [
+        "buildDate",
+        "compiler",
+        "gitCommit",
+        "gitTreeState",
+        "goVersion",
+        "platform",
+    ]
+    .map(|key| (key.to_owned(), json!("")));
     let mut version: serde_json::Map<_, _> = version.into_iter().collect();
-    version.extend([("major".into(), json!("1")), ("minor".into(), json!("36")), ("gitVersion".into(), json!("v1.36.0"))]);
+    version.extend([
+        ("major".into(), json!("1")),
+        ("minor".into(), json!("36")),
+        ("gitVersion".into(), json!("v1.36.0")),
+    ]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let router = Router::new().fallback(async move || Json(version.clone()));
@@ -37,13 +52,21 @@ async fn run(server: &str, more: &str, variables: &[(&str, &str)]) {
     );
     std::fs::write(&file, kubeconfig).unwrap();
     let kubeconfig = file.path().to_str().unwrap();
-    run_alone("connects", [("KUBECONFIG", kubeconfig)].into_iter().chain(variables.iter().copied())).await;
+    run_alone(
+        "connects",
+        [("KUBECONFIG", kubeconfig)]
+            .into_iter()
+            .chain(variables.iter().copied()),
+    )
+    .await;
 }
 
 #[tokio::test]
 #[ignore = "it is what the other tests run, with variables of their own"]
 async fn connects() {
-    Kubernetes::connect(vec![Profile::default()], "runners", Duration::from_secs(10)).await.unwrap();
+    Kubernetes::connect(vec![Profile::default()], "runners", Duration::from_secs(10))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -51,11 +74,26 @@ async fn the_proxy_variables_are_not_for_kubernetes() {
     let server = api_server().await;
     let (proxy, asked) = proxy().await;
     run(&server, "", &[]).await;
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+    for name in [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
         run(&server, "", &[(name, &proxy)]).await;
     }
     run(&server, "", &[("HTTPS_PROXY", &proxy), ("NO_PROXY", "*")]).await;
-    run(&server, "", &[("HTTPS_PROXY", "https://user:password@proxy.example.com:3129"), ("NO_PROXY", ".svc,10.0.0.0/8")]).await;
+    run(
+        &server,
+        "",
+        &[
+            ("HTTPS_PROXY", "https://user:password@proxy.example.com:3129"),
+            ("NO_PROXY", ".svc,10.0.0.0/8"),
+        ],
+    )
+    .await;
     assert_eq!(*asked.lock().unwrap(), [""; 0]);
 }
 
@@ -66,6 +104,9 @@ async fn a_proxy_that_the_kubeconfig_names_is_used() {
     let more = format!(", proxy-url: '{proxy}'");
     for variables in [&[][..], &[("HTTPS_PROXY", "http://127.0.0.1:1")], &[("NO_PROXY", "*")]] {
         run(&server, &more, variables).await;
-        assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), [format!("CONNECT {server} HTTP/1.1")]);
+        assert_eq!(
+            std::mem::take(&mut *asked.lock().unwrap()),
+            [format!("CONNECT {server} HTTP/1.1")]
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! Runners as processes, with a shell as the runner. A worker that dies is this test program, started again.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in the tests, but not in what they share")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in the tests, but not in what they share"
+)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -37,7 +40,10 @@ fn config() -> SecretString {
 }
 
 async fn change(watch: &mut BoxStream<'static, Change>) -> Change {
-    tokio::time::timeout(PATIENCE, watch.next()).await.expect("a change in time").expect("a watch never ends")
+    tokio::time::timeout(PATIENCE, watch.next())
+        .await
+        .expect("a change in time")
+        .expect("a watch never ends")
 }
 
 async fn seen(watch: &mut BoxStream<'static, Change>, phase: Phase) -> Observed {
@@ -73,16 +79,27 @@ async fn log(dir: &Path, name: &str, text: &str) -> String {
 
 fn alive(pid: i32) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    let zombie = state.is_some_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('Z')));
+    let zombie = state.is_some_and(|stat| {
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, fields)| fields.starts_with('Z'))
+    });
     test_kill_process(Pid::from_raw(pid).unwrap()).is_ok() && !zombie
 }
 
 /// Runs one of the workers below as a process of its own until it ends, with these variables besides.
 fn run_worker(worker: &str, dir: &Path, command: &str, environment: &[(&str, &str)]) {
     let mut program = Command::new(std::env::current_exe().unwrap());
-    program.args(["--exact", worker, "--ignored"]).env(DIR, dir).env(COMMAND, command).envs(environment.iter().copied());
+    program
+        .args(["--exact", worker, "--ignored"])
+        .env(DIR, dir)
+        .env(COMMAND, command)
+        .envs(environment.iter().copied());
     let status = program.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "the worker killed itself");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(9),
+        "the worker killed itself"
+    );
 }
 
 /// The worker that this program was started as; `None` if it was not.
@@ -111,22 +128,42 @@ async fn worker_that_dies_after_start() {
 #[tokio::test]
 async fn a_runner_ends_and_is_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let backend = Process::new(r#"echo "$RUNNER_NAME has $ACTIONS_RUNNER_INPUT_JITCONFIG"; exit 7"#, dir.path(), TIMEOUT).unwrap();
+    let backend = Process::new(
+        r#"echo "$RUNNER_NAME has $ACTIONS_RUNNER_INPUT_JITCONFIG"; exit 7"#,
+        dir.path(),
+        TIMEOUT,
+    )
+    .unwrap();
     let mut watch = backend.watch();
     assert_eq!(change(&mut watch).await, Change::Restarted);
     assert!(backend.list().await.unwrap().is_empty());
 
     backend.start(&spec("r-1")).await.unwrap();
-    let starting =
-        Observed { name: "r-1".into(), phase: Phase::Starting, rejected: false, terminating: false, stuck: false, spec: Some(spec("r-1")), detail: None };
+    let starting = Observed {
+        name: "r-1".into(),
+        phase: Phase::Starting,
+        rejected: false,
+        terminating: false,
+        stuck: false,
+        spec: Some(spec("r-1")),
+        detail: None,
+    };
     assert_eq!(change(&mut watch).await, Change::Seen(starting.clone()));
     assert_eq!(backend.list().await.unwrap(), [starting]);
 
     backend.deliver(&spec("r-1"), &config()).await.unwrap();
     let ended = seen(&mut watch, Phase::Ended).await;
-    assert_eq!((ended.detail.as_deref(), ended.spec), (Some("exit code 7"), Some(spec("r-1"))));
+    assert_eq!(
+        (ended.detail.as_deref(), ended.spec),
+        (Some("exit code 7"), Some(spec("r-1")))
+    );
     assert_eq!(log(dir.path(), "r-1", "\n").await, "r-1 has ENCODED-CONFIG\n");
-    assert!(!std::fs::read_to_string(dir.path().join("r-1.json")).unwrap().contains("ENCODED-CONFIG"), "the configuration is on no disk");
+    assert!(
+        !std::fs::read_to_string(dir.path().join("r-1.json"))
+            .unwrap()
+            .contains("ENCODED-CONFIG"),
+        "the configuration is on no disk"
+    );
 
     assert_eq!(backend.stop("r-1").await.unwrap(), Stopped::Ending);
     gone(&mut watch, "r-1").await;
@@ -137,7 +174,12 @@ async fn a_runner_ends_and_is_removed() {
 #[tokio::test]
 async fn a_runner_outlives_its_worker() {
     let dir = tempfile::tempdir().unwrap();
-    run_worker("worker_that_dies_after_deliver", dir.path(), "echo $$; exec sleep 1000", &[]);
+    run_worker(
+        "worker_that_dies_after_deliver",
+        dir.path(),
+        "echo $$; exec sleep 1000",
+        &[],
+    );
     let pid: i32 = log(dir.path(), "r-1", "\n").await.trim().parse().unwrap();
 
     let backend = Process::new("unused", dir.path(), TIMEOUT).unwrap();
@@ -145,7 +187,10 @@ async fn a_runner_outlives_its_worker() {
     let running = seen(&mut watch, Phase::Running).await;
     assert_eq!((running.name.as_str(), running.spec), ("r-1", Some(spec("r-1"))));
     assert!(alive(pid));
-    assert!(matches!(backend.deliver(&spec("r-1"), &config()).await, Err(BackendError::Exists)));
+    assert!(matches!(
+        backend.deliver(&spec("r-1"), &config()).await,
+        Err(BackendError::Exists)
+    ));
 
     // It ends by itself, and nobody is there to write down how.
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
@@ -166,7 +211,10 @@ async fn a_record_whose_maker_died_has_ended() {
     assert!(matches!(backend.start(&spec("r-1")).await, Err(BackendError::Exists)));
     assert_eq!(backend.stop("r-1").await.unwrap(), Stopped::Ending);
     gone(&mut watch, "r-1").await;
-    assert!(matches!(backend.deliver(&spec("r-1"), &config()).await, Err(BackendError::Gone(_))));
+    assert!(matches!(
+        backend.deliver(&spec("r-1"), &config()).await,
+        Err(BackendError::Gone(_))
+    ));
 }
 
 #[tokio::test]
@@ -175,11 +223,19 @@ async fn a_runner_that_ignores_term_is_killed_with_all_that_it_started() {
     let backend = Process::new("trap '' TERM; sleep 1000 & echo $$ $!; wait; wait", dir.path(), TIMEOUT).unwrap();
     backend.start(&spec("r-1")).await.unwrap();
     backend.deliver(&spec("r-1"), &config()).await.unwrap();
-    let pids: Vec<i32> = log(dir.path(), "r-1", "\n").await.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    let pids: Vec<i32> = log(dir.path(), "r-1", "\n")
+        .await
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
     let mut watch = backend.watch();
     assert_eq!(backend.stop("r-1").await.unwrap(), Stopped::Ending);
     assert!(seen(&mut watch, Phase::Running).await.terminating);
-    assert_eq!(backend.stop("r-1").await.unwrap(), Stopped::Ending, "it may be asked for again");
+    assert_eq!(
+        backend.stop("r-1").await.unwrap(),
+        Stopped::Ending,
+        "it may be asked for again"
+    );
     gone(&mut watch, "r-1").await;
     until(|| pids.iter().all(|pid| !alive(*pid)).then_some(())).await;
 }
@@ -191,7 +247,10 @@ async fn what_a_job_left_running_ends_with_its_runner() {
     backend.start(&spec("r-1")).await.unwrap();
     backend.deliver(&spec("r-1"), &config()).await.unwrap();
     let mut watch = backend.watch();
-    assert_eq!(seen(&mut watch, Phase::Ended).await.detail.as_deref(), Some("exit code 0"));
+    assert_eq!(
+        seen(&mut watch, Phase::Ended).await.detail.as_deref(),
+        Some("exit code 0")
+    );
     let pid: i32 = log(dir.path(), "r-1", "\n").await.trim().parse().unwrap();
     assert!(alive(pid));
     backend.stop("r-1").await.unwrap();
@@ -208,10 +267,22 @@ async fn two_workers_share_a_directory() {
     assert_eq!(change(&mut watch).await, Change::Restarted);
     let (config_one, config_two, spec) = (config(), config(), spec("r-1"));
     let made = tokio::join!(one.start(&spec), two.start(&spec));
-    assert!(matches!(made, (Ok(()), Err(BackendError::Exists)) | (Err(BackendError::Exists), Ok(()))), "{made:?}");
+    assert!(
+        matches!(
+            made,
+            (Ok(()), Err(BackendError::Exists)) | (Err(BackendError::Exists), Ok(()))
+        ),
+        "{made:?}"
+    );
     // Either may deliver, but one alone.
     let delivered = tokio::join!(one.deliver(&spec, &config_one), two.deliver(&spec, &config_two));
-    assert!(matches!(delivered, (Ok(()), Err(BackendError::Exists)) | (Err(BackendError::Exists), Ok(()))), "{delivered:?}");
+    assert!(
+        matches!(
+            delivered,
+            (Ok(()), Err(BackendError::Exists)) | (Err(BackendError::Exists), Ok(()))
+        ),
+        "{delivered:?}"
+    );
     seen(&mut watch, Phase::Running).await;
     assert_eq!(log(dir.path(), "r-1", "here\n").await, "here\n", "it ran once");
     one.stop("r-1").await.unwrap();
@@ -224,7 +295,10 @@ async fn a_runner_that_is_stopped_before_its_configuration_came_never_runs() {
     let backend = Process::new("echo never", dir.path(), TIMEOUT).unwrap();
     backend.start(&spec("r-1")).await.unwrap();
     assert_eq!(backend.stop("r-1").await.unwrap(), Stopped::Ending);
-    assert!(matches!(backend.deliver(&spec("r-1"), &config()).await, Err(BackendError::Gone(_))));
+    assert!(matches!(
+        backend.deliver(&spec("r-1"), &config()).await,
+        Err(BackendError::Gone(_))
+    ));
     assert!(backend.list().await.unwrap().is_empty() && !dir.path().join("r-1.log").exists());
 }
 
@@ -250,13 +324,35 @@ async fn no_secret_of_the_worker_reaches_a_runner() {
     ];
     let mut environment: Vec<_> = secrets.iter().map(|name| (*name, "SECRET-OF-THE-WORKER")).collect();
     environment.extend([("RUNNER_LABELS", "x64"), ("LANG", "C.UTF-8")]);
-    run_worker("worker_that_dies_after_deliver", dir.path(), "env; echo done; exec sleep 1000", &environment);
+    run_worker(
+        "worker_that_dies_after_deliver",
+        dir.path(),
+        "env; echo done; exec sleep 1000",
+        &environment,
+    );
     let log = log(dir.path(), "r-1", "done\n").await;
-    assert!(!log.contains("SECRET-OF-THE-WORKER") && secrets.iter().all(|name| !log.contains(name)), "{log}");
-    let mut names: Vec<_> = log.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    assert!(
+        !log.contains("SECRET-OF-THE-WORKER") && secrets.iter().all(|name| !log.contains(name)),
+        "{log}"
+    );
+    let mut names: Vec<_> = log
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name)
+        .collect();
     names.retain(|name| !["PWD", "SHLVL", "_", "OLDPWD", "HOME", "TMPDIR"].contains(name));
     names.sort_unstable();
-    assert_eq!(names, ["ACTIONS_RUNNER_INPUT_JITCONFIG", "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "LANG", "PATH", "RUNNER_LABELS", "RUNNER_NAME"]);
+    assert_eq!(
+        names,
+        [
+            "ACTIONS_RUNNER_INPUT_JITCONFIG",
+            "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE",
+            "LANG",
+            "PATH",
+            "RUNNER_LABELS",
+            "RUNNER_NAME"
+        ]
+    );
 
     let backend = Process::new("unused", dir.path(), TIMEOUT).unwrap();
     let mut watch = backend.watch();
@@ -273,7 +369,10 @@ async fn what_cannot_be_is_refused() {
     assert!(Process::new("true", &dir.path().join("file"), TIMEOUT).is_err());
     let backend = Process::new("true", dir.path(), TIMEOUT).unwrap();
     for name in ["../outside", "a/b", ""] {
-        assert!(matches!(backend.start(&spec(name)).await, Err(BackendError::Refused(_))));
+        assert!(matches!(
+            backend.start(&spec(name)).await,
+            Err(BackendError::Refused(_))
+        ));
         assert_eq!(backend.stop(name).await.unwrap(), Stopped::Absent);
     }
 }

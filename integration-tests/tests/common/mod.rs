@@ -33,12 +33,27 @@ pub fn brisk() -> Vec<(String, String)> {
 }
 
 pub fn kubernetes(orgs: usize, workers: usize, env: &[(&str, &str)]) -> Options {
-    let env = brisk().into_iter().chain(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).collect();
-    Options { orgs, workers, backend: Backend::Kubernetes, env, ..Options::default() }
+    let env = brisk()
+        .into_iter()
+        .chain(
+            env.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+        .collect();
+    Options {
+        orgs,
+        workers,
+        backend: Backend::Kubernetes,
+        env,
+        ..Options::default()
+    }
 }
 
 pub fn number(value: &Value, pointer: &str) -> u64 {
-    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {value}"))
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("{pointer} in {value}"))
 }
 
 /// Counts live pods by organization as the API server tells of them, and keeps the most at once.
@@ -47,14 +62,22 @@ pub struct PodCount(stack::PodCount);
 
 impl PodCount {
     pub async fn watch(namespace: &str) -> Self {
-        Self(stack::PodCount::watch(namespace, |_| usize::MAX, usize::MAX).await.unwrap())
+        Self(
+            stack::PodCount::watch(namespace, |_| usize::MAX, usize::MAX)
+                .await
+                .unwrap(),
+        )
     }
 
     /// Fails when an organization, or the whole, ever had more pods than allowed.
     pub fn assert_within(&self, limit: usize, maximum: usize) {
         let over: Vec<_> = self.0.most().into_iter().filter(|(_, most)| *most > limit).collect();
         assert!(over.is_empty(), "over the limit of {limit}: {over:?}");
-        assert!(self.0.most_in_all() <= maximum, "{} pods at once, {maximum} are allowed", self.0.most_in_all());
+        assert!(
+            self.0.most_in_all() <= maximum,
+            "{} pods at once, {maximum} are allowed",
+            self.0.most_in_all()
+        );
         assert!(self.0.seen() > 0, "no pod was ever seen: the watch is blind");
     }
 
@@ -78,12 +101,14 @@ pub async fn send(stack: &Stack, jobs: usize, orgs: usize, labels: impl Fn(usize
     }
 }
 
-/// Waits until so many jobs are over at GitHub and nothing is left: no runner, no pod, no Secret, nothing live or queued in the ledger.
+/// Waits until so many jobs are over at GitHub and nothing is left: no runner, no pod, no Secret, nothing live or
+/// queued in the ledger.
 pub async fn settle(stack: &Stack, jobs: u64) -> Value {
     let began = Instant::now();
     loop {
         let summary = stack.summary().await.unwrap();
-        let over = number(&summary, "/jobs/success") + number(&summary, "/jobs/failure") + number(&summary, "/jobs/cancelled");
+        let over =
+            number(&summary, "/jobs/success") + number(&summary, "/jobs/failure") + number(&summary, "/jobs/cancelled");
         let left = leftovers(stack, &summary).await;
         if over >= jobs && left.is_empty() {
             return summary;
@@ -114,8 +139,18 @@ async fn leftovers(stack: &Stack, summary: &Value) -> Vec<String> {
     }
     if let (true, Some(namespace)) = (left.is_empty(), &stack.namespace) {
         let client = Client::try_default().await.unwrap();
-        let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await.unwrap().items.len();
-        let secrets = Api::<Secret>::namespaced(client, namespace).list(&ListParams::default()).await.unwrap().items.len();
+        let pods = Api::<Pod>::namespaced(client.clone(), namespace)
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len();
+        let secrets = Api::<Secret>::namespaced(client, namespace)
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len();
         if pods + secrets > 0 {
             left.push(format!("{pods} pods, {secrets} Secrets"));
         }
@@ -123,7 +158,8 @@ async fn leftovers(stack: &Stack, summary: &Value) -> Vec<String> {
     left
 }
 
-/// Waits for the end and looks at it from every side: each job ran exactly once, no limit was exceeded, the invariants hold, nothing is left.
+/// Waits for the end and looks at it from every side: each job ran exactly once, no limit was exceeded, the invariants
+/// hold, nothing is left.
 pub async fn prove(stack: Stack, pods: &PodCount, jobs: usize, limit: usize, maximum: usize) {
     let summary = settle(&stack, jobs as u64).await;
     assert_all_ran_once(&summary, jobs as u64);

@@ -143,7 +143,14 @@ impl Cell {
 }
 
 const STATUSES: [u16; 7] = [401, 403, 404, 409, 422, 429, 502];
-const REFUSALS: [Refusal; 6] = [Refusal::Quota, Refusal::Refused, Refusal::Exists, Refusal::Gone, Refusal::Unreachable, Refusal::Unavailable];
+const REFUSALS: [Refusal; 6] = [
+    Refusal::Quota,
+    Refusal::Refused,
+    Refusal::Exists,
+    Refusal::Gone,
+    Refusal::Unreachable,
+    Refusal::Unavailable,
+];
 const ENDS: [End; 5] = [End::Exit(0), End::Exit(1), End::Exit(7), End::Rejected, End::Stuck];
 
 fn answers(side: Side) -> Vec<Answer> {
@@ -153,7 +160,9 @@ fn answers(side: Side) -> Vec<Answer> {
             STATUSES.map(Answer::Status).into_iter().chain(others).collect()
         }
         Side::Backend(Asked::Start | Asked::Deliver) => REFUSALS.map(Answer::Backend).into(),
-        Side::Backend(_) => [Refusal::Refused, Refusal::Unreachable, Refusal::Unavailable].map(Answer::Backend).into(),
+        Side::Backend(_) => [Refusal::Refused, Refusal::Unreachable, Refusal::Unavailable]
+            .map(Answer::Backend)
+            .into(),
         Side::Runner => ENDS.map(Answer::Ends).into(),
     }
 }
@@ -161,8 +170,8 @@ fn answers(side: Side) -> Vec<Answer> {
 /// Who is asked at this step, and what leads there.
 fn way_to(step: &str) -> Option<(Side, Way)> {
     use Endpoint::{
-        AccessTokens, AppHook, DeleteRunner, GenerateJitconfig, GetJob, Installations, ListDeliveries, ListGroups, ListHooks, ListOrganizations,
-        ListRepositories, ListRunJobs, ListRunners, ListRuns, Redeliver,
+        AccessTokens, AppHook, DeleteRunner, GenerateJitconfig, GetJob, Installations, ListDeliveries, ListGroups,
+        ListHooks, ListOrganizations, ListRepositories, ListRunJobs, ListRunners, ListRuns, Redeliver,
     };
     let recovery = Way::Recovery { app: false };
     let github = |endpoint, way| Some((Side::GitHub(endpoint), way));
@@ -206,15 +215,30 @@ pub fn all() -> Vec<Cell> {
     let mut steps: Vec<String> = asks.filter_map(|effect| effect.step).collect();
     steps.sort();
     let unknown: Vec<_> = steps.iter().filter(|step| way_to(step).is_none()).collect();
-    assert!(unknown.is_empty(), "say in `way_to` what leads to these steps, and who is asked there: {unknown:?}");
+    assert!(
+        unknown.is_empty(),
+        "say in `way_to` what leads to these steps, and who is asked there: {unknown:?}"
+    );
     let ends = ("observe.released".to_owned(), (Side::Runner, Way::Job));
-    let steps = steps.into_iter().filter_map(|step| way_to(&step).map(|way| (step, way))).chain([ends]);
+    let steps = steps
+        .into_iter()
+        .filter_map(|step| way_to(&step).map(|way| (step, way)))
+        .chain([ends]);
     let mut cells = Vec::new();
     for (step, (side, way)) in steps {
         for answer in answers(side) {
-            let cell = Cell { step: step.clone(), side, way, answer, classes: 1 };
+            let cell = Cell {
+                step: step.clone(),
+                side,
+                way,
+                answer,
+                classes: 1,
+            };
             if cell.stops_jobs() {
-                cells.push(Cell { classes: 200, ..cell.clone() });
+                cells.push(Cell {
+                    classes: 200,
+                    ..cell.clone()
+                });
             }
             cells.push(cell);
         }

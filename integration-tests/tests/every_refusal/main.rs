@@ -51,7 +51,12 @@ fn begin(rig: &Rig, cell: &Cell) {
         Side::Runner => (None, None),
     };
     // What no organization is named in is asked for all of them.
-    let nameless = [Endpoint::AccessTokens, Endpoint::AppHook, Endpoint::ListOrganizations, Endpoint::Installations];
+    let nameless = [
+        Endpoint::AccessTokens,
+        Endpoint::AppHook,
+        Endpoint::ListOrganizations,
+        Endpoint::Installations,
+    ];
     let org = endpoint.filter(|endpoint| !nameless.contains(endpoint)).map(|_| "sick");
     match cell.answer {
         Answer::Status(status) => rig.fault(json!({ "fault": "rest_status", "org": org, "endpoint": endpoint, "status": status, "message": WORDS })),
@@ -69,7 +74,9 @@ fn begin(rig: &Rig, cell: &Cell) {
 /// Prepares what leads to the cell's step.
 async fn prepare(rig: &Rig, cell: &Cell) {
     match cell.way {
-        Way::Lost => rig.fault(json!({ "fault": "rest_cut", "org": "sick", "endpoint": "generate_jitconfig", "count": 1 })),
+        Way::Lost => {
+            rig.fault(json!({ "fault": "rest_cut", "org": "sick", "endpoint": "generate_jitconfig", "count": 1 }))
+        }
         Way::Gone => rig.yard.refuse(Asked::Deliver, Refusal::Gone, "sick", 1),
         Way::Ended => rig.yard.end(End::Exit(1), "sick", 1),
         Way::EndedUnseen => {
@@ -117,7 +124,10 @@ async fn play(cell: &Cell) -> Outcome {
     let group = if cell.way == Way::Group { "builders" } else { "default" };
     let mut jobs = Vec::new();
     for number in 0..cell.classes {
-        jobs.push(rig.job("sick", group, (cell.classes > 1).then(|| format!("class-{number}"))).await);
+        jobs.push(
+            rig.job("sick", group, (cell.classes > 1).then(|| format!("class-{number}")))
+                .await,
+        );
     }
     rig.settle().await;
     // Recovery has work each minute, everything else at any time.
@@ -129,7 +139,11 @@ async fn play(cell: &Cell) -> Outcome {
             // What is under way again just now says so, and not why it failed before.
             for job in [jobs[0], jobs[jobs.len() - 1]] {
                 let told = rig.why(job).await.why;
-                why = if told.contains(cell.said()) || why.is_empty() { told } else { why };
+                why = if told.contains(cell.said()) || why.is_empty() {
+                    told
+                } else {
+                    why
+                };
             }
             rig.minute(recovery).await;
         }
@@ -153,7 +167,14 @@ async fn play(cell: &Cell) -> Outcome {
     if !findings.is_empty() {
         broken.push(format!("doctor: {findings:?}"));
     }
-    Outcome { refused, pods, registrations, why, recovered, broken }
+    Outcome {
+        refused,
+        pods,
+        registrations,
+        why,
+        recovered,
+        broken,
+    }
 }
 
 /// Another organization's job gets its runner within a second.
@@ -164,14 +185,21 @@ async fn healthy(rig: &Rig, when: &str, broken: &mut Vec<String>) {
         rig.pass(1).await;
     }
     if !rig.yard.was_delivered(job) {
-        broken.push(format!("another organization's job waits {when}: {}", rig.why(job).await.why));
+        broken.push(format!(
+            "another organization's job waits {when}: {}",
+            rig.why(job).await.why
+        ));
     }
 }
 
 impl Outcome {
     fn judge(&mut self, cell: &Cell) {
         let most = cell.most();
-        for (what, count) in [("refused calls", self.refused), ("pods", self.pods), ("registrations", self.registrations)] {
+        for (what, count) in [
+            ("refused calls", self.refused),
+            ("pods", self.pods),
+            ("registrations", self.registrations),
+        ] {
             if count > most {
                 self.broken.push(format!("{count} {what}, at most {most}"));
             }
@@ -180,7 +208,11 @@ impl Outcome {
             self.broken.push("the step was not reached".into());
         }
         if cell.gives_up() != self.recovered.is_none() {
-            self.broken.push(format!("a runner within {} s of the cause's end: {:?}", cell.recovers_within(), self.recovered));
+            self.broken.push(format!(
+                "a runner within {} s of the cause's end: {:?}",
+                cell.recovers_within(),
+                self.recovered
+            ));
         }
         if !self.why.contains(cell.said()) {
             self.broken.push(format!("`why` does not say {:?}", cell.said()));
@@ -191,7 +223,10 @@ impl Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_refused_for_ever_costs_little_and_nobody_else() {
     let wanted = std::env::var("CELL").unwrap_or_default();
-    let cells: Vec<Cell> = cells::all().into_iter().filter(|cell| cell.name().starts_with(&wanted)).collect();
+    let cells: Vec<Cell> = cells::all()
+        .into_iter()
+        .filter(|cell| cell.name().starts_with(&wanted))
+        .collect();
     let (slow, others): (Vec<_>, Vec<_>) = cells.into_iter().partition(|cell| cell.answer == Answer::Slow);
     let play = |cell: Cell| async move {
         let began = std::time::Instant::now();
@@ -199,18 +234,33 @@ async fn whatever_is_refused_for_ever_costs_little_and_nobody_else() {
         outcome.judge(&cell);
         (cell, outcome, began.elapsed())
     };
-    let [slow, others] = [(slow, AT_ONCE[0]), (others, AT_ONCE[1])].map(|(cells, at_once)| futures::stream::iter(cells).map(play).buffer_unordered(at_once));
+    let [slow, others] = [(slow, AT_ONCE[0]), (others, AT_ONCE[1])]
+        .map(|(cells, at_once)| futures::stream::iter(cells).map(play).buffer_unordered(at_once));
     let mut report = String::new();
     let mut failed = 0;
     let mut played = slow.chain(others);
     while let Some((cell, outcome, took)) = played.next().await {
-        let Outcome { refused, pods, registrations, why, recovered, broken } = outcome;
+        let Outcome {
+            refused,
+            pods,
+            registrations,
+            why,
+            recovered,
+            broken,
+        } = outcome;
         let line = format!(
-            "{:<55} refused {refused:>3}, pods {pods:>3}, registrations {registrations:>3}, recovered {recovered:?} ({:.1} s)",
+            "{:<55} refused {refused:>3}, pods {pods:>3}, registrations {registrations:>3}, recovered {recovered:?} \
+             ({:.1} s)",
             cell.name(),
             took.as_secs_f64()
         );
-        println!("{line}\n      {why}{}", broken.iter().map(|words| format!("\n      BROKEN: {words}")).collect::<String>());
+        println!(
+            "{line}\n      {why}{}",
+            broken
+                .iter()
+                .map(|words| format!("\n      BROKEN: {words}"))
+                .collect::<String>()
+        );
         if !broken.is_empty() {
             failed += 1;
             write!(report, "\n{line}\n      why: {why}\n      {}", broken.join("\n      ")).unwrap();

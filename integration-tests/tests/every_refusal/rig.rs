@@ -22,7 +22,10 @@ use jit_simulator::github::{
     faults::Fault,
     hooks::HookKind,
 };
-use jit_worker::{Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates, reconcile, recover, upkeep};
+use jit_worker::{
+    Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates,
+    reconcile, recover, upkeep,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -49,37 +52,75 @@ impl Drop for Rig {
 }
 
 fn app_key(name: &str) -> String {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/github/tests/common").join(name).display().to_string()
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/github/tests/common")
+        .join(name)
+        .display()
+        .to_string()
 }
 
 impl Rig {
     pub async fn start(app: bool) -> Self {
         let redis = support::fresh_redis();
         let directory = tempfile::tempdir().unwrap();
-        let hook = Hook { url: Some(NOWHERE.to_owned()), secret: "a-secret".to_owned().into() };
-        let settings = github::Settings { rate_limit: Some(5000), payload_bytes: 1000, ..github::Settings::default() };
-        let github = github::start(Options { settings, ..Options::local("a-token", Some(hook)) }).await.unwrap();
+        let hook = Hook {
+            url: Some(NOWHERE.to_owned()),
+            secret: "a-secret".to_owned().into(),
+        };
+        let settings = github::Settings {
+            rate_limit: Some(5000),
+            payload_bytes: 1000,
+            ..github::Settings::default()
+        };
+        let github = github::start(Options {
+            settings,
+            ..Options::local("a-token", Some(hook))
+        })
+        .await
+        .unwrap();
         let file = |name: &str, text: &str| {
             let path = directory.path().join(name);
             std::fs::write(&path, text).unwrap();
             path.display().to_string()
         };
-        let mut arguments = vec!["test".to_owned(), "--redis-url".into(), redis.url.clone(), "--ghes-url".into(), github.url.clone()];
+        let mut arguments = vec![
+            "test".to_owned(),
+            "--redis-url".into(),
+            redis.url.clone(),
+            "--ghes-url".into(),
+            github.url.clone(),
+        ];
         let timeout = format!("{}s", TIMEOUT.as_secs());
-        let own = [("--github-timeout", timeout.as_str()), ("--webhook-url", NOWHERE), ("--runner-backend", "process"), ("--runner-command", "true")];
+        let own = [
+            ("--github-timeout", timeout.as_str()),
+            ("--webhook-url", NOWHERE),
+            ("--runner-backend", "process"),
+            ("--runner-command", "true"),
+        ];
         // By default once an hour, and twice before one goes.
         let strays = [("--stray-interval", "2m"), ("--stray-confirm", "2m")];
         // So few repositories need no more.
         let calls = [("--recovery-calls-per-hour", "200")];
-        let own = own.into_iter().chain(strays).chain(calls).chain([("--runner-directory", directory.path().to_str().unwrap())]);
+        let own = own
+            .into_iter()
+            .chain(strays)
+            .chain(calls)
+            .chain([("--runner-directory", directory.path().to_str().unwrap())]);
         arguments.extend(own.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]));
         if app {
-            arguments.extend(["--github-app-id".into(), "4711".into(), "--github-app-private-key-file".into(), app_key("app-pkcs1.pem")]);
+            arguments.extend([
+                "--github-app-id".into(),
+                "4711".into(),
+                "--github-app-private-key-file".into(),
+                app_key("app-pkcs1.pem"),
+            ]);
         } else {
             arguments.extend(["--github-pat-file".into(), file("token", "a-token")]);
         }
         let settings = Args::parse_from(arguments).resolve().unwrap();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
         let clock = Arc::new(AtomicI64::new(i64::try_from(now.as_millis()).unwrap()));
         let ledger = Ledger::new(connect::pool(&redis).unwrap()).with_clock(clock.clone());
         ledger.configure(&settings.limits).await.unwrap();
@@ -87,20 +128,42 @@ impl Rig {
         let calls = Calls::new("worker", &ledger, settings.budget, &metrics);
         let (_, credentials) = Keeper::new(&settings, &metrics, &rates, &calls).unwrap();
         let yard = Yard::default();
-        let worker = Arc::new(Worker::new("worker".into(), &settings, ledger, credentials, rates, Arc::new(yard.clone()), metrics));
+        let worker = Arc::new(Worker::new(
+            "worker".into(),
+            &settings,
+            ledger,
+            credentials,
+            rates,
+            Arc::new(yard.clone()),
+            metrics,
+        ));
         let stop = CancellationToken::new();
         tokio::spawn(provision::run(worker.clone(), stop.clone()));
         tokio::spawn(observe::run(worker.clone(), stop.clone()));
         reconcile::once(&worker).await.unwrap();
-        let rig = Self { worker, github, yard, clock, stop, _directory: directory };
+        let rig = Self {
+            worker,
+            github,
+            yard,
+            clock,
+            stop,
+            _directory: directory,
+        };
         for org in ["sick", "healthy"] {
             rig.github.with(|server, now| {
-                assert!(server.add_owner(org, jit_simulator::github::model::OwnerKind::Organization).is_ok());
+                assert!(
+                    server
+                        .add_owner(org, jit_simulator::github::model::OwnerKind::Organization)
+                        .is_ok()
+                );
                 server.add_repository(org, "app");
                 server.set_group(Some(org), "builders", None, false).unwrap();
                 server.set_hook(org, None, HookKind::Organization, 0).unwrap();
                 if app {
-                    server.set_app("4711", public_key(&std::fs::read_to_string(app_key("app-public.pem")).unwrap()).unwrap());
+                    server.set_app(
+                        "4711",
+                        public_key(&std::fs::read_to_string(app_key("app-public.pem")).unwrap()).unwrap(),
+                    );
                     server.set_installation(org, AppState::Installed, now).unwrap();
                 }
             });
@@ -133,7 +196,12 @@ impl Rig {
     /// A registration that nobody here owns.
     pub async fn stray(&self, org: &str) {
         let scope: jit_github::Scope = format!("orgs/{org}").parse().unwrap();
-        let request = jit_github::JitRequest { name: "jit-runner-77-1".into(), runner_group_id: 1, labels: vec!["code-linux".into()], work_folder: None };
+        let request = jit_github::JitRequest {
+            name: "jit-runner-77-1".into(),
+            runner_group_id: 1,
+            labels: vec!["code-linux".into()],
+            work_folder: None,
+        };
         let client = self.worker.github.of(&scope).unwrap().client;
         client.generate_jit_config(&scope, &request, TIMEOUT).await.unwrap();
     }
@@ -147,7 +215,16 @@ impl Rig {
     /// How often a fault that lasts, or the backend, has refused.
     pub fn refused(&self) -> u64 {
         let lasting = |fault: &&Fault| fault.count.is_none();
-        self.yard.refused() + self.github.with(|server, _| server.faults.list().iter().filter(lasting).map(|fault| fault.struck).sum::<u64>())
+        self.yard.refused()
+            + self.github.with(|server, _| {
+                server
+                    .faults
+                    .list()
+                    .iter()
+                    .filter(lasting)
+                    .map(|fault| fault.struck)
+                    .sum::<u64>()
+            })
     }
 
     pub fn registrations(&self, org: &str) -> u64 {
@@ -198,7 +275,11 @@ impl Rig {
     async fn until_made(&self) {
         for _ in 0..60_000 {
             let mut connection = self.worker.ledger.pool().get().await.unwrap();
-            let reservations: u64 = redis::cmd("XLEN").arg("jit:provision").query_async(&mut connection).await.unwrap();
+            let reservations: u64 = redis::cmd("XLEN")
+                .arg("jit:provision")
+                .query_async(&mut connection)
+                .await
+                .unwrap();
             if reservations == 0 && self.yard.is_quiet() {
                 return;
             }

@@ -111,19 +111,29 @@ impl Yard {
 
     /// Refuses this to owners whose name begins so, as often as said.
     pub fn refuse(&self, asked: Asked, refusal: Refusal, owner: &'static str, times: u64) {
-        self.state().refusals.push(Rule { what: (asked, refusal), owner, left: times });
+        self.state().refusals.push(Rule {
+            what: (asked, refusal),
+            owner,
+            left: times,
+        });
     }
 
     /// Has their runners end so, as often as said.
     pub fn end(&self, end: End, owner: &'static str, times: u64) {
-        self.state().ends.push(Rule { what: end, owner, left: times });
+        self.state().ends.push(Rule {
+            what: end,
+            owner,
+            left: times,
+        });
     }
 
     /// Time passes: programs that had started, end.
     pub fn end_programs(&self) {
         let mut state = self.state();
         for (name, code) in std::mem::take(&mut state.ending) {
-            state.change(&name, |runner| (runner.phase, runner.detail) = (Phase::Ended, Some(format!("exit code {code}: {WORDS}"))));
+            state.change(&name, |runner| {
+                (runner.phase, runner.detail) = (Phase::Ended, Some(format!("exit code {code}: {WORDS}")))
+            });
         }
         drop(state);
         self.rung.notify_one();
@@ -143,7 +153,15 @@ impl Yard {
 
     /// A runner that nobody asked for is there.
     pub fn plant(&self, spec: RunnerSpec) {
-        self.state().runners.insert(spec.name.clone(), Runner { spec, phase: Phase::Running, rejected: false, detail: None });
+        self.state().runners.insert(
+            spec.name.clone(),
+            Runner {
+                spec,
+                phase: Phase::Running,
+                rejected: false,
+                detail: None,
+            },
+        );
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -169,14 +187,21 @@ impl Yard {
 
     /// Runners of this owner whose program runs.
     pub fn running(&self, owner: &str) -> usize {
-        self.state().runners.values().filter(|runner| runner.spec.org == owner && runner.phase == Phase::Running).count()
+        self.state()
+            .runners
+            .values()
+            .filter(|runner| runner.spec.org == owner && runner.phase == Phase::Running)
+            .count()
     }
 }
 
 impl State {
     fn refuses(&mut self, asked: Asked, owner: &str) -> Result<(), BackendError> {
         self.calls += 1;
-        let rule = self.refusals.iter_mut().find(|rule| rule.what.0 == asked && rule.left > 0 && owner.starts_with(rule.owner));
+        let rule = self
+            .refusals
+            .iter_mut()
+            .find(|rule| rule.what.0 == asked && rule.left > 0 && owner.starts_with(rule.owner));
         let Some(rule) = rule else { return Ok(()) };
         rule.left -= 1;
         self.refused += 1;
@@ -184,7 +209,10 @@ impl State {
     }
 
     fn ends(&mut self, owner: &str, wanted: impl Fn(End) -> bool) -> Option<End> {
-        let rule = self.ends.iter_mut().find(|rule| wanted(rule.what) && rule.left > 0 && owner.starts_with(rule.owner))?;
+        let rule = self
+            .ends
+            .iter_mut()
+            .find(|rule| wanted(rule.what) && rule.left > 0 && owner.starts_with(rule.owner))?;
         rule.left -= 1;
         self.refused += 1;
         Some(rule.what)
@@ -192,7 +220,9 @@ impl State {
 
     /// Changes a runner, and tells the watch.
     fn change(&mut self, name: &str, change: impl FnOnce(&mut Runner)) {
-        let Some(runner) = self.runners.get_mut(name) else { return };
+        let Some(runner) = self.runners.get_mut(name) else {
+            return;
+        };
         change(runner);
         let seen = seen(runner);
         self.tell(Change::Seen(seen));
@@ -205,8 +235,21 @@ impl State {
 }
 
 fn seen(runner: &Runner) -> Observed {
-    let Runner { spec, phase, rejected, detail } = runner;
-    Observed { name: spec.name.clone(), phase: *phase, rejected: *rejected, terminating: false, stuck: false, spec: Some(spec.clone()), detail: detail.clone() }
+    let Runner {
+        spec,
+        phase,
+        rejected,
+        detail,
+    } = runner;
+    Observed {
+        name: spec.name.clone(),
+        phase: *phase,
+        rejected: *rejected,
+        terminating: false,
+        stuck: false,
+        spec: Some(spec.clone()),
+        detail: detail.clone(),
+    }
 }
 
 #[async_trait::async_trait]
@@ -219,10 +262,19 @@ impl Backend for Yard {
         let mut state = self.state();
         *state.started.entry(spec.org.clone()).or_default() += 1;
         state.refuses(Asked::Start, &spec.org)?;
-        state.runners.insert(spec.name.clone(), Runner { spec: spec.clone(), phase: Phase::Starting, rejected: false, detail: None });
+        state.runners.insert(
+            spec.name.clone(),
+            Runner {
+                spec: spec.clone(),
+                phase: Phase::Starting,
+                rejected: false,
+                detail: None,
+            },
+        );
         if state.ends(&spec.org, |end| end == End::Rejected).is_some() {
             state.change(&spec.name, |runner| {
-                (runner.phase, runner.rejected, runner.detail) = (Phase::Ended, true, Some(format!("OutOfcpu: {WORDS}")));
+                (runner.phase, runner.rejected, runner.detail) =
+                    (Phase::Ended, true, Some(format!("OutOfcpu: {WORDS}")));
             });
         }
         drop(state);
@@ -244,7 +296,9 @@ impl Backend for Yard {
         }
         state.delivered.push(spec.job);
         match state.ends(&spec.org, |end| end != End::Rejected) {
-            Some(End::Stuck) => state.change(&spec.name, |runner| runner.detail = Some(format!("ImagePullBackOff: {WORDS}"))),
+            Some(End::Stuck) => state.change(&spec.name, |runner| {
+                runner.detail = Some(format!("ImagePullBackOff: {WORDS}"))
+            }),
             Some(End::Exit(code)) => {
                 state.ending.push((spec.name.clone(), code));
                 state.change(&spec.name, |runner| runner.phase = Phase::Running);
@@ -258,15 +312,28 @@ impl Backend for Yard {
 
     async fn may_deliver(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
         let mut state = self.state();
-        let wanted = |rule: &Rule<(Asked, Refusal)>| matches!(rule.what, (Asked::Deliver, Refusal::Refused | Refusal::Quota));
-        if state.refusals.iter().any(|rule| wanted(rule) && spec.org.starts_with(rule.owner)) { state.refuses(Asked::Deliver, &spec.org) } else { Ok(()) }
+        let wanted =
+            |rule: &Rule<(Asked, Refusal)>| matches!(rule.what, (Asked::Deliver, Refusal::Refused | Refusal::Quota));
+        if state
+            .refusals
+            .iter()
+            .any(|rule| wanted(rule) && spec.org.starts_with(rule.owner))
+        {
+            state.refuses(Asked::Deliver, &spec.org)
+        } else {
+            Ok(())
+        }
     }
 
     async fn stop(&self, name: &str) -> Result<Stopped, BackendError> {
         let mut state = self.state();
         let owner = state.runners.get(name).map(|runner| runner.spec.org.clone());
         state.refuses(Asked::Stop, owner.as_deref().unwrap_or_default())?;
-        let stopped = if state.runners.remove(name).is_some() { Stopped::Ending } else { Stopped::Absent };
+        let stopped = if state.runners.remove(name).is_some() {
+            Stopped::Ending
+        } else {
+            Stopped::Absent
+        };
         if stopped == Stopped::Ending {
             state.tell(Change::Gone(name.to_owned()));
         }

@@ -1,7 +1,8 @@
-//! Every step can be the last: a worker is killed at each step between two effects in turn, another goes on, and nothing is lost.
+//! Every step can be the last: a worker is killed at each step between two effects in turn, another goes on, and
+//! nothing is lost.
 //!
-//! The steps are read from the worker's source, so a new one is taken up by itself. It has to be reached: one that plain jobs do not
-//! reach needs a scenario ([`scenarios`]). `STEP=upkeep.` tries only those that begin so.
+//! The steps are read from the worker's source, so a new one is taken up by itself. It has to be reached: one that
+//! plain jobs do not reach needs a scenario ([`scenarios`]). `STEP=upkeep.` tries only those that begin so.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -20,7 +21,11 @@ use scenarios::{PACE, Run};
 #[test]
 fn every_effect_of_the_worker_is_followed_by_a_step() {
     let missing = source::without_a_step();
-    assert!(missing.is_empty(), "add `.step(\"…\")` behind the `.await` of:\n{}", missing.join("\n"));
+    assert!(
+        missing.is_empty(),
+        "add `.step(\"…\")` behind the `.await` of:\n{}",
+        missing.join("\n")
+    );
     let steps = source::steps();
     assert!(steps.len() >= 40, "the steps are not found: {steps:?}");
 }
@@ -28,11 +33,22 @@ fn every_effect_of_the_worker_is_followed_by_a_step() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_may_die_at_every_step() {
     let wanted = std::env::var("STEP").unwrap_or_default();
-    let steps: Vec<String> = source::steps().into_keys().filter(|step| step.starts_with(&wanted)).collect();
+    let steps: Vec<String> = source::steps()
+        .into_keys()
+        .filter(|step| step.starts_with(&wanted))
+        .collect();
     // GitHub tells what is left of the hour's calls, so that a worker has something to note.
     let mut options = kubernetes(steps.len() + 1, 1, &PACE);
-    let app = ["--app-id", "4711", "--app-public-key-file", &scenarios::app_key("app-public.pem")].map(str::to_owned);
-    options.github_args.extend(["--rate-limit".to_owned(), "1000000".to_owned()].into_iter().chain(app));
+    let app = [
+        "--app-id",
+        "4711",
+        "--app-public-key-file",
+        &scenarios::app_key("app-public.pem"),
+    ]
+    .map(str::to_owned);
+    options
+        .github_args
+        .extend(["--rate-limit".to_owned(), "1000000".to_owned()].into_iter().chain(app));
     let mut stack = Stack::start(&options).await.unwrap();
     let pods = PodCount::watch(stack.namespace.as_deref().unwrap()).await;
     let (mut jobs, mut cancelled) = (0, 0);
@@ -49,7 +65,11 @@ async fn a_worker_may_die_at_every_step() {
     stack.restart("worker-1").await.unwrap();
     let began = Instant::now();
     let summary = settle(&stack, jobs).await;
-    println!("{:>5} ms  to settle: {} steps, {jobs} jobs, {cancelled} cancelled", began.elapsed().as_millis(), steps.len());
+    println!(
+        "{:>5} ms  to settle: {} steps, {jobs} jobs, {cancelled} cancelled",
+        began.elapsed().as_millis(),
+        steps.len()
+    );
     assert_eq!(number(&summary, "/jobs/created"), jobs, "{summary:#}");
     assert_eq!(number(&summary, "/jobs/run"), jobs - cancelled, "lost: {summary:#}");
     assert_eq!(number(&summary, "/jobs/run_twice"), 0, "twice: {summary:#}");
@@ -72,7 +92,11 @@ async fn assert_nothing_pending(stack: &Stack) {
             ("ZCARD", "runners:deadlines"),
             ("SCARD", "runners:live"),
         ] {
-            left += redis::cmd(command).arg(key).query_async::<u64>(&mut redis).await.unwrap();
+            left += redis::cmd(command)
+                .arg(key)
+                .query_async::<u64>(&mut redis)
+                .await
+                .unwrap();
         }
         left == 0
     })

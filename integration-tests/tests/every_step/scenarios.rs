@@ -45,7 +45,11 @@ const GHOST: &str = "ghost";
 
 /// A key of the App that the simulated GitHub knows.
 pub fn app_key(name: &str) -> String {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/github/tests/common").join(name).display().to_string()
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/github/tests/common")
+        .join(name)
+        .display()
+        .to_string()
 }
 
 /// One step, in an organization of its own.
@@ -62,7 +66,14 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub fn new(stack: &'a mut Stack, step: &str, number: usize) -> Self {
-        Self { stack, step: step.to_owned(), armed: String::new(), org: load::org(number), jobs: 0, cancelled: 0 }
+        Self {
+            stack,
+            step: step.to_owned(),
+            armed: String::new(),
+            org: load::org(number),
+            jobs: 0,
+            cancelled: 0,
+        }
     }
 
     /// Does what makes a worker reach the step, and waits until it has died there.
@@ -119,25 +130,38 @@ impl<'a> Run<'a> {
                 self.arm_here().await;
                 self.ready().await;
                 // Another token, which GitHub knows as well.
-                self.stack.post(&format!("{}/_control/tokens", self.stack.github_url), &json!({ "token": "another" })).await.unwrap();
+                self.stack
+                    .post(
+                        &format!("{}/_control/tokens", self.stack.github_url),
+                        &json!({ "token": "another" }),
+                    )
+                    .await
+                    .unwrap();
                 std::fs::write(self.stack.dir().join("token"), "another").unwrap();
             }
             "admission.reaped" => self.surplus().await,
-            "provision.failed" | "upkeep.removed_unregistered" => self.refused(&json!({ "fault": "rest_status", "status": 409 })).await,
+            "provision.failed" | "upkeep.removed_unregistered" => {
+                self.refused(&json!({ "fault": "rest_status", "status": 409 })).await
+            }
             "upkeep.registration_found" => self.refused(&json!({ "fault": "rest_cut" })).await,
             "provision.late_runner_deleted" | "provision.late_pod_stopped" => self.late().await,
             "upkeep.found_busy" => self.busy().await,
-            "upkeep.leased" | "upkeep.registration_deleted" | "upkeep.pod_stopped" | "upkeep.removed" => self.never_starts().await,
+            "upkeep.leased" | "upkeep.registration_deleted" | "upkeep.pod_stopped" | "upkeep.removed" => {
+                self.never_starts().await
+            }
             "upkeep.postponed" => {
-                self.github(json!({ "fault": "rest_status", "endpoint": "delete_runner", "status": 500, "count": 1 })).await;
+                self.github(json!({ "fault": "rest_status", "endpoint": "delete_runner", "status": 500, "count": 1 }))
+                    .await;
                 self.never_starts().await;
             }
             "upkeep.repository_asked" => {
-                self.github(json!({ "fault": "rest_status", "endpoint": "get_job", "status": 404, "count": 1 })).await;
+                self.github(json!({ "fault": "rest_status", "endpoint": "get_job", "status": 404, "count": 1 }))
+                    .await;
                 self.unheard().await;
             }
             "upkeep.unanswered" => {
-                self.github(json!({ "fault": "rest_status", "endpoint": "get_job", "status": 500, "count": 1 })).await;
+                self.github(json!({ "fault": "rest_status", "endpoint": "get_job", "status": 500, "count": 1 }))
+                    .await;
                 self.unheard().await;
             }
             "upkeep.job_asked" | "upkeep.answered" | "upkeep.doubt_settled" => self.unheard().await,
@@ -147,7 +171,9 @@ impl<'a> Run<'a> {
                 self.arm_here().await;
                 self.job(200).await; // in a repository that is heard of for the first time
             }
-            "recover.rest_read" | "recover.moved" | "recover.left" | "recover.moved_away" => self.of_a_credential_that_is_gone().await,
+            "recover.rest_read" | "recover.moved" | "recover.left" | "recover.moved_away" => {
+                self.of_a_credential_that_is_gone().await
+            }
             step if step.starts_with("recover.") => self.never_came(step).await,
             _ => {
                 self.arm_here().await;
@@ -155,7 +181,12 @@ impl<'a> Run<'a> {
             }
         }
         self.killed().await;
-        let _: () = redis::cmd("ZREM").arg("workers:alive").arg(GHOST).query_async(&mut self.redis().await).await.unwrap();
+        let _: () = redis::cmd("ZREM")
+            .arg("workers:alive")
+            .arg(GHOST)
+            .query_async(&mut self.redis().await)
+            .await
+            .unwrap();
     }
 
     /// Ends the worker that is there, and starts another that dies at a step.
@@ -177,9 +208,15 @@ impl<'a> Run<'a> {
         until("nothing is under way", async || {
             let ledger = self.stack.ledger().await.unwrap_or_default();
             let runners = self.stack.jitctl(&["runners"]).await.unwrap_or_default();
-            let events: u64 = redis::cmd("XLEN").arg("jit:events").query_async(&mut self.redis().await).await.unwrap();
+            let events: u64 = redis::cmd("XLEN")
+                .arg("jit:events")
+                .query_async(&mut self.redis().await)
+                .await
+                .unwrap();
             // One whose maker died keeps its slot for a while, and does nothing more.
-            let over = runners.as_object().is_some_and(|runners| runners.values().all(|runner| runner["state"] == "removing"));
+            let over = runners
+                .as_object()
+                .is_some_and(|runners| runners.values().all(|runner| runner["state"] == "removing"));
             over && ledger["total_pending"] == 0 && events == 0
         })
         .await;
@@ -191,8 +228,13 @@ impl<'a> Run<'a> {
     }
 
     async fn ready(&mut self) {
-        until("the worker is ready", async || self.stack.parts.iter().any(|part| part.name() == WORKER && part.log_since_start().contains("worker started")))
-            .await;
+        until("the worker is ready", async || {
+            self.stack
+                .parts
+                .iter()
+                .any(|part| part.name() == WORKER && part.log_since_start().contains("worker started"))
+        })
+        .await;
     }
 
     /// Waits until the armed worker is dead: by SIGKILL, at its step.
@@ -203,19 +245,38 @@ impl<'a> Run<'a> {
             if let Some(status) = worker.ended() {
                 break status;
             }
-            assert!(began.elapsed() < Duration::from_secs(40), "{}: not reached within 40 s; the step needs a scenario\n{}", self.step, worker.log_tail());
+            assert!(
+                began.elapsed() < Duration::from_secs(40),
+                "{}: not reached within 40 s; the step needs a scenario\n{}",
+                self.step,
+                worker.log_tail()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         let log = worker.log_since_start();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}: {status}\n{}", self.step, worker.log_tail());
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9),
+            "{}: {status}\n{}",
+            self.step,
+            worker.log_tail()
+        );
         // Another task may write a line between this one and the signal.
         let killed = format!("killed at {}", self.armed);
-        assert!(log.lines().any(|line| line == killed), "{}: it died elsewhere\n{}", self.step, worker.log_tail());
+        assert!(
+            log.lines().any(|line| line == killed),
+            "{}: it died elsewhere\n{}",
+            self.step,
+            worker.log_tail()
+        );
     }
 
     async fn job(&mut self, duration_ms: u64) -> u64 {
         self.jobs += 1;
-        self.stack.create_jobs(&json!({ "org": self.org, "labels": ["code-linux"], "duration_ms": duration_ms })).await.unwrap()[0]
+        self.stack
+            .create_jobs(&json!({ "org": self.org, "labels": ["code-linux"], "duration_ms": duration_ms }))
+            .await
+            .unwrap()[0]
     }
 
     async fn github(&self, mut fault: Value) {
@@ -231,8 +292,17 @@ impl<'a> Run<'a> {
     async fn runner(&self, what: &str, fits: impl Fn(&Value) -> bool) -> String {
         let name = std::sync::Mutex::new(String::new());
         until(what, async || {
-            let runners = self.stack.jitctl(&["runners", "--org", &self.org]).await.unwrap_or_default();
-            let Some((found, _)) = runners.as_object().and_then(|runners| runners.iter().find(|(_, info)| fits(info))) else { return false };
+            let runners = self
+                .stack
+                .jitctl(&["runners", "--org", &self.org])
+                .await
+                .unwrap_or_default();
+            let Some((found, _)) = runners
+                .as_object()
+                .and_then(|runners| runners.iter().find(|(_, info)| fits(info)))
+            else {
+                return false;
+            };
             found.clone_into(&mut name.lock().unwrap());
             true
         })
@@ -243,20 +313,58 @@ impl<'a> Run<'a> {
     /// An entry that nobody can read.
     async fn rubbish(&mut self, stream: &str) {
         self.arm_here().await;
-        let _: String =
-            redis::cmd("XADD").arg(stream).arg("*").arg("v").arg("1").arg("what").arg("rubbish").query_async(&mut self.redis().await).await.unwrap();
+        let _: String = redis::cmd("XADD")
+            .arg(stream)
+            .arg("*")
+            .arg("v")
+            .arg("1")
+            .arg("what")
+            .arg("rubbish")
+            .query_async(&mut self.redis().await)
+            .await
+            .unwrap();
     }
 
     /// What is in the stream is in the hands of a worker that lives and does nothing.
     async fn held_by_a_ghost(&mut self, stream: &str) {
         until("a ghost holds the entry", async || {
             let mut redis = self.redis().await;
-            let _: () = redis::cmd("ZADD").arg("workers:alive").arg(4_000_000_000_000_u64).arg(GHOST).query_async(&mut redis).await.unwrap();
-            let _: redis::Value =
-                redis::cmd("XREADGROUP").arg("GROUP").arg("workers").arg(GHOST).arg("STREAMS").arg(stream).arg(">").query_async(&mut redis).await.unwrap();
-            let _: redis::Value = redis::cmd("XAUTOCLAIM").arg(stream).arg("workers").arg(GHOST).arg(0).arg(0).query_async(&mut redis).await.unwrap();
-            let pending: Vec<redis::Value> =
-                redis::cmd("XPENDING").arg(stream).arg("workers").arg("-").arg("+").arg(10).arg(GHOST).query_async(&mut redis).await.unwrap();
+            let _: () = redis::cmd("ZADD")
+                .arg("workers:alive")
+                .arg(4_000_000_000_000_u64)
+                .arg(GHOST)
+                .query_async(&mut redis)
+                .await
+                .unwrap();
+            let _: redis::Value = redis::cmd("XREADGROUP")
+                .arg("GROUP")
+                .arg("workers")
+                .arg(GHOST)
+                .arg("STREAMS")
+                .arg(stream)
+                .arg(">")
+                .query_async(&mut redis)
+                .await
+                .unwrap();
+            let _: redis::Value = redis::cmd("XAUTOCLAIM")
+                .arg(stream)
+                .arg("workers")
+                .arg(GHOST)
+                .arg(0)
+                .arg(0)
+                .query_async(&mut redis)
+                .await
+                .unwrap();
+            let pending: Vec<redis::Value> = redis::cmd("XPENDING")
+                .arg(stream)
+                .arg("workers")
+                .arg("-")
+                .arg("+")
+                .arg(10)
+                .arg(GHOST)
+                .query_async(&mut redis)
+                .await
+                .unwrap();
             !pending.is_empty()
         })
         .await;
@@ -265,11 +373,21 @@ impl<'a> Run<'a> {
 
     /// A runner too many: its job is cancelled while its pod starts.
     async fn surplus(&mut self) {
-        self.stack.kubelet_fault(&json!({ "fault": "never_start", "org": self.org, "count": 1 })).await.unwrap();
+        self.stack
+            .kubelet_fault(&json!({ "fault": "never_start", "org": self.org, "count": 1 }))
+            .await
+            .unwrap();
         self.arm_here().await;
         let job = self.job(200).await;
-        self.runner("a runner is made", |runner| runner["state"] == "created").await;
-        self.stack.post(&format!("{}/_control/jobs/{job}/cancel", self.stack.github_url), &json!({})).await.unwrap();
+        self.runner("a runner is made", |runner| runner["state"] == "created")
+            .await;
+        self.stack
+            .post(
+                &format!("{}/_control/jobs/{job}/cancel", self.stack.github_url),
+                &json!({}),
+            )
+            .await
+            .unwrap();
         self.cancelled += 1;
     }
 
@@ -285,10 +403,13 @@ impl<'a> Run<'a> {
 
     /// The runner is given up while GitHub registers it.
     async fn late(&mut self) {
-        self.github(json!({ "fault": "rest_slow", "endpoint": "generate_jitconfig", "delay_ms": 2000, "count": 1 })).await;
+        self.github(json!({ "fault": "rest_slow", "endpoint": "generate_jitconfig", "delay_ms": 2000, "count": 1 }))
+            .await;
         self.arm_here().await;
         self.job(200).await;
-        let name = self.runner("a reservation is taken up", |runner| !runner["claimed_at"].is_null()).await;
+        let name = self
+            .runner("a reservation is taken up", |runner| !runner["claimed_at"].is_null())
+            .await;
         self.stack.remove_runner(&name).await.unwrap();
     }
 
@@ -302,7 +423,10 @@ impl<'a> Run<'a> {
 
     /// A pod that never starts.
     async fn never_starts(&mut self) {
-        self.stack.kubelet_fault(&json!({ "fault": "never_start", "org": self.org, "count": 1 })).await.unwrap();
+        self.stack
+            .kubelet_fault(&json!({ "fault": "never_start", "org": self.org, "count": 1 }))
+            .await
+            .unwrap();
         self.arm_here().await;
         self.job(200).await;
     }
@@ -310,7 +434,8 @@ impl<'a> Run<'a> {
     /// Neither the start nor the end of the job is told.
     async fn unheard(&mut self) {
         for action in ["in_progress", "completed"] {
-            self.github(json!({ "fault": "webhook_drop", "action": action, "count": 1 })).await;
+            self.github(json!({ "fault": "webhook_drop", "action": action, "count": 1 }))
+                .await;
         }
         self.arm_here().await;
         self.job(200).await;
@@ -318,21 +443,35 @@ impl<'a> Run<'a> {
 
     /// A pod with our labels, and nothing that says whose it is.
     async fn stray_pod(&mut self) {
-        let pods: Api<Pod> = Api::namespaced(Client::try_default().await.unwrap(), self.stack.namespace.as_deref().unwrap());
+        let pods: Api<Pod> = Api::namespaced(
+            Client::try_default().await.unwrap(),
+            self.stack.namespace.as_deref().unwrap(),
+        );
         let stray = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": "stray", "labels": { "app": "jit-runner", "app.kubernetes.io/managed-by": "jit-runner-manager" } },
             "spec": { "containers": [{ "name": "runner", "image": "none" }], "volumes": [{ "name": "jit", "secret": { "secretName": "stray" } }] },
         });
         self.arm_here().await;
-        pods.create(&PostParams::default(), &serde_json::from_value(stray).unwrap()).await.unwrap();
+        pods.create(&PostParams::default(), &serde_json::from_value(stray).unwrap())
+            .await
+            .unwrap();
     }
 
     /// A repository stands in the account of a credential that is none any more.
     async fn of_a_credential_that_is_gone(&mut self) {
         self.arm_here().await;
-        for (key, member) in [("recover:gone:repos", format!("{}/app", self.org)), ("recovery:accounts", "gone".to_owned())] {
-            let _: i64 = redis::cmd("ZADD").arg(key).arg(0).arg(member).query_async(&mut self.redis().await).await.unwrap();
+        for (key, member) in [
+            ("recover:gone:repos", format!("{}/app", self.org)),
+            ("recovery:accounts", "gone".to_owned()),
+        ] {
+            let _: i64 = redis::cmd("ZADD")
+                .arg(key)
+                .arg(0)
+                .arg(member)
+                .query_async(&mut self.redis().await)
+                .await
+                .unwrap();
         }
         let _: i64 = redis::cmd("ZADD")
             .arg("repos:active")
@@ -361,25 +500,49 @@ impl<'a> Run<'a> {
     /// The webhook of a queued job comes to nothing, and GitHub has a registration that nobody knows.
     async fn never_came(&mut self, step: &str) {
         self.arm_here().await;
-        let control = async |what: &str, body: Value| self.stack.post(&format!("{}/_control/{what}", self.stack.github_url), &body).await.unwrap();
+        let control = async |what: &str, body: Value| {
+            self.stack
+                .post(&format!("{}/_control/{what}", self.stack.github_url), &body)
+                .await
+                .unwrap()
+        };
         control("hooks", json!({ "owner": self.org, "kind": "organization" })).await;
         if step == "recover.unlimited_noted" {
             control("rate-limit", json!({ "limit": null })).await; // as most servers that are no github.com
         }
         if step == "recover.hook_missed" {
-            self.github(json!({ "fault": "rest_status", "endpoint": "list_deliveries", "status": 404, "count": 1 })).await;
+            self.github(json!({ "fault": "rest_status", "endpoint": "list_deliveries", "status": 404, "count": 1 }))
+                .await;
         }
         control("webhook", json!({ "url": "http://127.0.0.1:9/webhook" })).await;
         let job = json!({ "org": self.org, "labels": ["code-linux"], "duration_ms": 2000 });
         let job = self.stack.create_jobs(&job).await.unwrap()[0];
         until("its webhook came to nothing", async || {
-            let log = self.stack.get(&format!("{}/_control/log", self.stack.github_url)).await.unwrap();
-            log["events"].as_array().unwrap().iter().any(|event| event["event"] == "webhook_answered" && event["job"] == job)
+            let log = self
+                .stack
+                .get(&format!("{}/_control/log", self.stack.github_url))
+                .await
+                .unwrap();
+            log["events"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|event| event["event"] == "webhook_answered" && event["job"] == job)
         })
         .await;
-        control("webhook", json!({ "url": format!("{}/webhook", self.stack.receiver_url) })).await;
+        control(
+            "webhook",
+            json!({ "url": format!("{}/webhook", self.stack.receiver_url) }),
+        )
+        .await;
         let stray = json!({ "name": format!("jit-runner-{job}-stray"), "runner_group_id": 1, "labels": ["nothing"] });
-        self.stack.github_post(&format!("/orgs/{}/actions/runners/generate-jitconfig", self.org), &stray).await.unwrap();
+        self.stack
+            .github_post(
+                &format!("/orgs/{}/actions/runners/generate-jitconfig", self.org),
+                &stray,
+            )
+            .await
+            .unwrap();
         self.jobs += 1;
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 /// What an effect's call looks like, and which of these change nothing anywhere.
 const EFFECTS: [(&str, &[&str]); 8] = [
-    ("ledger.", &["now", "pool", "runner", "living_workers", "gate_is_open", "clone", "at"]),
+    (
+        "ledger.",
+        &["now", "pool", "runner", "living_workers", "gate_is_open", "clone", "at"],
+    ),
     ("backend.", &["timeout", "watch", "clone", "may_deliver", "places"]),
     ("github.", &["of", "all", "serving", "clone"]),
     ("client.", &["is_app", "is_same", "clone"]),
@@ -41,9 +44,15 @@ fn sources() -> Vec<(String, String)> {
     let code = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
-    found.iter().map(|path| (path.strip_prefix(&root).unwrap().display().to_string(), code(path))).collect()
+    found
+        .iter()
+        .map(|path| (path.strip_prefix(&root).unwrap().display().to_string(), code(path)))
+        .collect()
 }
 
 /// Every step by name, with the file that it stands in. Fails when two have one name.
@@ -79,7 +88,8 @@ pub fn effects() -> Vec<Effect> {
             for (at, _) in text.match_indices(receiver) {
                 let rest = &text[at + receiver.len()..];
                 let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                // Not the fields of the arguments that a worker starts with (`self.github.resolve`, `self.runner_backend.as_str`).
+                // Not the fields of the arguments that a worker starts with (`self.github.resolve`,
+                // `self.runner_backend.as_str`).
                 let other = text[..at].ends_with("self.") || text[..at].ends_with('_');
                 let call = rest[name.len()..].starts_with('(') && !other;
                 if !call || harmless.contains(&name.as_str()) {
@@ -88,9 +98,16 @@ pub fn effects() -> Vec<Effect> {
                 let after = after_call(&rest[name.len()..]);
                 // A closure of `persist` ends between the call and its await.
                 let after: String = after.trim_start().trim_start_matches(')').split_whitespace().collect();
-                let step = after.strip_prefix(".await.step(\"").or_else(|| after.strip_prefix(".await.step_if(\"")).and_then(|text| text.split('"').next());
+                let step = after
+                    .strip_prefix(".await.step(\"")
+                    .or_else(|| after.strip_prefix(".await.step_if(\""))
+                    .and_then(|text| text.split('"').next());
                 let place = format!("{file}, {} lines of code into it", text[..at].matches('\n').count());
-                effects.push(Effect { call: format!("{receiver}{name}"), step: step.map(str::to_owned), place });
+                effects.push(Effect {
+                    call: format!("{receiver}{name}"),
+                    step: step.map(str::to_owned),
+                    place,
+                });
             }
         }
     }
@@ -99,7 +116,11 @@ pub fn effects() -> Vec<Effect> {
 
 /// Effects that no step follows.
 pub fn without_a_step() -> Vec<String> {
-    effects().into_iter().filter(|effect| effect.step.is_none()).map(|effect| format!("{}: {}(…)", effect.place, effect.call)).collect()
+    effects()
+        .into_iter()
+        .filter(|effect| effect.step.is_none())
+        .map(|effect| format!("{}: {}(…)", effect.place, effect.call))
+        .collect()
 }
 
 /// What follows the call whose opening parenthesis `text` begins with.

@@ -87,9 +87,20 @@ async fn list(ctl: &mut Ctl<'_>, order: Order, cursor: Option<&str>, limit: usiz
         let job = event.as_ref().map_or_else(|| "-".into(), |event| event.job.to_string());
         let action = event.map_or("-", |event| event.action.as_str()).to_owned();
         let age = letter.died_at().map_or_else(|| "-".into(), |at| time::ago(now - at));
-        vec![letter.id.clone(), age, letter.stream.clone(), job, action, letter.reason.replace(char::is_control, " ")]
+        vec![
+            letter.id.clone(),
+            age,
+            letter.stream.clone(),
+            job,
+            action,
+            letter.reason.replace(char::is_control, " "),
+        ]
     };
-    table::print(ctl.out, &["ID", "AGE", "STREAM", "JOB", "ACTION", "REASON"], page.letters.iter().map(row).collect())?;
+    table::print(
+        ctl.out,
+        &["ID", "AGE", "STREAM", "JOB", "ACTION", "REASON"],
+        page.letters.iter().map(row).collect(),
+    )?;
     if let Some(next) = page.next {
         note(&format!("there are more: --cursor {next}"));
     }
@@ -103,9 +114,20 @@ async fn show(ctl: &mut Ctl<'_>, id: &str) -> anyhow::Result<ExitCode> {
         ctl.json(&letter)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let line =
-        |name: &str, value: &Value| vec![name.to_owned(), value.as_str().map_or_else(|| value.to_string(), str::to_owned).replace(char::is_control, " ")];
-    let mut rows: Vec<_> = letter.iter().filter(|(name, _)| *name != "entry").map(|(name, value)| line(name, value)).collect();
+    let line = |name: &str, value: &Value| {
+        vec![
+            name.to_owned(),
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+                .replace(char::is_control, " "),
+        ]
+    };
+    let mut rows: Vec<_> = letter
+        .iter()
+        .filter(|(name, _)| *name != "entry")
+        .map(|(name, value)| line(name, value))
+        .collect();
     let fields = letter.get("entry").and_then(Value::as_object).into_iter().flatten();
     rows.extend(fields.map(|(name, value)| line(&format!("entry.{name}"), value)));
     table::print(ctl.out, &["FIELD", "VALUE"], rows)?;
@@ -121,9 +143,21 @@ async fn each(ctl: &mut Ctl<'_>, which: Which, back: bool) -> anyhow::Result<Exi
     for id in ids {
         let (result, entry, sentence) = if back {
             match dead_letters::requeue(ctl.ledger.pool(), &id).await? {
-                Requeued::Back { stream, id: entry } => ("requeued", Some(entry.clone()), format!("is back in {stream} as {entry}")),
-                Requeued::Dropped => ("dropped", None, "held a reservation, which is long gone: dropped".to_owned()),
-                Requeued::Stuck { stream } => ("stuck", None, format!("came from {stream:?}, into which nothing is put back: jitctl dead drop {id}")),
+                Requeued::Back { stream, id: entry } => (
+                    "requeued",
+                    Some(entry.clone()),
+                    format!("is back in {stream} as {entry}"),
+                ),
+                Requeued::Dropped => (
+                    "dropped",
+                    None,
+                    "held a reservation, which is long gone: dropped".to_owned(),
+                ),
+                Requeued::Stuck { stream } => (
+                    "stuck",
+                    None,
+                    format!("came from {stream:?}, into which nothing is put back: jitctl dead drop {id}"),
+                ),
                 Requeued::Unknown => ("unknown", None, GONE.to_owned()),
             }
         } else if dead_letters::remove(ctl.ledger.pool(), &id).await? {
@@ -150,7 +184,8 @@ async fn each(ctl: &mut Ctl<'_>, which: Which, back: bool) -> anyhow::Result<Exi
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The ids of all that are there now, the oldest first: not those that die while they are worked on, perhaps over and over.
+/// The ids of all that are there now, the oldest first: not those that die while they are worked on, perhaps over and
+/// over.
 async fn all(ctl: &Ctl<'_>) -> anyhow::Result<Vec<String>> {
     let (mut ids, mut cursor) = (Vec::new(), None::<String>);
     loop {

@@ -1,4 +1,5 @@
-//! `doctor`: whether the ledger's invariants hold on the live store, and Redis is one to keep it; how soon a lost job is found.
+//! `doctor`: whether the ledger's invariants hold on the live store, and Redis is one to keep it; how soon a lost job
+//! is found.
 
 use std::process::ExitCode;
 
@@ -48,7 +49,11 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
             writeln!(ctl.out, "{}: {}", condition.process, condition.text)?;
         }
         for (subject, until, why) in &held {
-            writeln!(ctl.out, "held back until {}: {subject}: {why}", render::time(*until).unwrap_or_default())?;
+            writeln!(
+                ctl.out,
+                "held back until {}: {subject}: {why}",
+                render::time(*until).unwrap_or_default()
+            )?;
         }
         for sentence in recovery.sentences() {
             writeln!(ctl.out, "{sentence}")?;
@@ -56,14 +61,22 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
         for repo in unreadable {
             writeln!(
                 ctl.out,
-                "GitHub cannot be asked about jobs of {repo}: give the credential the right \"Actions: read\" there (a classic token: the scope repo)"
+                "GitHub cannot be asked about jobs of {repo}: give the credential the right \"Actions: read\" there (a \
+                 classic token: the scope repo)"
             )?;
         }
         if !looked {
-            writeln!(ctl.out, "the ledger could not be looked at: mend first what is said of Redis")?;
+            writeln!(
+                ctl.out,
+                "the ledger could not be looked at: mend first what is said of Redis"
+            )?;
             return Ok(ExitCode::FAILURE);
         }
-        writeln!(ctl.out, "looked at {} organizations, {} live runners, {} jobs that are not over", report.organizations, report.runners, report.jobs)?;
+        writeln!(
+            ctl.out,
+            "looked at {} organizations, {} live runners, {} jobs that are not over",
+            report.organizations, report.runners, report.jobs
+        )?;
         for finding in &report.findings {
             writeln!(ctl.out, "invariant {}: {}", finding.invariant, finding.text)?;
         }
@@ -73,9 +86,16 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
             if report.findings.is_empty() {
                 "all five invariants hold".to_owned()
             } else {
-                format!("{} findings: jitctl reconcile, and report them if they stay", report.findings.len())
+                format!(
+                    "{} findings: jitctl reconcile, and report them if they stay",
+                    report.findings.len()
+                )
             }
         )?;
     }
-    Ok(if report.findings.is_empty() && conditions.is_empty() && !refused { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.findings.is_empty() && conditions.is_empty() && !refused {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

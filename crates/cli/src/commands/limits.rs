@@ -59,7 +59,14 @@ pub async fn all(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
     }
     if !custom.is_empty() {
         writeln!(ctl.out)?;
-        table::print(ctl.out, &["ORGANIZATION", "LIMIT"], custom.into_iter().map(|(org, limit)| vec![org, limit.to_string()]).collect())?;
+        table::print(
+            ctl.out,
+            &["ORGANIZATION", "LIMIT"],
+            custom
+                .into_iter()
+                .map(|(org, limit)| vec![org, limit.to_string()])
+                .collect(),
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -81,14 +88,30 @@ async fn get(ctl: &mut Ctl<'_>, org: &str) -> anyhow::Result<ExitCode> {
         "organization": status.organization, "limit": status.max, "is_custom": status.is_custom_limit,
         "current_running": status.running, "available": status.available,
     });
-    let own = if status.is_custom_limit { "its own" } else { "the default" };
-    ctl.say(&answer, &format!("{}: {} ({own}), {} running, {} available", status.organization, status.max, status.running, status.available))?;
+    let own = if status.is_custom_limit {
+        "its own"
+    } else {
+        "the default"
+    };
+    ctl.say(
+        &answer,
+        &format!(
+            "{}: {} ({own}), {} running, {} available",
+            status.organization, status.max, status.running, status.available
+        ),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn set(ctl: &mut Ctl<'_>, org: &str, limit: u64) -> anyhow::Result<ExitCode> {
     let org = ctl.named(org).await?;
-    let previous = ctl.ledger.set_limits(&[(org.clone(), Some(limit))], false).await?.first().copied().unwrap_or_default();
+    let previous = ctl
+        .ledger
+        .set_limits(&[(org.clone(), Some(limit))], false)
+        .await?
+        .first()
+        .copied()
+        .unwrap_or_default();
     ctl.act_at_once().await;
     let answer = json!({ "organization": org, "limit": limit, "previous_limit": previous, "is_custom": true });
     ctl.say(&answer, &format!("{org}: {limit}{}", was(previous)))?;
@@ -98,19 +121,29 @@ async fn set(ctl: &mut Ctl<'_>, org: &str, limit: u64) -> anyhow::Result<ExitCod
 async fn unset(ctl: &mut Ctl<'_>, org: &str) -> anyhow::Result<ExitCode> {
     let org = ctl.known(org).await?;
     let own = ctl.ledger.org_status(&org).await?.is_custom_limit;
-    let previous = ctl.ledger.set_limits(&[(org.clone(), None)], false).await?.first().copied().unwrap_or_default();
+    let previous = ctl
+        .ledger
+        .set_limits(&[(org.clone(), None)], false)
+        .await?
+        .first()
+        .copied()
+        .unwrap_or_default();
     ctl.act_at_once().await;
     let (default, _) = ctl.ledger.limits().await?;
     let answer = json!({ "organization": org, "limit": default, "previous_limit": previous, "is_custom": false });
-    let sentence =
-        if own { format!("{org}: the default again, {default}{}", was(previous)) } else { format!("{org}: had none of its own; the default is {default}") };
+    let sentence = if own {
+        format!("{org}: the default again, {default}{}", was(previous))
+    } else {
+        format!("{org}: had none of its own; the default is {default}")
+    };
     ctl.say(&answer, &sentence)?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn load(ctl: &mut Ctl<'_>, file: PathBuf, force: bool) -> anyhow::Result<ExitCode> {
     let limits = operator::limits_file(&file).map_err(anyhow::Error::msg)?;
-    let limits = limits.ok_or_else(|| anyhow::anyhow!("{}: there is no such file; the limits were kept", file.display()))?;
+    let limits =
+        limits.ok_or_else(|| anyhow::anyhow!("{}: there is no such file; the limits were kept", file.display()))?;
     let loaded = operator::load_limits(&ctl.ledger, limits, force).await?;
     if loaded.is_some() {
         ctl.act_at_once().await;
@@ -125,5 +158,9 @@ async fn load(ctl: &mut Ctl<'_>, file: PathBuf, force: bool) -> anyhow::Result<E
 
 /// A limit that nobody has set is told as 0.
 fn was(previous: u64) -> String {
-    if previous == 0 { String::new() } else { format!(", it was {previous}") }
+    if previous == 0 {
+        String::new()
+    } else {
+        format!(", it was {previous}")
+    }
 }

@@ -35,7 +35,11 @@ pub async fn jobs(ctl: &mut Ctl<'_>, wanted: &JobsArgs) -> anyhow::Result<ExitCo
         Some(org) => Some(ctl.known(org).await?),
         None => None,
     };
-    let listing = Listing { org, states: wanted.state.clone().into_iter().collect(), limit: wanted.limit as usize };
+    let listing = Listing {
+        org,
+        states: wanted.state.clone().into_iter().collect(),
+        limit: wanted.limit as usize,
+    };
     let (jobs, more) = ctl.ledger.list_jobs(&listing, wanted.cursor).await?;
     let next = jobs.last().filter(|_| more).map(|(id, _)| id.to_string());
     if ctl.is_json() {
@@ -45,13 +49,36 @@ pub async fn jobs(ctl: &mut Ctl<'_>, wanted: &JobsArgs) -> anyhow::Result<ExitCo
     }
     let now = ctl.now;
     let rows = jobs.iter().map(|(id, info)| {
-        let text = |field: &str| info.get(field).filter(|text| !text.is_empty()).cloned().unwrap_or_else(|| "-".into());
-        let since = info.get("started_at").or(info.get("queued_at")).and_then(|at| at.parse::<f64>().ok());
-        let labels = info.get("labels").and_then(|labels| serde_json::from_str::<Vec<String>>(labels).ok()).unwrap_or_default().join(",");
+        let text = |field: &str| {
+            info.get(field)
+                .filter(|text| !text.is_empty())
+                .cloned()
+                .unwrap_or_else(|| "-".into())
+        };
+        let since = info
+            .get("started_at")
+            .or(info.get("queued_at"))
+            .and_then(|at| at.parse::<f64>().ok());
+        let labels = info
+            .get("labels")
+            .and_then(|labels| serde_json::from_str::<Vec<String>>(labels).ok())
+            .unwrap_or_default()
+            .join(",");
         let since = since.map_or_else(|| "-".into(), |at| time::ago(now - at as i64));
-        vec![id.to_string(), text("repo"), text("state"), since, text("runner"), labels]
+        vec![
+            id.to_string(),
+            text("repo"),
+            text("state"),
+            since,
+            text("runner"),
+            labels,
+        ]
     });
-    table::print(ctl.out, &["JOB", "REPOSITORY", "STATE", "SINCE", "RUNNER", "LABELS"], rows.collect())?;
+    table::print(
+        ctl.out,
+        &["JOB", "REPOSITORY", "STATE", "SINCE", "RUNNER", "LABELS"],
+        rows.collect(),
+    )?;
     if let Some(next) = next {
         note(&format!("there are more: --cursor {next}, or a larger --limit"));
     }
@@ -73,7 +100,10 @@ pub async fn runners(ctl: &mut Ctl<'_>, org: Option<&str>) -> anyhow::Result<Exi
     let now = ctl.now;
     let rows = runners.iter().map(|(name, info)| {
         let text = |field: &str| info.get(field).cloned().unwrap_or_else(|| "-".into());
-        let age = info.get("reserved_at").and_then(|at| at.parse::<i64>().ok()).map_or_else(|| "-".into(), |at| time::ago(now - at));
+        let age = info
+            .get("reserved_at")
+            .and_then(|at| at.parse::<i64>().ok())
+            .map_or_else(|| "-".into(), |at| time::ago(now - at));
         vec![
             name.clone(),
             text("org"),
@@ -83,6 +113,10 @@ pub async fn runners(ctl: &mut Ctl<'_>, org: Option<&str>) -> anyhow::Result<Exi
             info.get("detail").or(info.get("why")).cloned().unwrap_or_default(),
         ]
     });
-    table::print(ctl.out, &["RUNNER", "ORGANIZATION", "STATE", "JOB", "AGE", "NOTE"], rows.collect())?;
+    table::print(
+        ctl.out,
+        &["RUNNER", "ORGANIZATION", "STATE", "JOB", "AGE", "NOTE"],
+        rows.collect(),
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,23 +13,54 @@ pub async fn whole(ctl: &mut Ctl<'_>, terminal: bool) -> anyhow::Result<ExitCode
         ctl.json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(ctl.out, "runners     {} of {} live{}", overview.total_running, overview.max_total, breakdown(&overview.runners))?;
-    writeln!(ctl.out, "jobs        {} queued, {} asked about or running", overview.total_pending, overview.questions)?;
+    writeln!(
+        ctl.out,
+        "runners     {} of {} live{}",
+        overview.total_running,
+        overview.max_total,
+        breakdown(&overview.runners)
+    )?;
+    writeln!(
+        ctl.out,
+        "jobs        {} queued, {} asked about or running",
+        overview.total_pending, overview.questions
+    )?;
     let [events, provision, ticks, dead] = overview.backlog;
-    writeln!(ctl.out, "backlog     jit:events {events}, jit:provision {provision}, jit:ticks {ticks}, jit:dead {dead}")?;
+    writeln!(
+        ctl.out,
+        "backlog     jit:events {events}, jit:provision {provision}, jit:ticks {ticks}, jit:dead {dead}"
+    )?;
     writeln!(ctl.out, "workers     {} alive", overview.workers)?;
-    writeln!(ctl.out, "admission   {}", overview.closed.map_or_else(|| "open".to_owned(), |why| format!("closed {why}")))?;
+    writeln!(
+        ctl.out,
+        "admission   {}",
+        overview
+            .closed
+            .map_or_else(|| "open".to_owned(), |why| format!("closed {why}"))
+    )?;
     for condition in conditions {
         writeln!(ctl.out, "condition   {}: {}", condition.process, condition.text)?;
     }
-    writeln!(ctl.out, "recovery    {}", overview.recovery.sentences().join("\n            "))?;
-    writeln!(ctl.out, "known       {} organizations; limit {} each where they have none of their own", overview.known_orgs, overview.max_per_org)?;
+    writeln!(
+        ctl.out,
+        "recovery    {}",
+        overview.recovery.sentences().join("\n            ")
+    )?;
+    writeln!(
+        ctl.out,
+        "known       {} organizations; limit {} each where they have none of their own",
+        overview.known_orgs, overview.max_per_org
+    )?;
     if !overview.organizations.is_empty() {
         writeln!(ctl.out)?;
         let mut rows: Vec<_> = overview.organizations.iter().collect();
         rows.sort_by_key(|(_, (running, pending))| std::cmp::Reverse((*pending, *running)));
         let shown = if terminal { 20 } else { rows.len() };
-        let lines = rows.iter().take(shown).map(|(org, (running, pending))| vec![(*org).clone(), running.to_string(), pending.to_string()]).collect();
+        let lines = rows
+            .iter()
+            .take(shown)
+            .map(|(org, (running, pending))| vec![(*org).clone(), running.to_string(), pending.to_string()])
+            .collect();
         table::print(ctl.out, &["ORGANIZATION", "RUNNING", "PENDING"], lines)?;
         if rows.len() > shown {
             writeln!(ctl.out, "… and {} more (--output json shows all)", rows.len() - shown)?;
@@ -42,7 +73,14 @@ fn breakdown(states: &std::collections::BTreeMap<String, u64>) -> String {
     if states.is_empty() {
         return String::new();
     }
-    format!(" ({})", states.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", "))
+    format!(
+        " ({})",
+        states
+            .iter()
+            .map(|(state, count)| format!("{count} {state}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
 }
 
 /// `jitctl status ORG`.
@@ -54,8 +92,16 @@ pub async fn of_org(ctl: &mut Ctl<'_>, org: &str) -> anyhow::Result<ExitCode> {
         ctl.json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let own = if status.is_custom_limit { "its own limit" } else { "the default limit" };
-    writeln!(ctl.out, "{}: {} of {} runners ({own}), {} jobs queued", status.organization, status.running, status.max, status.pending)?;
+    let own = if status.is_custom_limit {
+        "its own limit"
+    } else {
+        "the default limit"
+    };
+    writeln!(
+        ctl.out,
+        "{}: {} of {} runners ({own}), {} jobs queued",
+        status.organization, status.running, status.max, status.pending
+    )?;
     for reason in reasons {
         writeln!(ctl.out, "  {reason}")?;
     }

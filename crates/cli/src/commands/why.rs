@@ -12,9 +12,24 @@ pub async fn why(ctl: &mut Ctl<'_>, job: JobId) -> anyhow::Result<ExitCode> {
     if ctl.is_json() {
         ctl.json(&explanation)?;
     } else {
-        let since = explanation.since.map(|at| format!(", for {}", time::ago(ctl.now - at))).unwrap_or_default();
-        let next = explanation.next.map(|at| format!("; next try in {}", time::ago(at - ctl.now))).unwrap_or_default();
-        writeln!(ctl.out, "{job} is {}{since}: {}{next}", explanation.state.replace('_', " "), explanation.why)?;
+        let since = explanation
+            .since
+            .map(|at| format!(", for {}", time::ago(ctl.now - at)))
+            .unwrap_or_default();
+        let next = explanation
+            .next
+            .map(|at| format!("; next try in {}", time::ago(at - ctl.now)))
+            .unwrap_or_default();
+        writeln!(
+            ctl.out,
+            "{job} is {}{since}: {}{next}",
+            explanation.state.replace('_', " "),
+            explanation.why
+        )?;
     }
-    Ok(if explanation.state == "unknown" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if explanation.state == "unknown" {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -65,14 +65,29 @@ impl Store {
         let mut problems = Problems::default();
         let limits = Cli::parse_from(["test"]).limits.resolve(&mut problems);
         ledger.configure(&problems.finish(limits).unwrap()).await.unwrap();
-        while ledger.reconcile(ledger.now().await.unwrap(), &[]).await.unwrap().opens_in.is_some() {}
+        while ledger
+            .reconcile(ledger.now().await.unwrap(), &[])
+            .await
+            .unwrap()
+            .opens_in
+            .is_some()
+        {}
         Self { ledger, url: redis.url }
     }
 
     pub fn ctl(&self, arguments: &[&str]) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_jitctl")).args(arguments).env_clear().env("REDIS_URL", &self.url).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_jitctl"))
+            .args(arguments)
+            .env_clear()
+            .env("REDIS_URL", &self.url)
+            .output()
+            .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+        Said {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     pub fn json(&self, arguments: &[&str]) -> Value {
@@ -86,7 +101,11 @@ impl Store {
 
     pub async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         let mut connection = self.ledger.pool().get().await.unwrap();
-        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await.unwrap()
+        redis::cmd(command[0])
+            .arg(&command[1..])
+            .query_async(&mut connection)
+            .await
+            .unwrap()
     }
 
     /// The kinds of the ticks that were asked for, which are taken away.
@@ -98,7 +117,13 @@ impl Store {
 }
 
 pub fn queued(job: u64, org: &str) -> JobEvent {
-    let class = Class { org: org.into(), scope: format!("orgs/{org}"), group: "default".into(), profile: "default".into(), labels: vec!["code-linux".into()] };
+    let class = Class {
+        org: org.into(),
+        scope: format!("orgs/{org}"),
+        group: "default".into(),
+        profile: "default".into(),
+        labels: vec!["code-linux".into()],
+    };
     JobEvent {
         action: Action::Queued,
         job: JobId::new(job).unwrap(),

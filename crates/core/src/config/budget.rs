@@ -8,13 +8,16 @@ use crate::ledger::Budget;
 /// GitHub's limits.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BudgetArgs {
-    /// Runners that are registered in 5 minutes at one organization, repository or enterprise at most; 0: no limit of our own
+    /// Runners that are registered in 5 minutes at one organization, repository or enterprise at most; 0: no limit of
+    /// our own
     #[arg(long, env, default_value = "1500")]
     pub github_registration_limit: String,
-    /// GitHub's points a minute (a registration costs 5) that one credential uses at most; 0: no limit of our own; default: 900 on github.com and *.ghe.com, else 0
+    /// GitHub's points a minute (a registration costs 5) that one credential uses at most; 0: no limit of our own;
+    /// default: 900 on github.com and *.ghe.com, else 0
     #[arg(long, env, default_value = "")]
     pub github_points_per_minute: String,
-    /// Calls of GitHub an hour and account (a token, or an installation of an App) that looking for lost jobs may take, of those that GitHub counts; 0: none
+    /// Calls of GitHub an hour and account (a token, or an installation of an App) that looking for lost jobs may take,
+    /// of those that GitHub counts; 0: none
     #[arg(long, env, default_value = "1000")]
     pub recovery_calls_per_hour: String,
 }
@@ -59,13 +62,33 @@ mod tests {
     fn points_count_where_github_counts_them() {
         let budget = |server: &str, flags: &[&str]| {
             let mut problems = Problems::default();
-            let budget = Cli::parse_from([&["test"], flags].concat()).budget.resolve(&server.parse().expect("a URL"), &mut problems);
+            let budget = Cli::parse_from([&["test"], flags].concat())
+                .budget
+                .resolve(&server.parse().expect("a URL"), &mut problems);
             problems.finish(budget)
         };
         let points = |server| budget(server, &[]).expect("valid").points_per_minute;
-        assert_eq!((points("https://github.com"), points("https://acme.ghe.com"), points("https://github.example.com")), (900, 900, 0));
-        assert_eq!((points("https://evilghe.com"), budget("https://github.com", &[]).expect("valid").registrations), (0, 1500));
-        assert_eq!(budget("https://github.example.com", &["--github-points-per-minute", "450"]).expect("valid").points_per_minute, 450);
+        assert_eq!(
+            (
+                points("https://github.com"),
+                points("https://acme.ghe.com"),
+                points("https://github.example.com")
+            ),
+            (900, 900, 0)
+        );
+        assert_eq!(
+            (
+                points("https://evilghe.com"),
+                budget("https://github.com", &[]).expect("valid").registrations
+            ),
+            (0, 1500)
+        );
+        assert_eq!(
+            budget("https://github.example.com", &["--github-points-per-minute", "450"])
+                .expect("valid")
+                .points_per_minute,
+            450
+        );
         assert!(budget("https://github.com", &["--github-registration-limit", "many"]).is_err());
     }
 }

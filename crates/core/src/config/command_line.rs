@@ -38,10 +38,16 @@ fn read<A: Parser>(
     line: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
     set_to_nothing: impl Fn(&OsStr) -> bool,
 ) -> Result<CommandLine<A>, clap::Error> {
-    let check = Arg::new(CHECK).long(CHECK).action(ArgAction::SetTrue).help("Checks the configuration, and ends: with status 1 and all that is wrong, or 0");
+    let check = Arg::new(CHECK)
+        .long(CHECK)
+        .action(ArgAction::SetTrue)
+        .help("Checks the configuration, and ends: with status 1 and all that is wrong, or 0");
     let mut matches = prepared::<A>(set_to_nothing).arg(check).try_get_matches_from(line)?;
     let check = matches.remove_one(CHECK).unwrap_or(false);
-    Ok(CommandLine { args: A::from_arg_matches_mut(&mut matches)?, check })
+    Ok(CommandLine {
+        args: A::from_arg_matches_mut(&mut matches)?,
+        check,
+    })
 }
 
 fn prepared<A: Parser>(set_to_nothing: impl Fn(&OsStr) -> bool) -> clap::Command {
@@ -49,8 +55,14 @@ fn prepared<A: Parser>(set_to_nothing: impl Fn(&OsStr) -> bool) -> clap::Command
 }
 
 fn unset(arg: Arg, set_to_nothing: impl Fn(&OsStr) -> bool) -> Arg {
-    let unset = arg.get_env().is_some_and(|variable| variable != MEANS_SOMETHING_EMPTY && set_to_nothing(variable));
-    if unset { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg }
+    let unset = arg
+        .get_env()
+        .is_some_and(|variable| variable != MEANS_SOMETHING_EMPTY && set_to_nothing(variable));
+    if unset {
+        arg.env(Resettable::<clap::builder::OsStr>::Reset)
+    } else {
+        arg
+    }
 }
 
 /// Blanks around a value are not meant, nor is the newline that a file ends with.
@@ -85,14 +97,27 @@ mod tests {
 
     #[test]
     fn blanks_around_a_value_are_not_meant() {
-        let flags = flags(&["--group", " a b\n", "--file=/a/b\n", "--label-matchers", "", "--check-config"]);
-        assert_eq!((flags.args.group.as_str(), flags.args.file), ("a b", Some("/a/b".into())));
+        let flags = flags(&[
+            "--group",
+            " a b\n",
+            "--file=/a/b\n",
+            "--label-matchers",
+            "",
+            "--check-config",
+        ]);
+        assert_eq!(
+            (flags.args.group.as_str(), flags.args.file),
+            ("a b", Some("/a/b".into()))
+        );
         assert_eq!((flags.args.label_matchers.as_deref(), flags.check), (Some(""), true));
     }
 
     #[test]
     fn a_path_may_be_nothing() {
         let flags = flags(&["--file="]);
-        assert_eq!((flags.args.file, flags.args.group.as_str(), flags.check), (Some("".into()), "default", false));
+        assert_eq!(
+            (flags.args.file, flags.args.group.as_str(), flags.check),
+            (Some("".into()), "default", false)
+        );
     }
 }

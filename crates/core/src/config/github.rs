@@ -21,13 +21,15 @@ pub struct GithubArgs {
     /// A job is taken when it asks for any of these labels
     #[arg(long, env, default_value = "code-linux")]
     pub runner_labels: String,
-    /// Wins over RUNNER_LABELS: `linux,x64` any, `linux+x64` all, `;` between matchers; set and empty: every job with `self-hosted`
+    /// Wins over RUNNER_LABELS: `linux,x64` any, `linux+x64` all, `;` between matchers; set and empty: every job with
+    /// `self-hosted`
     #[arg(long, env)]
     pub label_matchers: Option<String>,
     /// Runner group that runners join
     #[arg(long, env, default_value = "default")]
     pub runner_group: String,
-    /// Where runners register: organization, repository or enterprise; a user's repository always registers at the repository
+    /// Where runners register: organization, repository or enterprise; a user's repository always registers at the
+    /// repository
     #[arg(long, env, default_value = "organization")]
     pub runner_scope: String,
     /// Slug of the enterprise, for RUNNER_SCOPE=enterprise
@@ -84,18 +86,25 @@ pub const DEFAULT_PROFILE: &str = "default";
 impl GithubArgs {
     /// Checks all of it.
     pub fn resolve(&self, problems: &mut Problems) -> GithubSettings {
-        let server_url = Url::parse(&self.ghes_url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()).unwrap_or_else(|| {
-            problems.add(format!("GHES_URL={:?}: set it to the GitHub server's address, for example https://github.example.com", self.ghes_url));
-            // Not seen by anybody: a problem is noted.
-            Url::from_file_path("/").unwrap_or_else(|()| unreachable!("an absolute path is a file URL"))
-        });
+        let server_url = Url::parse(&self.ghes_url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .unwrap_or_else(|| {
+                problems.add(format!(
+                    "GHES_URL={:?}: set it to the GitHub server's address, for example https://github.example.com",
+                    self.ghes_url
+                ));
+                // Not seen by anybody: a problem is noted.
+                Url::from_file_path("/").unwrap_or_else(|()| unreachable!("an absolute path is a file URL"))
+            });
         let matcher = match &self.label_matchers {
             Some(text) => LabelMatcher::parse(text).map_err(|error| problems.add(format!("LABEL_MATCHERS: {error}"))),
             None if self.runner_labels.trim().is_empty() => {
                 problems.add("RUNNER_LABELS is empty: name the labels of your jobs, or set LABEL_MATCHERS");
                 Err(())
             }
-            None => LabelMatcher::any_of(&self.runner_labels).map_err(|error| problems.add(format!("RUNNER_LABELS: {error}"))),
+            None => LabelMatcher::any_of(&self.runner_labels)
+                .map_err(|error| problems.add(format!("RUNNER_LABELS: {error}"))),
         };
         let scope = match self.runner_scope.as_str() {
             "organization" => Scope::Organization,
@@ -106,7 +115,9 @@ impl GithubArgs {
                 Scope::Organization
             }
             other => {
-                problems.add(format!("RUNNER_SCOPE={other:?}: use organization, repository or enterprise"));
+                problems.add(format!(
+                    "RUNNER_SCOPE={other:?}: use organization, repository or enterprise"
+                ));
                 Scope::Organization
             }
         };
@@ -124,7 +135,9 @@ impl GithubArgs {
         }
         GithubSettings {
             server_url,
-            matcher: matcher.unwrap_or_else(|()| LabelMatcher::parse("").unwrap_or_else(|_| unreachable!("the empty matcher is valid"))),
+            matcher: matcher.unwrap_or_else(|()| {
+                LabelMatcher::parse("").unwrap_or_else(|_| unreachable!("the empty matcher is valid"))
+            }),
             group: self.runner_group.trim().to_owned(),
             scope,
             owners: self.owners(problems),
@@ -138,18 +151,28 @@ impl GithubArgs {
     fn owners(&self, problems: &mut Problems) -> Owners {
         let (text, variable) = match (self.allowed_owners.as_str(), given(self.allowed_owners_file.as_ref())) {
             (text, None) => (Ok(text.to_owned()), "ALLOWED_OWNERS".to_owned()),
-            ("", Some(path)) => (std::fs::read_to_string(&path), format!("ALLOWED_OWNERS_FILE={}", path.display())),
+            ("", Some(path)) => (
+                std::fs::read_to_string(&path),
+                format!("ALLOWED_OWNERS_FILE={}", path.display()),
+            ),
             _ => {
                 problems.add("ALLOWED_OWNERS and ALLOWED_OWNERS_FILE are both set: keep one");
                 return Owners::default();
             }
         };
-        problems.check(&variable, text.map_err(|error| format!("cannot be read: {error}")).and_then(|text| Owners::parse(&text)))
+        problems.check(
+            &variable,
+            text.map_err(|error| format!("cannot be read: {error}"))
+                .and_then(|text| Owners::parse(&text)),
+        )
     }
 
     fn enterprise(&self, problems: &mut Problems) -> String {
         if !is_login(&self.github_enterprise) {
-            problems.add(format!("GITHUB_ENTERPRISE={:?}: use the enterprise's slug, as in /enterprises/SLUG", self.github_enterprise));
+            problems.add(format!(
+                "GITHUB_ENTERPRISE={:?}: use the enterprise's slug, as in /enterprises/SLUG",
+                self.github_enterprise
+            ));
         }
         self.github_enterprise.clone()
     }
@@ -170,7 +193,11 @@ impl GithubSettings {
             event.identity.user = true;
         }
         let organization = (!event.identity.user).then_some(event.org.as_str());
-        if let Some(class) = event.class.as_ref().and_then(|class| self.classify(organization, &event.repo, &class.labels)) {
+        if let Some(class) = event
+            .class
+            .as_ref()
+            .and_then(|class| self.classify(organization, &event.repo, &class.labels))
+        {
             event.class = Some(class);
         }
     }
@@ -188,7 +215,13 @@ impl GithubSettings {
             (Scope::Repository, _) | (_, None) => format!("repos/{repo}"),
         };
         let owner = organization.unwrap_or_else(|| owner_of(repo));
-        Some(Class { org: owner.to_owned(), scope, group: self.group.clone(), profile: DEFAULT_PROFILE.to_owned(), labels })
+        Some(Class {
+            org: owner.to_owned(),
+            scope,
+            group: self.group.clone(),
+            profile: DEFAULT_PROFILE.to_owned(),
+            labels,
+        })
     }
 }
 
@@ -206,7 +239,9 @@ mod tests {
 
     fn settings(flags: &[&str]) -> GithubSettings {
         let mut problems = Problems::default();
-        let settings = Cli::parse_from([&["test", "--ghes-url", "https://github.example.com"], flags].concat()).github.resolve(&mut problems);
+        let settings = Cli::parse_from([&["test", "--ghes-url", "https://github.example.com"], flags].concat())
+            .github
+            .resolve(&mut problems);
         problems.finish(settings).expect("a valid configuration")
     }
 
@@ -214,12 +249,30 @@ mod tests {
     fn a_users_repository_registers_at_the_repository() {
         let labels = ["code-linux".to_owned()];
         let settings = settings(&[]);
-        assert_eq!(settings.classify(Some("Acme"), "Acme/app", &labels).expect("ours").scope, "orgs/Acme");
+        assert_eq!(
+            settings
+                .classify(Some("Acme"), "Acme/app", &labels)
+                .expect("ours")
+                .scope,
+            "orgs/Acme"
+        );
         let class = settings.classify(None, "octocat/app", &labels).expect("ours");
-        assert_eq!((class.org.as_str(), class.scope.as_str()), ("octocat", "repos/octocat/app"));
-        assert_eq!(settings.classify(Some("Acme"), "Acme/app", &["ubuntu-latest".into()]), None);
+        assert_eq!(
+            (class.org.as_str(), class.scope.as_str()),
+            ("octocat", "repos/octocat/app")
+        );
+        assert_eq!(
+            settings.classify(Some("Acme"), "Acme/app", &["ubuntu-latest".into()]),
+            None
+        );
         let enterprise = self::settings(&["--runner-scope", "enterprise", "--github-enterprise", "big"]);
-        assert_eq!(enterprise.classify(Some("Acme"), "Acme/app", &labels).expect("ours").scope, "enterprises/big");
+        assert_eq!(
+            enterprise
+                .classify(Some("Acme"), "Acme/app", &labels)
+                .expect("ours")
+                .scope,
+            "enterprises/big"
+        );
         assert_eq!(
             enterprise.classify(None, "octocat/app", &labels).expect("ours").scope,
             "repos/octocat/app",
@@ -230,7 +283,17 @@ mod tests {
     #[test]
     fn everything_wrong_is_told() {
         let mut problems = Problems::default();
-        Cli::parse_from(["test", "--ghes-url", "nonsense", "--runner-scope", "enterprise", "--label-matchers", "a,,b"]).github.resolve(&mut problems);
+        Cli::parse_from([
+            "test",
+            "--ghes-url",
+            "nonsense",
+            "--runner-scope",
+            "enterprise",
+            "--label-matchers",
+            "a,,b",
+        ])
+        .github
+        .resolve(&mut problems);
         let text = problems.finish(()).expect_err("problems").to_string();
         for part in ["GHES_URL", "GITHUB_ENTERPRISE", "LABEL_MATCHERS"] {
             assert!(text.contains(part), "{text}");

@@ -55,13 +55,15 @@ pub struct LimitsArgs {
     /// GitHub is asked about a job that waits or runs this often
     #[arg(long, env, default_value = "1h", hide_short_help = true)]
     pub question_interval: String,
-    /// A registration that may be left over is looked up after this time, after three times and after fifteen times as long
+    /// A registration that may be left over is looked up after this time, after three times and after fifteen times as
+    /// long
     #[arg(long, env, default_value = "1m", hide_short_help = true)]
     pub uncertain_interval: String,
     /// A runner that GitHub calls busy without having told its job is asked about again after this time
     #[arg(long, env, default_value = "5m", hide_short_help = true)]
     pub busy_recheck: String,
-    /// A class whose runner did not start gets no other for so long, nor a profile whose image cannot be pulled, doubling up to sixteen times
+    /// A class whose runner did not start gets no other for so long, nor a profile whose image cannot be pulled,
+    /// doubling up to sixteen times
     #[arg(long, env, default_value = "1m", hide_short_help = true)]
     pub start_backoff: String,
     /// A job whose runner stayed idle is held back for so long, doubling up to six times that
@@ -70,7 +72,8 @@ pub struct LimitsArgs {
     /// After a refusal by the namespace's quota one runner more is tried each time this has passed
     #[arg(long, env, default_value = "1m", hide_short_help = true)]
     pub quota_interval: String,
-    /// A completed job is remembered for so long, so that a redelivery cannot bring it back (GitHub keeps deliveries for 3 to 7 days)
+    /// A completed job is remembered for so long, so that a redelivery cannot bring it back (GitHub keeps deliveries
+    /// for 3 to 7 days)
     #[arg(long, env, default_value = "192h", hide_short_help = true)]
     pub tombstone_ttl: String,
 }
@@ -96,9 +99,16 @@ impl LimitsArgs {
         let prefix = self.runner_name_prefix.clone();
         // A runner's name adds `-{job: 19}-{epoch: 6}{sequence: 8}` at most, and has 63 characters.
         let dns = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if prefix.is_empty() || prefix.len() > 28 || !prefix.chars().all(dns) || !prefix.starts_with(|c: char| c.is_ascii_lowercase()) || prefix.ends_with('-')
+        if prefix.is_empty()
+            || prefix.len() > 28
+            || !prefix.chars().all(dns)
+            || !prefix.starts_with(|c: char| c.is_ascii_lowercase())
+            || prefix.ends_with('-')
         {
-            problems.add(format!("RUNNER_NAME_PREFIX={prefix:?}: use 1 to 28 of a-z, 0-9 and -, beginning with a letter and not ending with -"));
+            problems.add(format!(
+                "RUNNER_NAME_PREFIX={prefix:?}: use 1 to 28 of a-z, 0-9 and -, beginning with a \
+             letter and not ending with -"
+            ));
         }
         let mut times = BTreeMap::new();
         for (name, variable, text) in [
@@ -120,10 +130,23 @@ impl LimitsArgs {
             times.insert(name, problems.duration(variable, text));
         }
         for (low, high, because) in [
-            ("IDLE_CHECK", "IDLE_TIMEOUT", "GitHub is asked about the jobs of an idle runner's class before the runner is removed"),
-            ("QUESTION_DELAY", "QUESTION_INTERVAL", "the first question about a job comes before the next"),
+            (
+                "IDLE_CHECK",
+                "IDLE_TIMEOUT",
+                "GitHub is asked about the jobs of an idle runner's class before the runner is removed",
+            ),
+            (
+                "QUESTION_DELAY",
+                "QUESTION_INTERVAL",
+                "the first question about a job comes before the next",
+            ),
         ] {
-            let time = |variable: &str| times.get(variable.to_ascii_lowercase().as_str()).copied().unwrap_or_default();
+            let time = |variable: &str| {
+                times
+                    .get(variable.to_ascii_lowercase().as_str())
+                    .copied()
+                    .unwrap_or_default()
+            };
             problems.ordered((low, time(low)), (high, time(high)), because);
         }
         LimitsSettings {
@@ -139,9 +162,15 @@ impl LimitsArgs {
 impl LimitsArgs {
     /// A file that is named has to be there: everybody would get the default without a word.
     fn org_limits_file(&self, problems: &mut Problems) -> PathBuf {
-        let Some(named) = given(self.org_limits_file.as_ref()) else { return PathBuf::from(ORG_LIMITS_FILE) };
+        let Some(named) = given(self.org_limits_file.as_ref()) else {
+            return PathBuf::from(ORG_LIMITS_FILE);
+        };
         if !named.exists() {
-            problems.add(format!("ORG_LIMITS_FILE={}: there is no such file; leave it unset where no organization has a limit of its own", named.display()));
+            problems.add(format!(
+                "ORG_LIMITS_FILE={}: there is no such file; leave it unset where no organization has \
+             a limit of its own",
+                named.display()
+            ));
         }
         named
     }
@@ -170,7 +199,8 @@ const TOLD: usize = 300;
 pub fn read_org_limits(path: &Path) -> Result<BTreeMap<String, u64>, String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let mut text = String::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(ORG_LIMITS_SIZE as u64 + 1).read_to_string(&mut text));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(ORG_LIMITS_SIZE as u64 + 1).read_to_string(&mut text));
     match read {
         Ok(_) if text.len() > ORG_LIMITS_SIZE => Err(at(&format!("it is larger than {ORG_LIMITS_SIZE} bytes"))),
         Ok(_) => parse_org_limits(&text).map_err(|error| at(&error)),
@@ -184,11 +214,15 @@ pub fn read_org_limits(path: &Path) -> Result<BTreeMap<String, u64>, String> {
 /// # Errors
 /// With a sentence that says what is wrong in it.
 pub fn parse_org_limits(text: &str) -> Result<BTreeMap<String, u64>, String> {
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    {
         return Ok(BTreeMap::new());
     }
     // The parser bounds depth, nodes and aliases by itself.
-    let file: OrgLimitsFile = serde_saphyr::from_str(text).map_err(|error| error.to_string().chars().take(TOLD).collect::<String>())?;
+    let file: OrgLimitsFile =
+        serde_saphyr::from_str(text).map_err(|error| error.to_string().chars().take(TOLD).collect::<String>())?;
     let limits = file.org_limits.unwrap_or_default();
     let mut seen = HashSet::new();
     for (org, limit) in &limits {
@@ -218,17 +252,29 @@ mod tests {
     fn wrong_limits_are_named() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("limits.yaml");
-        for (text, wrong) in
-            [("org_limits: {a: 0}", "org_limits.a"), ("org_limits: {a: 5, A: 6}", "twice"), ("limits: {}", "limits"), ("org_limits: [", "limits.yaml")]
-        {
+        for (text, wrong) in [
+            ("org_limits: {a: 0}", "org_limits.a"),
+            ("org_limits: {a: 5, A: 6}", "twice"),
+            ("limits: {}", "limits"),
+            ("org_limits: [", "limits.yaml"),
+        ] {
             std::fs::write(&path, text).expect("written");
             assert!(read_org_limits(&path).expect_err(text).contains(wrong), "{text}");
         }
-        for none in ["", "# nothing yet\n", "org_limits:\n  # platform-team: 25\n", "org_limits: {}"] {
+        for none in [
+            "",
+            "# nothing yet\n",
+            "org_limits:\n  # platform-team: 25\n",
+            "org_limits: {}",
+        ] {
             assert_eq!(parse_org_limits(none), Ok(BTreeMap::new()), "{none}");
         }
         std::fs::write(&path, "org_limits:\n  platform-team: 25\n").expect("written");
         assert_eq!(read_org_limits(&path).expect("limits")["platform-team"], 25);
-        assert!(read_org_limits(&dir.path().join("none")).expect("no file is no limits").is_empty());
+        assert!(
+            read_org_limits(&dir.path().join("none"))
+                .expect("no file is no limits")
+                .is_empty()
+        );
     }
 }

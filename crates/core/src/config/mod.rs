@@ -1,8 +1,10 @@
-//! Configuration: environment variables that are also flags, checked together, so that one error lists everything that is wrong.
+//! Configuration: environment variables that are also flags, checked together, so that one error lists everything that
+//! is wrong.
 //!
-//! Each group of variables is one `clap::Args` struct of plain text and one checked struct that it resolves to. Values are read as text on
-//! purpose: clap would stop at the first that cannot be parsed. A secret `X` is taken from the environment or from the file that `X_FILE`
-//! names, never from a flag, since command lines can be read by anybody on the machine.
+//! Each group of variables is one `clap::Args` struct of plain text and one checked struct that it resolves to. Values
+//! are read as text on purpose: clap would stop at the first that cannot be parsed. A secret `X` is taken from the
+//! environment or from the file that `X_FILE` names, never from a flag, since command lines can be read by anybody on
+//! the machine.
 
 use std::{
     fmt::Display,
@@ -23,7 +25,10 @@ mod secret;
 
 pub use budget::BudgetArgs;
 pub use command_line::{CommandLine, parse, parse_tool};
-pub use credentials::{CheckKey, CredentialSettings, CredentialsArgs, CredentialsFile, CredentialsSettings, DEFAULT_CREDENTIAL, LoginSettings};
+pub use credentials::{
+    CheckKey, CredentialSettings, CredentialsArgs, CredentialsFile, CredentialsSettings, DEFAULT_CREDENTIAL,
+    LoginSettings,
+};
 pub use github::{DEFAULT_PROFILE, GithubArgs, GithubSettings, Scope};
 pub use limits::{LimitsArgs, LimitsSettings, MAX_LIMIT, ORG_LIMITS_SIZE, parse_org_limits, read_org_limits};
 pub use owners::Owners;
@@ -32,7 +37,8 @@ pub use secret::{Door, Secret, gone_files};
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("{} wrong in the configuration:{}", if .0.len() == 1 { "one thing is".into() } else { format!("{} things are", .0.len()) }, .0.iter().map(|line| format!("\n  - {line}")).collect::<String>())]
+#[error("{} wrong in the configuration:{}", if .0.len() == 1 { "one thing is".into() } else { format!("{} things \
+ are", .0.len()) }, .0.iter().map(|line| format!("\n  - {line}")).collect::<String>())]
 pub struct ConfigError(Vec<String>);
 
 /// Collects what is wrong, so that it can be told at once.
@@ -81,10 +87,15 @@ impl Problems {
         let text = text.trim();
         let parsed = match text.parse::<u32>() {
             Ok(seconds) => Some(Duration::from_secs(seconds.into())),
-            Err(_) => text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok()),
+            Err(_) => text
+                .parse::<jiff::SignedDuration>()
+                .ok()
+                .and_then(|duration| Duration::try_from(duration).ok()),
         };
         parsed.filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
-            self.add(format!("{variable}={text:?}: use a time above zero such as 5s, 10m, 1h"));
+            self.add(format!(
+                "{variable}={text:?}: use a time above zero such as 5s, 10m, 1h"
+            ));
             Duration::from_secs(1)
         })
     }
@@ -93,7 +104,9 @@ impl Problems {
     pub fn listen(&mut self, address: &str, port: &str) -> SocketAddr {
         let port = self.number("PORT", port, 0, u16::MAX.into());
         let address = address.trim().trim_matches(['[', ']']).parse().unwrap_or_else(|_| {
-            self.add(format!("LISTEN_ADDRESS={address:?}: use an IP address, for example 0.0.0.0 or ::"));
+            self.add(format!(
+                "LISTEN_ADDRESS={address:?}: use an IP address, for example 0.0.0.0 or ::"
+            ));
             IpAddr::from([127, 0, 0, 1])
         });
         SocketAddr::new(address, u16::try_from(port).unwrap_or_default())
@@ -123,7 +136,11 @@ impl Problems {
     /// # Errors
     /// When anything was.
     pub fn finish<T>(self, value: T) -> Result<T, ConfigError> {
-        if self.0.is_empty() { Ok(value) } else { Err(ConfigError(self.0)) }
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(ConfigError(self.0))
+        }
     }
 }
 

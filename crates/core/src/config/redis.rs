@@ -14,8 +14,8 @@ use crate::redis::{Generation, Topology};
 /// Redis.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RedisArgs {
-    /// redis://host:6379/0, rediss:// for TLS, redis+sentinel://host1:26379,host2:26379/mymaster/0 or rediss+sentinel:// for a Sentinel group; the
-    /// password is better given as REDIS_PASSWORD
+    /// redis://host:6379/0, rediss:// for TLS, redis+sentinel://host1:26379,host2:26379/mymaster/0 or
+    /// rediss+sentinel:// for a Sentinel group; the password is better given as REDIS_PASSWORD
     #[arg(long, env, default_value = "redis://redis:6379/0", hide_env_values = true)]
     pub redis_url: String,
     /// Redis's user (ACL), where it is not in the URL
@@ -83,7 +83,9 @@ pub struct RedisSettings {
 
 impl std::fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisSettings").field("address", &self.address()).finish_non_exhaustive()
+        f.debug_struct("RedisSettings")
+            .field("address", &self.address())
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,14 +129,21 @@ impl RedisArgs {
             username: text(&self.redis_username),
             password: Secret::resolve("REDIS_PASSWORD", self.redis_password_file.as_deref(), problems),
             sentinel_username: text(&self.redis_sentinel_username),
-            sentinel_password: Secret::resolve("REDIS_SENTINEL_PASSWORD", self.redis_sentinel_password_file.as_deref(), problems),
+            sentinel_password: Secret::resolve(
+                "REDIS_SENTINEL_PASSWORD",
+                self.redis_sentinel_password_file.as_deref(),
+                problems,
+            ),
             tls: self.tls(problems),
             may_evict: problems.flag("REDIS_MAY_EVICT", &self.redis_may_evict),
             check_interval: problems.duration("REDIS_CHECK_INTERVAL", &self.redis_check_interval),
             ..settings
         };
         if !settings.topology.tls() && (settings.tls.ca.is_some() || settings.tls.client.is_some()) {
-            problems.add("REDIS_CA_FILE and REDIS_CLIENT_CERT_FILE are of use with TLS only: write rediss:// or rediss+sentinel:// in REDIS_URL");
+            problems.add(
+                "REDIS_CA_FILE and REDIS_CLIENT_CERT_FILE are of use with TLS only: write rediss:// or \
+             rediss+sentinel:// in REDIS_URL",
+            );
         }
         settings
     }
@@ -144,12 +153,18 @@ impl RedisArgs {
         if let Some(path) = &ca {
             check_certificates(problems, "REDIS_CA_FILE", path);
         }
-        let client = match (given(self.redis_client_cert_file.as_ref()), given(self.redis_client_key_file.as_ref())) {
+        let client = match (
+            given(self.redis_client_cert_file.as_ref()),
+            given(self.redis_client_key_file.as_ref()),
+        ) {
             (None, None) => None,
             (Some(cert), Some(key)) => {
                 check_certificates(problems, "REDIS_CLIENT_CERT_FILE", &cert);
                 if let Err(error) = PrivateKeyDer::from_pem_file(&key) {
-                    problems.add(format!("REDIS_CLIENT_KEY_FILE={}: no PEM private key can be read from it ({error})", key.display()));
+                    problems.add(format!(
+                        "REDIS_CLIENT_KEY_FILE={}: no PEM private key can be read from it ({error})",
+                        key.display()
+                    ));
                 }
                 Some((cert, key))
             }
@@ -166,8 +181,14 @@ fn check_certificates(problems: &mut Problems, variable: &str, path: &Path) {
     let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match certificates {
         Ok(certificates) if !certificates.is_empty() => {}
-        Ok(_) => problems.add(format!("{variable}={}: there is no PEM certificate in it", path.display())),
-        Err(error) => problems.add(format!("{variable}={}: no PEM certificates can be read from it ({error})", path.display())),
+        Ok(_) => problems.add(format!(
+            "{variable}={}: there is no PEM certificate in it",
+            path.display()
+        )),
+        Err(error) => problems.add(format!(
+            "{variable}={}: no PEM certificates can be read from it ({error})",
+            path.display()
+        )),
     }
 }
 
@@ -185,7 +206,17 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_and_nothing_secret() {
-        let flags = ["t", "--redis-url", "redis://:pw@h:1/0", "--redis-ca-file", "/none", "--redis-client-cert-file", "/none", "--redis-may-evict", "perhaps"];
+        let flags = [
+            "t",
+            "--redis-url",
+            "redis://:pw@h:1/0",
+            "--redis-ca-file",
+            "/none",
+            "--redis-client-cert-file",
+            "/none",
+            "--redis-may-evict",
+            "perhaps",
+        ];
         let mut problems = Problems::default();
         let settings = Cli::parse_from(flags).redis.resolve(&mut problems);
         let told = problems.finish(()).expect_err("problems").to_string();

@@ -69,9 +69,19 @@ impl Secret {
     /// # Errors
     /// When it cannot be read or is empty, in a sentence.
     pub fn file(path: &Path) -> Result<Self, String> {
-        let read = Mutex::new(Read { value: read(path)?, gone: None, looked: Instant::now() });
-        let source = Arc::new(Source::File { path: path.to_owned(), read });
-        FILES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&source));
+        let read = Mutex::new(Read {
+            value: read(path)?,
+            gone: None,
+            looked: Instant::now(),
+        });
+        let source = Arc::new(Source::File {
+            path: path.to_owned(),
+            read,
+        });
+        FILES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(&source));
         Ok(Self(source))
     }
 
@@ -85,10 +95,13 @@ impl Secret {
         }
     }
 
-    /// The secret called `variable`: its value in the environment, or the content of the file at `file`. An empty value counts as none.
-    /// Both at once, an unreadable and an empty file are noted as problems.
+    /// The secret called `variable`: its value in the environment, or the content of the file at `file`. An empty value
+    /// counts as none. Both at once, an unreadable and an empty file are noted as problems.
     pub fn resolve(variable: &str, file: Option<&Path>, problems: &mut Problems) -> Option<Self> {
-        let value = std::env::var(variable).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let value = std::env::var(variable)
+            .ok()
+            .map(|value| value.trim().to_owned())
+            .filter(|value| !value.is_empty());
         match (value, file.filter(|path| !path.as_os_str().is_empty())) {
             (Some(_), Some(_)) => {
                 problems.add(format!("{variable} and {variable}_FILE are both set: keep one"));
@@ -128,8 +141,12 @@ impl Secret {
 
     /// A sentence about the secret's file if that is gone.
     fn gone(&self) -> Option<String> {
-        let Source::File { path, read } = &*self.0 else { return None };
-        look(path, read).1.map(|why| format!("a secret's file is gone: {} {why}", path.display()))
+        let Source::File { path, read } = &*self.0 else {
+            return None;
+        };
+        look(path, read)
+            .1
+            .map(|why| format!("a secret's file is gone: {} {why}", path.display()))
     }
 
     /// The next [`Self::get`] looks at the file again, however soon it comes.
@@ -176,7 +193,11 @@ impl Door {
         let digest = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
         let Some(own) = self.secret() else { return false };
         let (own, given) = (digest(own.expose_secret().as_bytes()), digest(given));
-        own.as_ref().iter().zip(given.as_ref()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+        own.as_ref()
+            .iter()
+            .zip(given.as_ref())
+            .fold(0, |difference, (a, b)| difference | (a ^ b))
+            == 0
     }
 }
 
@@ -207,7 +228,11 @@ fn look(path: &Path, state: &Mutex<Read>) -> (SecretString, Option<String>) {
             Err(_) => {}
         }
     }
-    let gone = state.gone.as_ref().filter(|(since, _)| since.elapsed() >= GONE_AFTER).map(|(_, why)| why.clone());
+    let gone = state
+        .gone
+        .as_ref()
+        .filter(|(since, _)| since.elapsed() >= GONE_AFTER)
+        .map(|(_, why)| why.clone());
     (state.value.clone(), gone)
 }
 
@@ -234,7 +259,10 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
             std::fs::write(dir.path().join("secret"), "first\n").expect("written");
-            Self { secret: Secret::file(&dir.path().join("secret")).expect("a secret"), dir }
+            Self {
+                secret: Secret::file(&dir.path().join("secret")).expect("a secret"),
+                dir,
+            }
         }
 
         fn write(&self, text: &str) {
@@ -267,7 +295,13 @@ mod tests {
     fn a_missing_file_is_a_problem() {
         let mut problems = Problems::default();
         assert!(Secret::resolve("NO_SUCH_VARIABLE", Some(Path::new("/no/such/file")), &mut problems).is_none());
-        assert!(problems.finish(()).expect_err("a problem").to_string().contains("NO_SUCH_VARIABLE_FILE"));
+        assert!(
+            problems
+                .finish(())
+                .expect_err("a problem")
+                .to_string()
+                .contains("NO_SUCH_VARIABLE_FILE")
+        );
     }
 
     #[test]
@@ -277,7 +311,11 @@ mod tests {
             case.write(blank);
             assert_eq!(case.later(), ("first".into(), None), "{blank:?}");
             assert!(!Door::from(case.secret.clone()).is(b"first"));
-            assert!(gone_files().iter().any(|told| told.contains("is empty") && told.contains(&case.dir.path().display().to_string())));
+            assert!(
+                gone_files()
+                    .iter()
+                    .any(|told| told.contains("is empty") && told.contains(&case.dir.path().display().to_string()))
+            );
             case.write("second");
             assert_eq!(case.later(), both("second"));
             std::fs::remove_file(case.dir.path().join("secret")).expect("removed");
@@ -290,7 +328,10 @@ mod tests {
         let case = Case::new();
         case.write("");
         case.secret.look_again();
-        assert!(Door::from(case.secret.clone()).is(b"first"), "as empty as `>` makes it for a moment");
+        assert!(
+            Door::from(case.secret.clone()).is(b"first"),
+            "as empty as `>` makes it for a moment"
+        );
         case.write("second");
         case.secret.look_again();
         assert!(Door::from(case.secret.clone()).is(b"second"));
@@ -300,9 +341,15 @@ mod tests {
     fn content_decides_not_the_time_nor_the_path() {
         let case = Case::new();
         let path = case.dir.path().join("secret");
-        let modified = std::fs::metadata(&path).and_then(|meta| meta.modified()).expect("a time");
+        let modified = std::fs::metadata(&path)
+            .and_then(|meta| meta.modified())
+            .expect("a time");
         case.write("other");
-        std::fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(modified)).expect("the same time");
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(modified))
+            .expect("the same time");
         assert_eq!(case.later(), both("other"));
         // As Kubernetes does: the file is a link into a directory that another takes the place of.
         for (number, text) in ["third", "fourth"].into_iter().enumerate() {

@@ -1,9 +1,11 @@
 //! Every call of GitHub, by all workers together: who may call now, and what GitHub wants to be left alone.
 //!
-//! * A **hold**: a limit that GitHub has told of, or a refusal of the credential. Nobody calls for that account until it is over, admission
-//!   reserves nothing for what it serves, and [`Ledger::due`] hands out no work of its owners. After it one call goes first.
+//! * A **hold**: a limit that GitHub has told of, or a refusal of the credential. Nobody calls for that account until
+//!   it is over, admission reserves nothing for what it serves, and [`Ledger::due`] hands out no work of its owners.
+//!   After it one call goes first.
 //! * **At once**: GitHub's [`AT_ONCE`] requests under way, each leased, so that a dead worker's end by themselves.
-//! * **Points** of a minute, by endpoint: GET 1, what writes 5. Registrations are counted by [`Ledger::spend_registration`], before their pod.
+//! * **Points** of a minute, by endpoint: GET 1, what writes 5. Registrations are counted by
+//!   [`Ledger::spend_registration`], before their pod.
 //! * The **hour's calls**: each call is counted, and a credential that has none left is held until it has.
 //!
 //! Numbers are GitHub's, "Rate limits for the REST API".
@@ -70,7 +72,8 @@ pub enum Ended {
     Unanswered,
     /// It was not accepted, and is tried once more with another token.
     Unauthorized,
-    /// GitHub wants to be left alone: for so long, by everything that the credential serves or by this account, and why.
+    /// GitHub wants to be left alone: for so long, by everything that the credential serves or by this account, and
+    /// why.
     Limited(Duration, bool, String),
     /// The credential is not accepted, or the App is not installed or suspended at its owner.
     Refused(String),
@@ -99,7 +102,12 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn enter_call(&self, who: &CallOf<'_>, call: &Entering<'_>, budget: &Budget) -> Result<Turn, LedgerError> {
+    pub async fn enter_call(
+        &self,
+        who: &CallOf<'_>,
+        call: &Entering<'_>,
+        budget: &Budget,
+    ) -> Result<Turn, LedgerError> {
         let registers = call.endpoint == REGISTRATION;
         let mut args = of(who, "enter");
         args["call"] = call.call.into();

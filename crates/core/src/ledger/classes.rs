@@ -26,8 +26,12 @@ impl Ledger {
     /// When Redis is unavailable; a next call finishes it.
     pub async fn derive_classes(&self, github: &GithubSettings) -> Result<usize, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let [announced, derived]: [Option<String>; 2] =
-            redis::cmd("HMGET").arg("ledger:meta").arg("classes").arg("derived").query_async(&mut connection).await?;
+        let [announced, derived]: [Option<String>; 2] = redis::cmd("HMGET")
+            .arg("ledger:meta")
+            .arg("classes")
+            .arg("derived")
+            .query_async(&mut connection)
+            .await?;
         let ours = github.fingerprint();
         if announced.is_none() {
             // The data is gone, and so are the jobs.
@@ -43,7 +47,11 @@ impl Ledger {
         let orgs: Vec<String> = redis::AsyncCommands::hkeys(&mut connection, "orgs:pending").await?;
         drop(connection);
         let mut moved = 0;
-        for queue in orgs.iter().map(|org| format!("org:{org}:pending")).chain(["jobs:questions".to_owned()]) {
+        for queue in orgs
+            .iter()
+            .map(|org| format!("org:{org}:pending"))
+            .chain(["jobs:questions".to_owned()])
+        {
             moved += match self.derive_queue(github, &queue).await {
                 Ok(moved) => moved,
                 Err(error) => {
@@ -58,7 +66,8 @@ impl Ledger {
     /// Best effort: where it does not work either, the next worker that starts derives them.
     async fn forget_derived(&self) {
         if let Ok(mut connection) = self.pool().get().await {
-            let _: redis::RedisResult<i64> = redis::AsyncCommands::hdel(&mut connection, "ledger:meta", "derived").await;
+            let _: redis::RedisResult<i64> =
+                redis::AsyncCommands::hdel(&mut connection, "ledger:meta", "derived").await;
         }
     }
 
@@ -66,17 +75,32 @@ impl Ledger {
         let (mut cursor, mut moved) = ("0".to_owned(), 0);
         loop {
             let mut connection = self.pool().get().await?;
-            let (next, jobs): (String, Vec<String>) = redis::cmd("ZSCAN").arg(queue).arg(&cursor).arg("COUNT").arg(SLICE).query_async(&mut connection).await?;
+            let (next, jobs): (String, Vec<String>) = redis::cmd("ZSCAN")
+                .arg(queue)
+                .arg(&cursor)
+                .arg("COUNT")
+                .arg(SLICE)
+                .query_async(&mut connection)
+                .await?;
             let jobs: Vec<JobId> = jobs.iter().step_by(2).filter_map(|job| job.parse().ok()).collect();
             let mut pipe = redis::pipe();
             for job in &jobs {
                 pipe.hmget(format!("job:{job}:info"), &ASKED);
             }
-            let infos: Vec<[Option<String>; 5]> = if jobs.is_empty() { Vec::new() } else { pipe.query_async(&mut connection).await? };
+            let infos: Vec<[Option<String>; 5]> = if jobs.is_empty() {
+                Vec::new()
+            } else {
+                pipe.query_async(&mut connection).await?
+            };
             drop(connection);
-            let others: Vec<_> = jobs.into_iter().zip(infos).filter_map(|(job, info)| derive(github, job, info)).collect();
+            let others: Vec<_> = jobs
+                .into_iter()
+                .zip(infos)
+                .filter_map(|(job, info)| derive(github, job, info))
+                .collect();
             for slice in others.chunks(SLICE) {
-                self.run::<serde_json::Value>(&scripts::CONFIGURE, &json!({ "jobs": slice })).await?;
+                self.run::<serde_json::Value>(&scripts::CONFIGURE, &json!({ "jobs": slice }))
+                    .await?;
             }
             moved += others.len();
             cursor = next;
@@ -89,11 +113,15 @@ impl Ledger {
 
 /// The class that a job has by these settings, where it is another than the one that it has.
 fn derive(github: &GithubSettings, job: JobId, info: [Option<String>; 5]) -> Option<serde_json::Value> {
-    let [Some(org), Some(repo), Some(labels), user, Some(before)] = info else { return None };
+    let [Some(org), Some(repo), Some(labels), user, Some(before)] = info else {
+        return None;
+    };
     let labels: Vec<String> = serde_json::from_str(&labels).ok()?;
     // A release before wrote a user's repository where the owner stands.
     let organization = (user.is_none() && !org.contains('/')).then_some(org.as_str());
-    let class = github.classify(organization, &repo, &labels).filter(|class| class.id() != before)?;
+    let class = github
+        .classify(organization, &repo, &labels)
+        .filter(|class| class.id() != before)?;
     let mut described = described(&class);
     described.insert("job".into(), json!(job));
     described.insert("org".into(), json!(class.org));
@@ -109,5 +137,8 @@ pub(super) fn described(class: &Class) -> serde_json::Map<String, serde_json::Va
         ("profile", class.profile.clone()),
         ("labels", json!(class.labels).to_string()),
     ];
-    parts.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+    parts
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect()
 }

@@ -32,7 +32,12 @@ impl Ledger {
     pub async fn conditions(&self) -> Result<Vec<Condition>, LedgerError> {
         let since = self.now().await? - i64::try_from(millis(TOLD_FOR)).unwrap_or_default();
         let mut connection = self.pool().get().await?;
-        let told: Vec<String> = redis::cmd("ZRANGEBYSCORE").arg("conditions").arg(since).arg("+inf").query_async(&mut connection).await?;
+        let told: Vec<String> = redis::cmd("ZRANGEBYSCORE")
+            .arg("conditions")
+            .arg(since)
+            .arg("+inf")
+            .query_async(&mut connection)
+            .await?;
         drop(connection);
         let mut conditions: Vec<Condition> = told.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
         conditions.extend(self.unseen_places().await?);
@@ -50,7 +55,11 @@ impl Ledger {
         for json in over {
             batch.zrem("conditions", json);
         }
-        batch.cmd("ZREMRANGEBYSCORE").arg("conditions").arg("-inf").arg(at - i64::try_from(millis(TOLD_FOR)).unwrap_or_default());
+        batch
+            .cmd("ZREMRANGEBYSCORE")
+            .arg("conditions")
+            .arg("-inf")
+            .arg(at - i64::try_from(millis(TOLD_FOR)).unwrap_or_default());
         Ok(batch.exec_async(&mut connection).await?)
     }
 }
@@ -59,7 +68,13 @@ impl Ledger {
 pub async fn watch(ledger: &Ledger, process: &str, stop: &CancellationToken) {
     let mut told = BTreeSet::new();
     loop {
-        let json = |text| serde_json::to_string(&Condition { process: process.to_owned(), text }).unwrap_or_default();
+        let json = |text| {
+            serde_json::to_string(&Condition {
+                process: process.to_owned(),
+                text,
+            })
+            .unwrap_or_default()
+        };
         let now: BTreeSet<String> = gone_files().into_iter().map(json).collect();
         let over: Vec<String> = told.difference(&now).cloned().collect();
         if !now.is_empty() || !over.is_empty() {

@@ -1,6 +1,8 @@
-//! The invariants, checked on a store: every one after every step of the property test, and on a live system by `jitctl doctor`.
+//! The invariants, checked on a store: every one after every step of the property test, and on a live system by `jitctl
+//! doctor`.
 //!
-//! A live store changes while it is read, so what looks wrong is looked at again before it is reported ([`Ledger::doctor_settled`]).
+//! A live store changes while it is read, so what looks wrong is looked at again before it is reported
+//! ([`Ledger::doctor_settled`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -36,7 +38,15 @@ pub struct Report {
 }
 
 /// Mirror, runners, queued jobs, classes in need, place in `orgs:ready`, place among what is put aside, paused.
-type Organization = (Option<u64>, Vec<String>, Vec<String>, Vec<String>, Option<f64>, Option<f64>, bool);
+type Organization = (
+    Option<u64>,
+    Vec<String>,
+    Vec<String>,
+    Vec<String>,
+    Option<f64>,
+    Option<f64>,
+    bool,
+);
 
 #[derive(Default)]
 struct Doctor {
@@ -46,13 +56,21 @@ struct Doctor {
 impl Doctor {
     fn check(&mut self, invariant: u8, holds: bool, text: impl FnOnce() -> String) {
         if !holds {
-            self.findings.push(Finding { invariant, text: text() });
+            self.findings.push(Finding {
+                invariant,
+                text: text(),
+            });
         }
     }
 }
 
-/// One answer for each item, a tuple of what `ask` adds for it; asked for in pipelines, so that a deep queue costs few round trips.
-async fn ask_all<K, T: FromRedisValue>(connection: &mut Connection, items: &[K], ask: impl Fn(&mut Pipeline, &K)) -> Result<Vec<T>, LedgerError> {
+/// One answer for each item, a tuple of what `ask` adds for it; asked for in pipelines, so that a deep queue costs few
+/// round trips.
+async fn ask_all<K, T: FromRedisValue>(
+    connection: &mut Connection,
+    items: &[K],
+    ask: impl Fn(&mut Pipeline, &K),
+) -> Result<Vec<T>, LedgerError> {
     let mut answers = Vec::with_capacity(items.len());
     for chunk in items.chunks(CHUNK) {
         let mut batch = pipe();
@@ -80,8 +98,16 @@ impl Ledger {
             }
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             let again = self.doctor().await?;
-            let both = report.findings.iter().filter(|finding| again.findings.contains(finding)).cloned().collect();
-            report = Report { findings: both, ..again };
+            let both = report
+                .findings
+                .iter()
+                .filter(|finding| again.findings.contains(finding))
+                .cloned()
+                .collect();
+            report = Report {
+                findings: both,
+                ..again
+            };
         }
         Ok(report)
     }
@@ -100,11 +126,19 @@ impl Ledger {
         let live: BTreeSet<String> = connection.smembers("runners:live").await?;
         let total: Option<u64> = connection.get("global:total_running").await?;
         // What has been put aside comes back when these are over, or is coming back.
-        let (held, waking): (Vec<String>, Vec<String>) = pipe().zrange("backoffs", 0, -1).zrange("backoffs:waking", 0, -1).query_async(&mut connection).await?;
+        let (held, waking): (Vec<String>, Vec<String>) = pipe()
+            .zrange("backoffs", 0, -1)
+            .zrange("backoffs:waking", 0, -1)
+            .query_async(&mut connection)
+            .await?;
         let held: BTreeSet<String> = held.into_iter().chain(waking).collect();
         let parked: HashMap<String, String> = connection.hgetall("orgs:parked").await?;
         doctor.check(1, total.unwrap_or(0) == live.len() as u64, || {
-            format!("global:total_running is {} and there are {} live runners", total.unwrap_or(0), live.len())
+            format!(
+                "global:total_running is {} and there are {} live runners",
+                total.unwrap_or(0),
+                live.len()
+            )
         });
 
         let mut jobs: BTreeMap<String, &'static str> = BTreeMap::new();
@@ -124,42 +158,74 @@ impl Ledger {
                 .query_async(&mut connection)
                 .await?;
             doctor.check(1, mirror.unwrap_or(0) == runners.len() as u64, || {
-                format!("org:{org}:running is {} and the organization has {} runners", mirror.unwrap_or(0), runners.len())
+                format!(
+                    "org:{org}:running is {} and the organization has {} runners",
+                    mirror.unwrap_or(0),
+                    runners.len()
+                )
             });
             sum += runners.len();
             let limit = limits.get(org).copied().unwrap_or(default_limit);
-            let room = (runners.len() as u64) < limit && meta.contains_key("max_total"); // nothing is admitted without a configuration
+            // nothing is admitted without a configuration
+            let room = (runners.len() as u64) < limit && meta.contains_key("max_total");
             let should = !classes.is_empty() && room && !paused;
             let places = [ready, away].into_iter().flatten().count();
             doctor.check(5, places == usize::from(should), || {
                 format!(
-                    "{org} stands in {places} places of orgs:ready and what is put aside and should in {}: {} classes in need, {} of {limit} runners, paused {paused}",
+                    "{org} stands in {places} places of orgs:ready and what is put aside and should in {}: {} classes \
+                     in need, {} of {limit} runners, paused {paused}",
                     u8::from(should),
                     classes.len(),
                     runners.len()
                 )
             });
-            doctor.check(5, aside.is_none_or(|subject| away.is_some() && held.contains(subject)), || {
-                format!("{org} is put aside for {}, which is not held", aside.map_or("", String::as_str))
-            });
+            doctor.check(
+                5,
+                aside.is_none_or(|subject| away.is_some() && held.contains(subject)),
+                || {
+                    format!(
+                        "{org} is put aside for {}, which is not held",
+                        aside.map_or("", String::as_str)
+                    )
+                },
+            );
             members.extend(runners);
             jobs.extend(pending.into_iter().map(|job| (job, "queued")));
         }
-        doctor.check(1, sum == live.len() && members == live, || format!("the organizations have {sum} runners and runners:live has {}", live.len()));
+        doctor.check(1, sum == live.len() && members == live, || {
+            format!(
+                "the organizations have {sum} runners and runners:live has {}",
+                live.len()
+            )
+        });
 
         let runners = self.runners().await?;
         let mut classes: BTreeSet<String> = BTreeSet::new();
-        let names: Vec<(&String, &str)> = runners.iter().map(|(name, info)| (name, info.get("class").map_or("", String::as_str))).collect();
+        let names: Vec<(&String, &str)> = runners
+            .iter()
+            .map(|(name, info)| (name, info.get("class").map_or("", String::as_str)))
+            .collect();
         let places: Vec<(bool, Option<f64>)> = ask_all(&mut connection, &names, |batch, (name, class)| {
-            batch.sismember(format!("class:{class}:idle"), name).zscore("runners:deadlines", name);
+            batch
+                .sismember(format!("class:{class}:idle"), name)
+                .zscore("runners:deadlines", name);
         })
         .await?;
         for ((name, info), (idle, due)) in runners.iter().zip(places) {
             let state = info.get("state").map_or("", String::as_str);
-            doctor.check(1, matches!(state, "reserved" | "created" | "busy" | "removing"), || format!("runner {name} is live and its state is {state:?}"));
+            doctor.check(1, matches!(state, "reserved" | "created" | "busy" | "removing"), || {
+                format!("runner {name} is live and its state is {state:?}")
+            });
             let should = matches!(state, "reserved" | "created");
-            doctor.check(1, idle == should, || format!("runner {name} is {state} and {}in its class's idle set", if idle { "" } else { "not " }));
-            doctor.check(1, due.is_some(), || format!("runner {name} is {state} and has no deadline"));
+            doctor.check(1, idle == should, || {
+                format!(
+                    "runner {name} is {state} and {}in its class's idle set",
+                    if idle { "" } else { "not " }
+                )
+            });
+            doctor.check(1, due.is_some(), || {
+                format!("runner {name} is {state} and has no deadline")
+            });
             classes.extend(info.get("class").cloned());
         }
 
@@ -169,36 +235,56 @@ impl Ledger {
         })
         .await?;
         for (job, (state,)) in questions.iter().zip(states) {
-            doctor.check(4, state.is_some(), || format!("job {job} is in question and nothing is known of it"));
+            doctor.check(4, state.is_some(), || {
+                format!("job {job} is in question and nothing is known of it")
+            });
             if let Some(state) = state.filter(|state| state != "queued") {
                 let twice = jobs.insert(job.clone(), "in question");
-                doctor.check(4, twice.is_none() && matches!(state.as_str(), "waiting" | "in_question" | "in_progress"), || {
-                    format!("job {job} is {state}, in question, and {twice:?} as well")
-                });
+                doctor.check(
+                    4,
+                    twice.is_none() && matches!(state.as_str(), "waiting" | "in_question" | "in_progress"),
+                    || format!("job {job} is {state}, in question, and {twice:?} as well"),
+                );
             }
         }
 
-        let queued: Vec<&String> = jobs.iter().filter(|(_, place)| **place == "queued").map(|(job, _)| job).collect();
+        let queued: Vec<&String> = jobs
+            .iter()
+            .filter(|(_, place)| **place == "queued")
+            .map(|(job, _)| job)
+            .collect();
         let known: Vec<((Option<String>, Option<String>),)> = ask_all(&mut connection, &queued, |batch, job| {
             batch.hmget(format!("job:{job}:info"), &["state", "class"]);
         })
         .await?;
-        let known: Vec<(&String, Option<String>, String)> =
-            queued.iter().zip(known).map(|(job, ((state, class),))| (*job, state, class.unwrap_or_default())).collect();
+        let known: Vec<(&String, Option<String>, String)> = queued
+            .iter()
+            .zip(known)
+            .map(|(job, ((state, class),))| (*job, state, class.unwrap_or_default()))
+            .collect();
         let places: Vec<(Option<f64>,)> = ask_all(&mut connection, &known, |batch, (job, _, class)| {
             batch.zscore(format!("class:{class}:queued"), job);
         })
         .await?;
         for ((job, state, class), (place,)) in known.into_iter().zip(places) {
             doctor.check(4, state.as_deref() == Some("queued") && place.is_some(), || {
-                format!("job {job} is queued in its organization, its state is {state:?}, in its class's queue: {}", place.is_some())
+                format!(
+                    "job {job} is queued in its organization, its state is {state:?}, in its class's queue: {}",
+                    place.is_some()
+                )
             });
             classes.insert(class);
         }
         for class in &classes {
-            self.check_class(&mut doctor, &mut connection, class, &held, &live).await?;
+            self.check_class(&mut doctor, &mut connection, class, &held, &live)
+                .await?;
         }
-        let mut report = Report { organizations: orgs.len(), runners: runners.len(), jobs: jobs.len(), findings: doctor.findings };
+        let mut report = Report {
+            organizations: orgs.len(),
+            runners: runners.len(),
+            jobs: jobs.len(),
+            findings: doctor.findings,
+        };
         report.findings.sort();
         Ok(report)
     }
@@ -211,7 +297,11 @@ impl Ledger {
         held: &BTreeSet<String>,
         live: &BTreeSet<String>,
     ) -> Result<(), LedgerError> {
-        let ((org, aside, misfit), queued, idle): ((Option<String>, Option<String>, Option<String>), Vec<(String, f64)>, Vec<String>) = pipe()
+        let ((org, aside, misfit), queued, idle): (
+            (Option<String>, Option<String>, Option<String>),
+            Vec<(String, f64)>,
+            Vec<String>,
+        ) = pipe()
             .hmget(format!("class:{class}:info"), &["org", "parked", "misfit"])
             .zrange_withscores(format!("class:{class}:queued"), 0, -1)
             .smembers(format!("class:{class}:idle"))
@@ -219,29 +309,57 @@ impl Ledger {
             .await?;
         let Some(org) = org else {
             doctor.check(5, queued.is_empty() && idle.is_empty(), || {
-                format!("class {class} has {} jobs and {} idle runners and no description", queued.len(), idle.len())
+                format!(
+                    "class {class} has {} jobs and {} idle runners and no description",
+                    queued.len(),
+                    idle.len()
+                )
             });
             return Ok(());
         };
-        doctor.check(1, idle.iter().all(|name| live.contains(name)), || format!("class {class} counts idle runners that are not live"));
+        doctor.check(1, idle.iter().all(|name| live.contains(name)), || {
+            format!("class {class} counts idle runners that are not live")
+        });
         let (needs, away, surplus): (Option<f64>, Option<f64>, Option<f64>) = pipe()
             .zscore(format!("org:{org}:classes"), class)
             .zscore(format!("{}:parked", aside.as_deref().unwrap_or_default()), class)
             .zscore("classes:surplus", class)
             .query_async(connection)
             .await?;
-        doctor.check(5, aside.as_ref().is_none_or(|subject| needs.is_none() && away.is_some() && held.contains(subject)), || {
-            format!("class {class} of {org} is put aside for {}, which is not held", aside.as_deref().unwrap_or_default())
-        });
+        doctor.check(
+            5,
+            aside
+                .as_ref()
+                .is_none_or(|subject| needs.is_none() && away.is_some() && held.contains(subject)),
+            || {
+                format!(
+                    "class {class} of {org} is put aside for {}, which is not held",
+                    aside.as_deref().unwrap_or_default()
+                )
+            },
+        );
         let needs = needs.or(away);
         // One runner at a time where the last one did not fit.
-        let wanted = if misfit.is_some() { queued.len().min(1) } else { queued.len() };
+        let wanted = if misfit.is_some() {
+            queued.len().min(1)
+        } else {
+            queued.len()
+        };
         let expected = (wanted > idle.len()).then(|| queued[idle.len()].1);
         doctor.check(5, needs == expected, || {
-            format!("class {class} of {org}: {} jobs, {} idle runners; in need since {needs:?}, should be {expected:?}", queued.len(), idle.len())
+            format!(
+                "class {class} of {org}: {} jobs, {} idle runners; in need since {needs:?}, should be {expected:?}",
+                queued.len(),
+                idle.len()
+            )
         });
         doctor.check(5, surplus.is_some() == (idle.len() > wanted), || {
-            format!("class {class} of {org}: {} jobs, {} idle runners; in surplus: {}", queued.len(), idle.len(), surplus.is_some())
+            format!(
+                "class {class} of {org}: {} jobs, {} idle runners; in surplus: {}",
+                queued.len(),
+                idle.len(),
+                surplus.is_some()
+            )
         });
         Ok(())
     }

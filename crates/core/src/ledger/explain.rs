@@ -44,8 +44,14 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn explain(&self, job: JobId) -> Result<Explanation, LedgerError> {
         let Some(info) = self.job(job).await? else {
-            let why = "not known here: its webhook never came, its labels are not ours, or it has long been over".to_owned();
-            return Ok(Explanation { state: "unknown".into(), why, since: None, next: None });
+            let why =
+                "not known here: its webhook never came, its labels are not ours, or it has long been over".to_owned();
+            return Ok(Explanation {
+                state: "unknown".into(),
+                why,
+                since: None,
+                next: None,
+            });
         };
         let mut explanation = self.explain_known(job, &info).await?;
         if let Some(words) = info.get("words") {
@@ -59,22 +65,53 @@ impl Ledger {
         let time = |name: &str| info.get(name).and_then(|text| text.parse().ok());
         let state = text("state").to_owned();
         let mut connection = self.pool().get().await?;
-        let asked: Option<i64> = connection.zscore::<_, _, Option<f64>>("jobs:questions", job.to_string()).await?.map(|at| at as i64);
+        let asked: Option<i64> = connection
+            .zscore::<_, _, Option<f64>>("jobs:questions", job.to_string())
+            .await?
+            .map(|at| at as i64);
         drop(connection);
         let (why, since, next) = match state.as_str() {
-            "completed" if info.contains_key("runner") => {
-                (format!("it is over ({}); runner {} ran it", text("conclusion"), text("runner")), time("completed_at"), None)
-            }
-            "completed" => (format!("it is over ({}) without having run", text("conclusion")), time("completed_at"), None),
-            "in_progress" => (format!("it runs on runner {}", text("runner")), time("started_at"), None),
-            "waiting" => (format!("{}; it is no demand until it is approved", text("reason")), None, asked),
-            "in_question" if info.contains_key("held_until") => {
-                (format!("{}, so GitHub gives it to no runner of its labels and group; it is tried again", text("reason")), None, asked)
-            }
-            "in_question" => (format!("{}; GitHub is asked what became of it", text("reason")), None, asked),
+            "completed" if info.contains_key("runner") => (
+                format!("it is over ({}); runner {} ran it", text("conclusion"), text("runner")),
+                time("completed_at"),
+                None,
+            ),
+            "completed" => (
+                format!("it is over ({}) without having run", text("conclusion")),
+                time("completed_at"),
+                None,
+            ),
+            "in_progress" => (
+                format!("it runs on runner {}", text("runner")),
+                time("started_at"),
+                None,
+            ),
+            "waiting" => (
+                format!("{}; it is no demand until it is approved", text("reason")),
+                None,
+                asked,
+            ),
+            "in_question" if info.contains_key("held_until") => (
+                format!(
+                    "{}, so GitHub gives it to no runner of its labels and group; it is tried again",
+                    text("reason")
+                ),
+                None,
+                asked,
+            ),
+            "in_question" => (
+                format!("{}; GitHub is asked what became of it", text("reason")),
+                None,
+                asked,
+            ),
             _ => return self.explain_queued(job, info).await,
         };
-        Ok(Explanation { state, why, since, next })
+        Ok(Explanation {
+            state,
+            why,
+            since,
+            next,
+        })
     }
 
     /// Why a queued job has no runner yet: the first of the reasons in the order in which admission meets them.
@@ -82,7 +119,12 @@ impl Ledger {
         let text = |name: &str| info.get(name).cloned().unwrap_or_default();
         let (org, class, profile, scope) = (text("org"), text("class"), text("profile"), text("scope"));
         let queued_at = text("queued_at").parse().ok();
-        let explained = |why: String, since: Option<i64>, next: Option<i64>| Explanation { state: "queued".into(), why, since: since.or(queued_at), next };
+        let explained = |why: String, since: Option<i64>, next: Option<i64>| Explanation {
+            state: "queued".into(),
+            why,
+            since: since.or(queued_at),
+            next,
+        };
 
         let mut connection = self.pool().get().await?;
         let credential: Option<String> = connection.hget("orgs:credential", &org).await?;
@@ -94,11 +136,21 @@ impl Ledger {
             (format!("org:{org}"), format!("organization {org}")),
             (format!("scope:{scope}"), format!("what registers at {scope}")),
             (format!("profile:{profile}"), format!("profile {profile}")),
-            (format!("class:{class}"), format!("its class (labels {})", text("labels"))),
+            (
+                format!("class:{class}"),
+                format!("its class (labels {})", text("labels")),
+            ),
         ];
         let closed = self.why_closed().await?;
         let mut connection = self.pool().get().await?;
-        let (paused, maximum, rank, idle, live, misfit): (Option<String>, Option<u64>, Option<u64>, Vec<String>, u64, bool) = pipe()
+        let (paused, maximum, rank, idle, live, misfit): (
+            Option<String>,
+            Option<u64>,
+            Option<u64>,
+            Vec<String>,
+            u64,
+            bool,
+        ) = pipe()
             .hget("orgs:paused", &org)
             .hget("ledger:meta", "max_total")
             .zrank(format!("class:{class}:queued"), job.to_string())
@@ -130,7 +182,10 @@ impl Ledger {
                 } else {
                     ("is reserved and waits for a free worker", time("reserved_at"))
                 };
-                let detail = runner.get("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();
+                let detail = runner
+                    .get("detail")
+                    .map(|detail| format!(" ({detail})"))
+                    .unwrap_or_default();
                 return Ok(explained(format!("runner {name} {step}{detail}"), since, None));
             }
             return Ok(explained("a runner of its class is on its way".into(), None, None));
@@ -140,12 +195,19 @@ impl Ledger {
             return Ok(explained(why, since, until));
         }
         for (subject, name) in subjects {
-            let (until, (reason, since, probe)): (Option<f64>, Backoff) =
-                pipe().zscore("backoffs", &subject).hmget(format!("{subject}:backoff"), &["reason", "since", "probe"]).query_async(&mut connection).await?;
+            let (until, (reason, since, probe)): (Option<f64>, Backoff) = pipe()
+                .zscore("backoffs", &subject)
+                .hmget(format!("{subject}:backoff"), &["reason", "since", "probe"])
+                .query_async(&mut connection)
+                .await?;
             if let Some(until) = until {
                 let reason = reason.unwrap_or_else(|| "no reason noted".into());
                 return Ok(match probe {
-                    Some(probe) => explained(format!("{name} backs off: {reason}; runner {probe} tries it now"), since, None),
+                    Some(probe) => explained(
+                        format!("{name} backs off: {reason}; runner {probe} tries it now"),
+                        since,
+                        None,
+                    ),
                     None => explained(format!("{name} backs off: {reason}"), since, Some(until as i64)),
                 });
             }
@@ -153,8 +215,11 @@ impl Ledger {
         if misfit && !idle.is_empty() {
             let deadlines: Vec<Option<f64>> = connection.zscore_multiple("runners:deadlines", &idle).await?;
             let next = deadlines.into_iter().flatten().map(|at| at as i64).min();
-            let why =
-                format!("its class (labels {}) gets one runner at a time, since its last one stayed idle: GitHub gave it none of these jobs", text("labels"));
+            let why = format!(
+                "its class (labels {}) gets one runner at a time, since its last one stayed idle: GitHub gave it none \
+                 of these jobs",
+                text("labels")
+            );
             return Ok(explained(why, None, next));
         }
         drop(connection);
@@ -162,17 +227,27 @@ impl Ledger {
         if status.running >= status.max {
             let removals = self.removals_under_way(&org).await?;
             return Ok(explained(
-                format!("organization {org} has {} of {} runners: it waits for one of them to end{removals}", status.running, status.max),
+                format!(
+                    "organization {org} has {} of {} runners: it waits for one of them to end{removals}",
+                    status.running, status.max
+                ),
                 None,
                 None,
             ));
         }
         if let Some(ceiling) = self.ceiling().await?.filter(|ceiling| live >= ceiling.runners) {
-            let why = format!("{} runners fit into their namespace, one more is tried each minute: {}", ceiling.runners, ceiling.reason);
+            let why = format!(
+                "{} runners fit into their namespace, one more is tried each minute: {}",
+                ceiling.runners, ceiling.reason
+            );
             return Ok(explained(why, Some(ceiling.since), Some(ceiling.next)));
         }
         if maximum.is_some_and(|maximum| live >= maximum) {
-            return Ok(explained(format!("all {live} runners of the whole are in use: it waits for its organization's turn"), None, None));
+            return Ok(explained(
+                format!("all {live} runners of the whole are in use: it waits for its organization's turn"),
+                None,
+                None,
+            ));
         }
         Ok(explained("it is about to be admitted".into(), None, None))
     }
@@ -184,42 +259,74 @@ impl Ledger {
         let names: Vec<String> = connection.smembers(format!("org:{org}:runners")).await?;
         let mut batch = pipe();
         for name in &names {
-            batch.hmget(format!("runner:{name}:info"), &["removing_at", "state", "why", "deregistered"]);
+            batch.hmget(
+                format!("runner:{name}:info"),
+                &["removing_at", "state", "why", "deregistered"],
+            );
         }
-        let known: Vec<(Option<i64>, Option<String>, Option<String>, Option<String>)> = batch.query_async(&mut connection).await?;
-        let going = names.iter().zip(known).filter(|(_, (_, state, ..))| state.as_deref() == Some("removing"));
-        let mut going: Vec<_> = going.map(|(name, (since, _, why, deregistered))| (since, name, why, deregistered.is_some())).collect();
+        let known: Vec<(Option<i64>, Option<String>, Option<String>, Option<String>)> =
+            batch.query_async(&mut connection).await?;
+        let going = names
+            .iter()
+            .zip(known)
+            .filter(|(_, (_, state, ..))| state.as_deref() == Some("removing"));
+        let mut going: Vec<_> = going
+            .map(|(name, (since, _, why, deregistered))| (since, name, why, deregistered.is_some()))
+            .collect();
         going.sort();
-        Ok(going.first().map_or_else(String::new, |(since, name, why, deregistered)| {
-            let since = since.and_then(render::time).map(|at| format!(" since {at}")).unwrap_or_default();
-            let why = why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-            let step = if *deregistered { "GitHub has it no more, and its pod is not gone" } else { "GitHub has not said yet that it has it no more" };
-            format!("; {} being removed, {name}{since}{why}: {step}", going.len())
-        }))
+        Ok(going
+            .first()
+            .map_or_else(String::new, |(since, name, why, deregistered)| {
+                let since = since
+                    .and_then(render::time)
+                    .map(|at| format!(" since {at}"))
+                    .unwrap_or_default();
+                let why = why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                let step = if *deregistered {
+                    "GitHub has it no more, and its pod is not gone"
+                } else {
+                    "GitHub has not said yet that it has it no more"
+                };
+                format!("; {} being removed, {name}{since}{why}: {step}", going.len())
+            }))
     }
 
     /// The ceiling that the namespace's quota sets, if it does.
     async fn ceiling(&self) -> Result<Option<Ceiling>, LedgerError> {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
-        let ((runners, since, reason), interval): ((Option<u64>, Option<i64>, Option<String>), Option<i64>) =
-            pipe().hmget("quota:ceiling", &["runners", "since", "reason"]).hget("ledger:meta", "quota_interval").query_async(&mut connection).await?;
-        let (Some(runners), Some(since), interval) = (runners, since, interval.unwrap_or(0).max(1)) else { return Ok(None) };
+        let ((runners, since, reason), interval): ((Option<u64>, Option<i64>, Option<String>), Option<i64>) = pipe()
+            .hmget("quota:ceiling", &["runners", "since", "reason"])
+            .hget("ledger:meta", "quota_interval")
+            .query_async(&mut connection)
+            .await?;
+        let (Some(runners), Some(since), interval) = (runners, since, interval.unwrap_or(0).max(1)) else {
+            return Ok(None);
+        };
         let passed = ((now - since) / interval).max(0);
         let (runners, next) = (runners + passed.unsigned_abs(), since + (passed + 1) * interval);
-        Ok(Some(Ceiling { runners, since, next, reason: reason.unwrap_or_default() }))
+        Ok(Some(Ceiling {
+            runners,
+            since,
+            next,
+            reason: reason.unwrap_or_default(),
+        }))
     }
 
-    /// Why an organization's jobs have no runner: a sentence if it is paused, then one for the oldest queued job of each of its classes that wait
-    /// longest, oldest first, then one for each job that is held back; with the time of the next try where there is one.
+    /// Why an organization's jobs have no runner: a sentence if it is paused, then one for the oldest queued job of
+    /// each of its classes that wait longest, oldest first, then one for each job that is held back; with the time of
+    /// the next try where there is one.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn org_reasons(&self, org: &str) -> Result<Vec<String>, LedgerError> {
         let org = self.canonical(org).await?;
         let mut connection = self.pool().get().await?;
-        let (oldest, paused): (Vec<String>, Option<String>) =
-            pipe().zrange(format!("org:{org}:pending"), 0, REASONS_LOOK - 1).hget("orgs:paused", &org).query_async(&mut connection).await?;
+        let (oldest, paused): (Vec<String>, Option<String>) = pipe()
+            .zrange(format!("org:{org}:pending"), 0, REASONS_LOOK - 1)
+            .hget("orgs:paused", &org)
+            .query_async(&mut connection)
+            .await?;
         drop(connection);
         let jobs: Vec<JobId> = oldest.iter().filter_map(|job| job.parse().ok()).collect();
         let infos = self.jobs(&jobs).await?;
@@ -241,7 +348,11 @@ impl Ledger {
         first.extend(self.held_jobs(&org, REASONS).await?);
         for job in first.into_iter().take(REASONS) {
             let explanation = self.explain(job).await?;
-            reasons.push(format!("job {job}: {}{}", explanation.why, tried_again(explanation.next)));
+            reasons.push(format!(
+                "job {job}: {}{}",
+                explanation.why,
+                tried_again(explanation.next)
+            ));
         }
         Ok(reasons)
     }
@@ -251,10 +362,15 @@ impl Ledger {
 fn told_of_pause(org: &str, pause: &str) -> (String, Option<i64>, Option<i64>) {
     let pause: serde_json::Value = serde_json::from_str(pause).unwrap_or_default();
     let reason = pause["reason"].as_str().unwrap_or("no reason given");
-    (format!("organization {org} is paused: {reason}"), pause["since"].as_i64(), pause["until_ms"].as_i64())
+    (
+        format!("organization {org} is paused: {reason}"),
+        pause["since"].as_i64(),
+        pause["until_ms"].as_i64(),
+    )
 }
 
 fn tried_again(next: Option<i64>) -> String {
     let next = next.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
-    next.map(|at| format!("; tried again at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))).unwrap_or_default()
+    next.map(|at| format!("; tried again at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")))
+        .unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Lists of jobs and runners, in pages, and the spelling that an organization stands under.
 //!
-//! A page is ordered by what does not change, the job's id or the runner's name, and the cursor is the last one shown; so what comes and goes between
-//! two pages neither hides nor repeats anything else.
+//! A page is ordered by what does not change, the job's id or the runner's name, and the cursor is the last one shown;
+//! so what comes and goes between two pages neither hides nor repeats anything else.
 
 use std::{collections::HashMap, ops::Bound};
 
@@ -28,7 +28,8 @@ pub struct Listing {
 
 impl Listing {
     fn takes(&self, org: Option<&String>, state: &str) -> bool {
-        self.org.as_ref().is_none_or(|wanted| org == Some(wanted)) && (self.states.is_empty() || self.states.iter().any(|wanted| wanted == state))
+        self.org.as_ref().is_none_or(|wanted| org == Some(wanted))
+            && (self.states.is_empty() || self.states.iter().any(|wanted| wanted == state))
     }
 }
 
@@ -37,7 +38,11 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn list_jobs(&self, wanted: &Listing, cursor: Option<JobId>) -> Result<(Vec<(JobId, JobInfo)>, bool), LedgerError> {
+    pub async fn list_jobs(
+        &self,
+        wanted: &Listing,
+        cursor: Option<JobId>,
+    ) -> Result<(Vec<(JobId, JobInfo)>, bool), LedgerError> {
         let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let open = self.open_jobs(wanted.org.as_deref()).await?;
         let ids: Vec<JobId> = open.range((after, Bound::Unbounded)).copied().collect();
@@ -61,22 +66,35 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn list_runners(&self, wanted: &Listing, cursor: Option<&str>) -> Result<(Vec<(String, RunnerInfo)>, bool), LedgerError> {
+    pub async fn list_runners(
+        &self,
+        wanted: &Listing,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<(String, RunnerInfo)>, bool), LedgerError> {
         let live = self.runners().await?;
-        let after = live.into_iter().filter(|(name, _)| cursor.is_none_or(|cursor| name.as_str() > cursor));
-        let mut page: Vec<_> = after.filter(|(_, info)| wanted.takes(info.get("org"), shown_state(info))).take(wanted.limit.saturating_add(1)).collect();
+        let after = live
+            .into_iter()
+            .filter(|(name, _)| cursor.is_none_or(|cursor| name.as_str() > cursor));
+        let mut page: Vec<_> = after
+            .filter(|(_, info)| wanted.takes(info.get("org"), shown_state(info)))
+            .take(wanted.limit.saturating_add(1))
+            .collect();
         let more = page.len() > wanted.limit;
         page.truncate(wanted.limit);
         Ok((page, more))
     }
 
-    /// The spelling that an organization stands under: GitHub's, or else the one under which an operator first named it. With it, whether it is known
-    /// at all: by a job, a limit or a pause.
+    /// The spelling that an organization stands under: GitHub's, or else the one under which an operator first named
+    /// it. With it, whether it is known at all: by a job, a limit or a pause.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn spelling(&self, org: &str) -> Result<(String, bool), LedgerError> {
-        Ok(self.spellings(&[org.to_owned()]).await?.pop().unwrap_or_else(|| (org.to_owned(), false)))
+        Ok(self
+            .spellings(&[org.to_owned()])
+            .await?
+            .pop()
+            .unwrap_or_else(|| (org.to_owned(), false)))
     }
 
     /// The same for several, in their order.
@@ -89,10 +107,22 @@ impl Ledger {
         }
         let folded: Vec<String> = orgs.iter().map(|org| org.to_lowercase()).collect();
         let mut connection = self.pool().get().await?;
-        let (known, limits, paused): (Vec<Option<String>>, Vec<String>, Vec<String>) =
-            pipe().cmd("HMGET").arg("orgs:known").arg(&folded).hkeys("org_limits").hkeys("orgs:paused").query_async(&mut connection).await?;
-        let named: HashMap<String, String> = limits.into_iter().chain(paused).map(|named| (named.to_lowercase(), named)).collect();
-        let one = |(org, (folded, known)): (&String, (&String, Option<String>))| match known.or_else(|| named.get(folded).cloned()) {
+        let (known, limits, paused): (Vec<Option<String>>, Vec<String>, Vec<String>) = pipe()
+            .cmd("HMGET")
+            .arg("orgs:known")
+            .arg(&folded)
+            .hkeys("org_limits")
+            .hkeys("orgs:paused")
+            .query_async(&mut connection)
+            .await?;
+        let named: HashMap<String, String> = limits
+            .into_iter()
+            .chain(paused)
+            .map(|named| (named.to_lowercase(), named))
+            .collect();
+        let one = |(org, (folded, known)): (&String, (&String, Option<String>))| match known
+            .or_else(|| named.get(folded).cloned())
+        {
             Some(spelling) => (spelling, true),
             None => (org.clone(), false),
         };

@@ -80,14 +80,17 @@
 //!
 //! # Invariants
 //!
-//! Checked after every transition by a property test against a model in memory, and on a live store by [`Ledger::doctor`].
+//! Checked after every transition by a property test against a model in memory, and on a live store by
+//! [`Ledger::doctor`].
 //!
-//! 1. `org:{org}:running` is the size of `org:{org}:runners`; `global:total_running` is the size of `runners:live` and their sum; every idle set is part of them.
-//! 2. No admission takes an organization over its limit or the whole over the maximum. A runner counts from its reservation until its pod is gone.
+//! 1. `org:{org}:running` is the size of `org:{org}:runners`; `global:total_running` is the size of `runners:live` and
+//!    their sum; every idle set is part of them.
+//! 2. No admission takes an organization over its limit or the whole over the maximum. A runner counts from its
+//!    reservation until its pod is gone.
 //! 3. No admission makes a class's idle runners more than its queued jobs.
 //! 4. Every accepted job is in exactly one place: `jit:events`, waiting, queued, in question, in progress, completed.
-//! 5. An organization is in `orgs:ready`, or put aside for what backs off, exactly when it has unmet demand, room, and no pause; a class with unmet demand
-//!    is in its organization's `classes`, or put aside likewise.
+//! 5. An organization is in `orgs:ready`, or put aside for what backs off, exactly when it has unmet demand, room, and
+//!    no pause; a class with unmet demand is in its organization's `classes`, or put aside likewise.
 
 use std::{
     sync::{
@@ -137,7 +140,8 @@ fn millis(duration: Duration) -> u64 {
 /// Why the ledger could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Redis cannot be reached or did not answer: try again. The transition may or may not have happened; all are idempotent.
+    /// Redis cannot be reached or did not answer: try again. The transition may or may not have happened; all are
+    /// idempotent.
     #[error("Redis is unavailable: {0}")]
     Unavailable(String),
     /// Redis refuses for now: it is full, read-only, loading, wants another password, or holds what is not ours.
@@ -182,7 +186,8 @@ impl From<PoolError> for LedgerError {
 pub struct Ledger {
     pool: Pool,
     clock: Option<Arc<AtomicI64>>,
-    /// The furthest that this process has seen the ledger's names come: data that is behind it has been rolled back, and admits nothing.
+    /// The furthest that this process has seen the ledger's names come: data that is behind it has been rolled back,
+    /// and admits nothing.
     seen: Arc<Mutex<Option<Seen>>>,
     /// What this process derives classes by: see [`Ledger::derive_classes`].
     classes: Option<Arc<str>>,
@@ -204,7 +209,14 @@ impl Ledger {
     /// The ledger in the Redis of this pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, clock: None, seen: Arc::default(), classes: None, places: Arc::default(), in_flight: Duration::ZERO }
+        Self {
+            pool,
+            clock: None,
+            seen: Arc::default(),
+            classes: None,
+            places: Arc::default(),
+            in_flight: Duration::ZERO,
+        }
     }
 
     /// The same ledger with time, in ms since 1970, taken from `clock` and not from Redis: for tests.
@@ -257,7 +269,8 @@ impl Ledger {
     /// Runs one script with one JSON argument and reads its one JSON answer.
     async fn run<T: DeserializeOwned>(&self, script: &redis::Script, args: &impl Serialize) -> Result<T, LedgerError> {
         let now = self.clock.as_ref().map(|clock| clock.load(Ordering::Relaxed));
-        let json = serde_json::to_string(&Timed { args, now }).map_err(|error| LedgerError::Rejected(error.to_string()))?;
+        let json =
+            serde_json::to_string(&Timed { args, now }).map_err(|error| LedgerError::Rejected(error.to_string()))?;
         let mut connection = self.pool.get().await?;
         let answer: String = script.arg(json).invoke_async(&mut connection).await?;
         serde_json::from_str(&answer).map_err(|error| LedgerError::Rejected(format!("unexpected answer: {error}")))

@@ -78,7 +78,8 @@ pub fn shown_state(info: &RunnerInfo) -> &str {
 }
 
 impl Ledger {
-    /// Repositories whose jobs GitHub did not let the credential read when it was last asked about one, within the last two days.
+    /// Repositories whose jobs GitHub did not let the credential read when it was last asked about one, within the last
+    /// two days.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -114,7 +115,15 @@ impl Ledger {
             .await?;
         let default_max = default_max.unwrap_or(0);
         let max = custom.unwrap_or(default_max);
-        Ok(OrgStatus { organization, running, pending, max, default_max, is_custom_limit: custom.is_some(), available: max.saturating_sub(running) })
+        Ok(OrgStatus {
+            organization,
+            running,
+            pending,
+            max,
+            default_max,
+            is_custom_limit: custom.is_some(),
+            available: max.saturating_sub(running),
+        })
     }
 
     /// The default limit and every organization's own, as they are in force.
@@ -123,8 +132,11 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn limits(&self) -> Result<(u64, BTreeMap<String, u64>), LedgerError> {
         let mut connection = self.pool().get().await?;
-        let (default, custom): (Option<u64>, BTreeMap<String, u64>) =
-            pipe().hget("ledger:meta", "max_per_org").hgetall("org_limits").query_async(&mut connection).await?;
+        let (default, custom): (Option<u64>, BTreeMap<String, u64>) = pipe()
+            .hget("ledger:meta", "max_per_org")
+            .hgetall("org_limits")
+            .query_async(&mut connection)
+            .await?;
         Ok((default.unwrap_or(0), custom))
     }
 
@@ -167,7 +179,8 @@ impl Ledger {
         Ok(runners)
     }
 
-    /// Ids of all jobs that are not over, in ascending order, that is, by age; with `org` no other organization's queued ones.
+    /// Ids of all jobs that are not over, in ascending order, that is, by age; with `org` no other organization's
+    /// queued ones.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -181,7 +194,8 @@ impl Ledger {
             Some(org) => vec![org],
             None => connection.hvals("orgs:known").await?,
         };
-        // Jobs that wait, run or are in question are asked about from time to time; queued ones stand in their organization's queue.
+        // Jobs that wait, run or are in question are asked about from time to time; queued ones stand in their
+        // organization's queue.
         let mut jobs: Vec<String> = connection.zrange("jobs:questions", 0, -1).await?;
         for chunk in orgs.chunks(500) {
             let mut batch = pipe();
@@ -226,11 +240,13 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn why_closed(&self) -> Result<Option<&'static str>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let (epoch, known): (Option<String>, Option<String>) = connection.hmget("ledger:meta", &["epoch", "run_id"]).await?;
+        let (epoch, known): (Option<String>, Option<String>) =
+            connection.hmget("ledger:meta", &["epoch", "run_id"]).await?;
         let server: String = match redis::cmd("INFO").arg("server").query_async(&mut connection).await {
             Err(error) if error.code() == Some("NOPERM") => {
                 return Ok(Some(
-                    "because the user of Redis may not run INFO, without which a restart of Redis could not be noticed: allow it (ACL SETUSER … +info)",
+                    "because the user of Redis may not run INFO, without which a restart of Redis could not be \
+                     noticed: allow it (ACL SETUSER … +info)",
                 ));
             }
             answer => answer?,
@@ -238,7 +254,8 @@ impl Ledger {
         let run_id = server.lines().find_map(|line| line.trim().strip_prefix("run_id:"));
         let open = epoch.is_some() && known.as_deref() == run_id;
         Ok((!open).then_some(
-            "until the running pods have been counted, and those that were on their way (up to twice BACKEND_TIMEOUT): the data in Redis is new or restored",
+            "until the running pods have been counted, and those that were on their way (up to twice BACKEND_TIMEOUT): \
+             the data in Redis is new or restored",
         ))
     }
 
@@ -296,14 +313,29 @@ impl Ledger {
     pub async fn held_subjects(&self, n: isize) -> Result<Vec<(String, i64, String)>, LedgerError> {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
-        let held: Vec<(String, f64)> =
-            redis::cmd("ZRANGEBYSCORE").arg("backoffs").arg(now).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(n).query_async(&mut connection).await?;
+        let held: Vec<(String, f64)> = redis::cmd("ZRANGEBYSCORE")
+            .arg("backoffs")
+            .arg(now)
+            .arg("+inf")
+            .arg("WITHSCORES")
+            .arg("LIMIT")
+            .arg(0)
+            .arg(n)
+            .query_async(&mut connection)
+            .await?;
         let mut batch = pipe();
         for (subject, _) in &held {
             batch.hget(format!("{subject}:backoff"), "reason");
         }
-        let reasons: Vec<Option<String>> = if held.is_empty() { Vec::new() } else { batch.query_async(&mut connection).await? };
-        let told = held.into_iter().zip(reasons).filter_map(|((subject, until), why)| Some((subject, until as i64, why?)));
+        let reasons: Vec<Option<String>> = if held.is_empty() {
+            Vec::new()
+        } else {
+            batch.query_async(&mut connection).await?
+        };
+        let told = held
+            .into_iter()
+            .zip(reasons)
+            .filter_map(|((subject, until), why)| Some((subject, until as i64, why?)));
         Ok(told.collect())
     }
 
@@ -314,9 +346,17 @@ impl Ledger {
     pub async fn overview(&self) -> Result<Overview, LedgerError> {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
-        let (known_orgs, running, pending): (u64, HashMap<String, u64>, HashMap<String, u64>) =
-            pipe().hlen("orgs:known").hgetall("orgs:running").hgetall("orgs:pending").query_async(&mut connection).await?;
-        let mut overview = Overview { known_orgs, total_pending: pending.values().sum(), ..Overview::default() };
+        let (known_orgs, running, pending): (u64, HashMap<String, u64>, HashMap<String, u64>) = pipe()
+            .hlen("orgs:known")
+            .hgetall("orgs:running")
+            .hgetall("orgs:pending")
+            .query_async(&mut connection)
+            .await?;
+        let mut overview = Overview {
+            known_orgs,
+            total_pending: pending.values().sum(),
+            ..Overview::default()
+        };
         for (org, running) in running {
             overview.organizations.entry(org).or_default().0 = running;
         }

@@ -12,8 +12,17 @@ impl Ledger {
         let logins: Vec<String> = redis::AsyncCommands::hvals(&mut connection, "orgs:known").await?;
         let nameless = logins.iter().filter_map(|login| Some((login, login.split_once('~')?)));
         let text = |(login, (before, id)): (&String, (&str, &str))| {
-            format!("{login}: another owner has the login {before} now; how owner {id} is called is not known until its next webhook")
+            format!(
+                "{login}: another owner has the login {before} now; how owner {id} is called is not known until its \
+                 next webhook"
+            )
         };
-        Ok(nameless.map(text).map(|text| Condition { process: "owners".to_owned(), text }).collect())
+        Ok(nameless
+            .map(text)
+            .map(|text| Condition {
+                process: "owners".to_owned(),
+                text,
+            })
+            .collect())
     }
 }

@@ -25,7 +25,8 @@ struct Freed {
 }
 
 impl Ledger {
-    /// The same ledger, for a process that makes, lists and ends runners at these places, where a runner may come to be so long after its claim.
+    /// The same ledger, for a process that makes, lists and ends runners at these places, where a runner may come to be
+    /// so long after its claim.
     #[must_use]
     pub fn at(mut self, places: Places, in_flight: Duration) -> Self {
         self.places = places.into();
@@ -48,8 +49,11 @@ impl Ledger {
     pub async fn unseen_places(&self) -> Result<Vec<Condition>, LedgerError> {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
-        let (live, listed): (Vec<String>, Vec<(String, f64)>) =
-            redis::pipe().smembers("runners:live").zrange_withscores("places", 0, -1).query_async(&mut connection).await?;
+        let (live, listed): (Vec<String>, Vec<(String, f64)>) = redis::pipe()
+            .smembers("runners:live")
+            .zrange_withscores("places", 0, -1)
+            .query_async(&mut connection)
+            .await?;
         let mut counted: BTreeMap<String, usize> = BTreeMap::new();
         for slice in live.chunks(SLICE) {
             let mut pipe = redis::pipe();
@@ -57,17 +61,40 @@ impl Ledger {
                 pipe.hget(format!("runner:{name}:info"), "place");
             }
             let places: Vec<Option<String>> = pipe.query_async(&mut connection).await?;
-            places.into_iter().flatten().for_each(|place| *counted.entry(place).or_default() += 1);
+            places
+                .into_iter()
+                .flatten()
+                .for_each(|place| *counted.entry(place).or_default() += 1);
         }
-        let last = |place: &str| listed.iter().filter(|(other, _)| is_same(place, other)).map(|(_, at)| *at as i64).max();
-        let unseen = counted.into_iter().filter(|(place, _)| last(place).is_none_or(|at| now - at > UNSEEN_MS));
+        let last = |place: &str| {
+            listed
+                .iter()
+                .filter(|(other, _)| is_same(place, other))
+                .map(|(_, at)| *at as i64)
+                .max()
+        };
+        let unseen = counted
+            .into_iter()
+            .filter(|(place, _)| last(place).is_none_or(|at| now - at > UNSEEN_MS));
         Ok(unseen
             .map(|(place, runners)| {
-                let since = last(&place).and_then(render::time).map_or_else(|| "ever".to_owned(), |at| format!("since {at}"));
-                let text = format!(
-                    "{runners} runners count at {place}, which no worker has listed {since}: start a worker there, or, where that place is gone for good, jitctl give-up {place}"
+                let since = last(&place).and_then(render::time).map_or_else(
+                    || "ever".to_owned(),
+                    |at| {
+                        format!(
+                            "since \
+                 {at}"
+                        )
+                    },
                 );
-                Condition { process: "places".to_owned(), text }
+                let text = format!(
+                    "{runners} runners count at {place}, which no worker has listed {since}: start a worker there, or, \
+                     where that place is gone for good, jitctl give-up {place}"
+                );
+                Condition {
+                    process: "places".to_owned(),
+                    text,
+                }
             })
             .collect())
     }
@@ -82,7 +109,13 @@ impl Ledger {
         drop(connection);
         let mut freed = 0;
         for slice in live.chunks(SLICE) {
-            freed += self.run::<Freed>(&scripts::LIMITS, &json!({ "give_up": { "place": place, "runners": slice } })).await?.freed;
+            freed += self
+                .run::<Freed>(
+                    &scripts::LIMITS,
+                    &json!({ "give_up": { "place": place, "runners": slice } }),
+                )
+                .await?
+                .freed;
         }
         Ok(freed)
     }
@@ -94,13 +127,22 @@ impl Ledger {
     pub async fn is_listed(&self, place: &str) -> Result<bool, LedgerError> {
         let since = self.now().await? - UNSEEN_MS;
         let mut connection = self.pool().get().await?;
-        let listed: Vec<String> = redis::cmd("ZRANGEBYSCORE").arg("places").arg(since).arg("+inf").query_async(&mut connection).await?;
+        let listed: Vec<String> = redis::cmd("ZRANGEBYSCORE")
+            .arg("places")
+            .arg(since)
+            .arg("+inf")
+            .query_async(&mut connection)
+            .await?;
         Ok(listed.iter().any(|other| is_same(place, other)))
     }
 }
 
 /// As the scripts compare places.
 fn is_same(a: &str, b: &str) -> bool {
-    let within = |whole: &str, part: &str| whole.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let within = |whole: &str, part: &str| {
+        whole
+            .strip_prefix(part)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     within(a, b) || within(b, a)
 }

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker, Observation, Observed, Question,
-    Reconciliation, Registration, Reservation, Retried, Silence, classes::described, millis, scripts,
+    Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker,
+    Observation, Observed, Question, Reconciliation, Registration, Reservation, Retried, Silence, classes::described,
+    millis, scripts,
 };
 use crate::{
     config::LimitsSettings,
@@ -20,7 +21,8 @@ use crate::{
 /// Runners reserved in one admission at most: a call stays below a few ms, and others get their turn.
 pub const ADMIT_BATCH: u32 = 12;
 
-/// Runners or organizations that one call looks at, at most, where a transition takes any number: others get their turn between.
+/// Runners or organizations that one call looks at, at most, where a transition takes any number: others get their turn
+/// between.
 pub(super) const SLICE: usize = 48;
 
 /// Result of taking up a reservation or finishing a step.
@@ -71,7 +73,8 @@ struct Previous {
 }
 
 impl Ledger {
-    /// Applies a job event. The job's state afterwards (`ignored` where it is none of ours). `accepted_at` is the job's place in the queue, ms.
+    /// Applies a job event. The job's state afterwards (`ignored` where it is none of ours). `accepted_at` is the job's
+    /// place in the queue, ms.
     ///
     /// # Errors
     /// When Redis is unavailable, or the event cannot be applied.
@@ -79,14 +82,22 @@ impl Ledger {
         let mut args = json!({
             "kind": event.action.as_str(), "job": event.job, "org": event.org, "repo": event.repo, "ours": event.class.is_some(),
         });
-        let map = args.as_object_mut().unwrap_or_else(|| unreachable!("an object literal"));
+        let map = args
+            .as_object_mut()
+            .unwrap_or_else(|| unreachable!("an object literal"));
         if let Some(class) = &event.class {
             map.extend(described(class));
         }
         let optional = [
             ("attempt", event.attempt.map(|attempt| attempt.to_string().into())),
-            ("runner", event.runner.clone().filter(|name| !name.is_empty()).map(Into::into)),
-            ("runner_id", event.runner_id.filter(|id| *id > 0).map(|id| id.to_string().into())),
+            (
+                "runner",
+                event.runner.clone().filter(|name| !name.is_empty()).map(Into::into),
+            ),
+            (
+                "runner_id",
+                event.runner_id.filter(|id| *id > 0).map(|id| id.to_string().into()),
+            ),
             ("conclusion", event.conclusion.clone().map(Into::into)),
             ("accepted_at", accepted_at.map(Into::into)),
             ("owner_id", event.identity.owner_id.map(|id| id.to_string().into())),
@@ -94,7 +105,11 @@ impl Ledger {
             ("classes", self.classes.as_deref().map(Into::into)),
             ("user", event.identity.user.then(|| "1".into())),
         ];
-        map.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        map.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
+        );
         Ok(self.run::<State>(&scripts::EVENT, &args).await?.state)
     }
 
@@ -112,8 +127,9 @@ impl Ledger {
         Ok(admission)
     }
 
-    /// Takes up a reservation. [`Claim::Stale`] also where something that it needs has begun to back off: then it is given back, and others may have its room.
-    /// A claim that comes again with its number, since its answer was lost, is answered as it was.
+    /// Takes up a reservation. [`Claim::Stale`] also where something that it needs has begun to back off: then it is
+    /// given back, and others may have its room. A claim that comes again with its number, since its answer was lost,
+    /// is answered as it was.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -132,7 +148,13 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn registered(&self, runner: &str, fence: &str, github_id: u64, timeout: Duration) -> Result<Claim<()>, LedgerError> {
+    pub async fn registered(
+        &self,
+        runner: &str,
+        fence: &str,
+        github_id: u64,
+        timeout: Duration,
+    ) -> Result<Claim<()>, LedgerError> {
         let args = json!({ "step": "registered", "runner": runner, "fence": fence, "github_id": github_id.to_string(), "timeout": millis(timeout) });
         self.fenced(&args).await
     }
@@ -142,8 +164,17 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn created(&self, runner: &str, fence: &str) -> Result<Claim<bool>, LedgerError> {
-        let fenced: Fenced = self.run(&scripts::PROVISION, &json!({ "step": "created", "runner": runner, "fence": fence })).await?;
-        Ok(if fenced.stale { Claim::Stale } else { Claim::Ours(fenced.woken) })
+        let fenced: Fenced = self
+            .run(
+                &scripts::PROVISION,
+                &json!({ "step": "created", "runner": runner, "fence": fence }),
+            )
+            .await?;
+        Ok(if fenced.stale {
+            Claim::Stale
+        } else {
+            Claim::Ours(fenced.woken)
+        })
     }
 
     async fn fenced(&self, args: &serde_json::Value) -> Result<Claim<()>, LedgerError> {
@@ -163,7 +194,13 @@ impl Ledger {
         match failure.back_off {
             None => {}
             Some(BackOff::Quota) => args["quota"] = true.into(),
-            Some(BackOff::Hold(Hold { chain, needs, first, most, growth })) => {
+            Some(BackOff::Hold(Hold {
+                chain,
+                needs,
+                first,
+                most,
+                growth,
+            })) => {
                 (args["chain"], args["needs"]) = (json!(chain), json!(needs));
                 (args["first"], args["most"]) = (millis(first).into(), millis(most).into());
                 args["timed"] = (growth == Growth::Named).into();
@@ -180,15 +217,29 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn observe(&self, what: Observation, runner: &str, why: &str) -> Result<Observed, LedgerError> {
-        self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why })).await
+        self.run(
+            &scripts::OBSERVED,
+            &json!({ "what": what, "runner": runner, "why": why }),
+        )
+        .await
     }
 
     /// GitHub has confirmed that the runner's registration is gone, and this was seen of its pod.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn observe_deregistered(&self, what: Observation, runner: &str, why: &str, gone: Deregistration) -> Result<Observed, LedgerError> {
-        self.run(&scripts::OBSERVED, &json!({ "what": what, "runner": runner, "why": why, "deregistered": gone })).await
+    pub async fn observe_deregistered(
+        &self,
+        what: Observation,
+        runner: &str,
+        why: &str,
+        gone: Deregistration,
+    ) -> Result<Observed, LedgerError> {
+        self.run(
+            &scripts::OBSERVED,
+            &json!({ "what": what, "runner": runner, "why": why, "deregistered": gone }),
+        )
+        .await
     }
 
     /// A removal has to wait: GitHub does not say, its pod cannot be ended, or (`unserved`) nobody may ask GitHub for
@@ -197,7 +248,11 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn postpone(&self, runner: &str, why: &str, unserved: bool) -> Result<Observed, LedgerError> {
-        self.run(&scripts::OBSERVED, &json!({ "what": Observation::Postpone, "runner": runner, "why": why, "unserved": unserved })).await
+        self.run(
+            &scripts::OBSERVED,
+            &json!({ "what": Observation::Postpone, "runner": runner, "why": why, "unserved": unserved }),
+        )
+        .await
     }
 
     /// GitHub refuses to delete the runner since it is at work; a look-up by its name may have told its id.
@@ -217,7 +272,8 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn due(&self, n: u32, lease: Duration) -> Result<Due, LedgerError> {
-        self.run(&scripts::DUE, &self.here(json!({ "n": n, "lease": millis(lease) }))).await
+        self.run(&scripts::DUE, &self.here(json!({ "n": n, "lease": millis(lease) })))
+            .await
     }
 
     /// Settles a question with GitHub's answer. The job's state afterwards.
@@ -256,15 +312,22 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn configure(&self, limits: &LimitsSettings) -> Result<(), LedgerError> {
-        let mut settings: BTreeMap<&str, serde_json::Value> = limits.times.iter().map(|(name, time)| (*name, millis(*time).into())).collect();
+        let mut settings: BTreeMap<&str, serde_json::Value> = limits
+            .times
+            .iter()
+            .map(|(name, time)| (*name, millis(*time).into()))
+            .collect();
         settings.insert("max_total", limits.max_total.into());
         settings.insert("max_per_org", limits.max_per_org.into());
         settings.insert("prefix", limits.prefix.clone().into());
         settings.insert("schema", 1.into());
-        self.run::<serde_json::Value>(&scripts::CONFIGURE, &json!({ "settings": settings })).await.map(|_| ())
+        self.run::<serde_json::Value>(&scripts::CONFIGURE, &json!({ "settings": settings }))
+            .await
+            .map(|_| ())
     }
 
-    /// Whether there is a configuration. There is none in a new Redis, and where its data is gone and no worker has noticed yet.
+    /// Whether there is a configuration. There is none in a new Redis, and where its data is gone and no worker has
+    /// noticed yet.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -273,7 +336,8 @@ impl Ledger {
         Ok(redis::AsyncCommands::hexists(&mut connection, "ledger:meta", "max_total").await?)
     }
 
-    /// Sets limits of organizations (`None`: back to the default), and says what each was before. With `replace`, limits not named are dropped.
+    /// Sets limits of organizations (`None`: back to the default), and says what each was before. With `replace`,
+    /// limits not named are dropped.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -287,7 +351,11 @@ impl Ledger {
             let mut connection = self.pool().get().await?;
             let own: Vec<String> = redis::AsyncCommands::hkeys(&mut connection, "org_limits").await?;
             drop(connection);
-            let others: Vec<_> = own.into_iter().filter(|org| !named.contains(&org.to_lowercase())).map(|org| (org, None)).collect();
+            let others: Vec<_> = own
+                .into_iter()
+                .filter(|org| !named.contains(&org.to_lowercase()))
+                .map(|org| (org, None))
+                .collect();
             for slice in others.chunks(SLICE) {
                 self.set_slice(slice).await?;
             }
@@ -296,8 +364,14 @@ impl Ledger {
     }
 
     async fn set_slice(&self, limits: &[(String, Option<u64>)]) -> Result<Vec<u64>, LedgerError> {
-        let pairs: Vec<_> = limits.iter().map(|(org, limit)| json!([org, limit.map_or(json!(false), Into::into)])).collect();
-        Ok(self.run::<Previous>(&scripts::LIMITS, &json!({ "limits": pairs })).await?.previous)
+        let pairs: Vec<_> = limits
+            .iter()
+            .map(|(org, limit)| json!([org, limit.map_or(json!(false), Into::into)]))
+            .collect();
+        Ok(self
+            .run::<Previous>(&scripts::LIMITS, &json!({ "limits": pairs }))
+            .await?
+            .previous)
     }
 
     /// Admits nothing more for an organization until `until_ms`, or until it is resumed.
@@ -309,7 +383,9 @@ impl Ledger {
         if let (Some(until), Some(map)) = (until_ms, pause.as_object_mut()) {
             map.insert("until_ms".into(), until.into());
         }
-        self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "pause": pause })).await.map(|_| ())
+        self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "pause": pause }))
+            .await
+            .map(|_| ())
     }
 
     /// Ends an organization's pause.
@@ -317,7 +393,9 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn resume(&self, org: &str) -> Result<(), LedgerError> {
-        self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "resume": org })).await.map(|_| ())
+        self.run::<serde_json::Value>(&scripts::LIMITS, &json!({ "resume": org }))
+            .await
+            .map(|_| ())
     }
 
     /// Ends the waits that hold a queued job back, so that the next admission has one runner try it. A time that
@@ -329,15 +407,19 @@ impl Ledger {
         self.run(&scripts::LIMITS, &json!({ "retry": job.to_string() })).await
     }
 
-    /// Compares the ledger with a consistent list of the runners that began at `began` ([`Ledger::now`]), and opens the epoch gate, unless pods
-    /// may be on their way that were claimed before the data was lost.
+    /// Compares the ledger with a consistent list of the runners that began at `began` ([`Ledger::now`]), and opens the
+    /// epoch gate, unless pods may be on their way that were claimed before the data was lost.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn reconcile(&self, began: i64, runners: &[Listed]) -> Result<Reconciliation, LedgerError> {
         let mut done = Reconciliation::default();
         for slice in runners.chunks(SLICE) {
-            self.reconcile_slice(&mut done, json!({ "began": began, "runners": slice, "places": *self.places })).await?;
+            self.reconcile_slice(
+                &mut done,
+                json!({ "began": began, "runners": slice, "places": *self.places }),
+            )
+            .await?;
         }
         let mut connection = self.pool().get().await?;
         let live: HashSet<String> = redis::AsyncCommands::smembers(&mut connection, "runners:live").await?;
@@ -347,10 +429,17 @@ impl Ledger {
         missing.sort();
         let in_flight = i64::try_from(self.in_flight.as_millis()).unwrap_or(i64::MAX);
         for slice in missing.chunks(SLICE) {
-            self.reconcile_slice(&mut done, self.here(json!({ "began": began, "missing": slice, "in_flight": in_flight }))).await?;
+            self.reconcile_slice(
+                &mut done,
+                self.here(json!({ "began": began, "missing": slice, "in_flight": in_flight })),
+            )
+            .await?;
         }
         let mut recount = "begin";
-        while self.reconcile_slice(&mut done, json!({ "began": began, "recount": recount })).await? {
+        while self
+            .reconcile_slice(&mut done, json!({ "began": began, "recount": recount }))
+            .await?
+        {
             recount = "go on";
         }
         let mut last = self.here(json!({ "began": began, "open": true, "in_flight": in_flight }));

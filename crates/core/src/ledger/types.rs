@@ -71,7 +71,8 @@ pub struct Maker<'a> {
     pub alone: bool,
     /// Time-out of all that happens until the runner is registered: a reservation that takes a minute more is removed.
     pub timeout: Duration,
-    /// Time-out of creating its pod: what a dead worker had asked for may come about until twice that has passed, and its slot is kept for so long.
+    /// Time-out of creating its pod: what a dead worker had asked for may come about until twice that has passed, and
+    /// its slot is kept for so long.
     pub create_timeout: Duration,
 }
 
@@ -87,7 +88,8 @@ pub enum Subject {
     Org,
     /// Its profile: the pod is refused.
     Profile,
-    /// The credential that it was claimed with, and so every organization that this one serves: not accepted, or its calls are used up.
+    /// The credential that it was claimed with, and so every organization that this one serves: not accepted, or its
+    /// calls are used up.
     Credential,
     /// Everything: an outage.
     Global,
@@ -121,7 +123,8 @@ pub enum Growth {
 /// Who is held back by a failure, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Narrowest first. The first is held; a wider one in its place where several of its members have failed and none has succeeded between.
+    /// Narrowest first. The first is held; a wider one in its place where several of its members have failed and none
+    /// has succeeded between.
     pub chain: &'static [Subject],
     /// What ends it.
     pub needs: Needs,
@@ -136,8 +139,8 @@ pub struct Hold {
 /// What backs off after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackOff {
-    /// The runners' namespace: its quota is used up. Held not for a time, but at the number of runners that are live now, plus one for each
-    /// `quota_interval` that passes.
+    /// The runners' namespace: its quota is used up. Held not for a time, but at the number of runners that are live
+    /// now, plus one for each `quota_interval` that passes.
     Quota,
     /// Subjects, for a time.
     Hold(Hold),
@@ -197,7 +200,8 @@ pub enum Observation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deregistration {
-    /// It was deleted on our word, so the runner never had a job: GitHub deletes none that works, and removes those that have worked.
+    /// It was deleted on our word, so the runner never had a job: GitHub deletes none that works, and removes those
+    /// that have worked.
     Deleted,
     /// It was not there any more; the runner may have had its job.
     Absent,

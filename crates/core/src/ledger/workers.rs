@@ -32,7 +32,10 @@ impl Ledger {
     pub(super) async fn look_at_clock(&self, args: &serde_json::Value) -> Result<(), LedgerError> {
         let mut look: Clock = self.run(&scripts::CLOCK, args).await?;
         if let Some(by) = look.by {
-            tracing::warn!(seconds = by / 1000, "Redis's clock was ahead, and has been set back: what was written meanwhile is put right");
+            tracing::warn!(
+                seconds = by / 1000,
+                "Redis's clock was ahead, and has been set back: what was written meanwhile is put right"
+            );
         }
         while look.more {
             look = self.run(&scripts::CLOCK, &json!({})).await?;
@@ -67,11 +70,17 @@ impl Ledger {
         // A right that lasts for longer than it can is from when Redis's clock was ahead.
         static TAKE: LazyLock<Script> = LazyLock::new(|| {
             guarded(
-                "if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then redis.call('DEL', KEYS[1]) end return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0",
+                "if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then redis.call('DEL', KEYS[1]) end return \
+                 redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0",
             )
         });
         let mut connection = self.pool().get().await?;
-        let taken: i64 = TAKE.key(format!("tick:{kind}:work")).arg(worker).arg(millis(for_at_most)).invoke_async(&mut connection).await?;
+        let taken: i64 = TAKE
+            .key(format!("tick:{kind}:work"))
+            .arg(worker)
+            .arg(millis(for_at_most))
+            .invoke_async(&mut connection)
+            .await?;
         Ok(taken == 1)
     }
 
@@ -80,10 +89,15 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable; it then ends by itself.
     pub async fn end_tick(&self, kind: &str, worker: &str) -> Result<(), LedgerError> {
-        static GIVE_BACK: LazyLock<Script> =
-            LazyLock::new(|| guarded("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"));
+        static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
+            guarded("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
+        });
         let mut connection = self.pool().get().await?;
-        let _: i64 = GIVE_BACK.key(format!("tick:{kind}:work")).arg(worker).invoke_async(&mut connection).await?;
+        let _: i64 = GIVE_BACK
+            .key(format!("tick:{kind}:work"))
+            .arg(worker)
+            .invoke_async(&mut connection)
+            .await?;
         Ok(())
     }
 }

@@ -35,7 +35,9 @@ impl Topology {
     /// # Errors
     /// A sentence that quotes nothing of the URL but its scheme: it may hold a password.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").ok_or("not a URL; write for example redis://redis:6379/0")?;
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or("not a URL; write for example redis://redis:6379/0")?;
         if let Some(wrong) = addition(scheme, rest) {
             return Err(wrong.to_owned());
         }
@@ -43,7 +45,9 @@ impl Topology {
             "redis" | "rediss" | "unix" | "redis+unix" => server(url).map(Self::Server),
             "redis+sentinel" => sentinels(rest, false).map(Self::Sentinel),
             "rediss+sentinel" => sentinels(rest, true).map(Self::Sentinel),
-            other => Err(format!("scheme {other:?} is not known; use redis://, rediss://, redis+sentinel:// or rediss+sentinel://")),
+            other => Err(format!(
+                "scheme {other:?} is not known; use redis://, rediss://, redis+sentinel:// or rediss+sentinel://"
+            )),
         }
     }
 
@@ -53,7 +57,11 @@ impl Topology {
         match self {
             Self::Server(info) => info.addr().to_string(),
             Self::Sentinel(sentinels) => {
-                let nodes: Vec<_> = sentinels.nodes.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+                let nodes: Vec<_> = sentinels
+                    .nodes
+                    .iter()
+                    .map(|(host, port)| format!("{host}:{port}"))
+                    .collect();
                 format!("{} of Sentinels {}", sentinels.master, nodes.join(", "))
             }
         }
@@ -84,15 +92,21 @@ fn addition(scheme: &str, rest: &str) -> Option<&'static str> {
     let at = rest.find(['?', '#'])?;
     let (before, after) = (&rest[..at], &rest[at + 1..]);
     if after.contains('@') && !before.contains('@') {
-        return Some("a ? or # in a user or password is written %3F or %23; or set REDIS_USERNAME and REDIS_PASSWORD_FILE");
+        return Some(
+            "a ? or # in a user or password is written %3F or %23; or set REDIS_USERNAME and REDIS_PASSWORD_FILE",
+        );
     }
     if scheme.ends_with("+sentinel") {
         return Some(
-            "a Sentinel URL has no ? and no #: redis+sentinel://host1:26379,host2:26379,host3:26379/mymaster/3; what is more is set by variables \
+            "a Sentinel URL has no ? and no #: redis+sentinel://host1:26379,host2:26379,host3:26379/mymaster/3; what \
+             is more is set by variables \
              (REDIS_SENTINEL_PASSWORD …)",
         );
     }
-    let names: Vec<&str> = after.split(['&', '#']).map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name)).collect();
+    let names: Vec<&str> = after
+        .split(['&', '#'])
+        .map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
+        .collect();
     let has = |wanted: &[&str]| names.iter().any(|name| wanted.contains(name));
     if has(&["insecure"]) {
         Some("#insecure is not taken; name the certificate authority in REDIS_CA_FILE")
@@ -105,28 +119,51 @@ fn addition(scheme: &str, rest: &str) -> Option<&'static str> {
         let taken = names.iter().all(|name| ["db", "user", "pass"].contains(name));
         (!taken).then_some("the URL of a socket takes ?db=, &user= and &pass= alone: unix:///run/redis.sock?db=3")
     } else if has(&["user", "username", "pass", "password"]) {
-        Some("a URL of Redis has no query: write user and password as redis://user:password@host:6379/0, or set REDIS_USERNAME and REDIS_PASSWORD_FILE")
+        Some(
+            "a URL of Redis has no query: write user and password as redis://user:password@host:6379/0, or set \
+             REDIS_USERNAME and REDIS_PASSWORD_FILE",
+        )
     } else {
-        Some("a URL of Redis has no query: write the database as a path (redis://host:6379/3); what is more is set by variables (REDIS_CA_FILE …)")
+        Some(
+            "a URL of Redis has no query: write the database as a path (redis://host:6379/3); what is more is set by \
+             variables (REDIS_CA_FILE …)",
+        )
     }
 }
 
 fn server(url: &str) -> Result<ConnectionInfo, String> {
-    url.into_connection_info().map_err(|error| format!("it cannot be read ({error}): write for example redis://redis:6379/0"))
+    url.into_connection_info()
+        .map_err(|error| format!("it cannot be read ({error}): write for example redis://redis:6379/0"))
 }
 
 fn sentinels(rest: &str, tls: bool) -> Result<Sentinels, String> {
-    let (authority, path) = rest.split_once('/').ok_or(format!("the name of the master is missing: {SENTINEL_FORM}"))?;
-    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    let (authority, path) = rest
+        .split_once('/')
+        .ok_or(format!("the name of the master is missing: {SENTINEL_FORM}"))?;
+    let (user, hosts) = authority
+        .rsplit_once('@')
+        .map_or(("", authority), |(user, hosts)| (user, hosts));
     let (master, database) = path.split_once('/').unwrap_or((path, "0"));
     if master.is_empty() {
         return Err(format!("the name of the master is missing: {SENTINEL_FORM}"));
     }
     let nodes = hosts.split(',').map(node).collect::<Result<Vec<_>, _>>()?;
     // The same rules for user, password and database as in a plain URL.
-    let info = format!("redis://{user}{}localhost/{database}", if user.is_empty() { "" } else { "@" }).into_connection_info();
-    let redis = info.map_err(|error| format!("user, password or database cannot be read ({error}): {SENTINEL_FORM}"))?.redis_settings().clone();
-    Ok(Sentinels { nodes, master: master.to_owned(), tls, redis })
+    let info = format!(
+        "redis://{user}{}localhost/{database}",
+        if user.is_empty() { "" } else { "@" }
+    )
+    .into_connection_info();
+    let redis = info
+        .map_err(|error| format!("user, password or database cannot be read ({error}): {SENTINEL_FORM}"))?
+        .redis_settings()
+        .clone();
+    Ok(Sentinels {
+        nodes,
+        master: master.to_owned(),
+        tls,
+        redis,
+    })
 }
 
 fn node(text: &str) -> Result<(String, u16), String> {
@@ -136,10 +173,16 @@ fn node(text: &str) -> Result<(String, u16), String> {
             let (host, port) = v6.split_once(']').ok_or_else(wrong)?;
             (host, port.strip_prefix(':'))
         }
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        None => text
+            .split_once(':')
+            .map_or((text, None), |(host, port)| (host, Some(port))),
     };
     let port = port.map_or(Ok(SENTINEL_PORT), |port| port.parse().map_err(|_| wrong()))?;
-    if host.is_empty() { Err(wrong()) } else { Ok((host.to_owned(), port)) }
+    if host.is_empty() {
+        Err(wrong())
+    } else {
+        Ok((host.to_owned(), port))
+    }
 }
 
 #[cfg(test)]
@@ -157,11 +200,22 @@ mod tests {
     fn sentinel_urls_are_read() {
         let group = sentinel("rediss+sentinel://us%40er:p%2Fw@a:1,b,[::1]:3/mymaster/2");
         assert_eq!(group.nodes, [("a".into(), 1), ("b".into(), 26379), ("::1".into(), 3)]);
-        assert_eq!((group.master.as_str(), group.tls, group.redis.db()), ("mymaster", true, 2));
-        assert_eq!((group.redis.username(), group.redis.password()), (Some("us@er"), Some("p/w")));
+        assert_eq!(
+            (group.master.as_str(), group.tls, group.redis.db()),
+            ("mymaster", true, 2)
+        );
+        assert_eq!(
+            (group.redis.username(), group.redis.password()),
+            (Some("us@er"), Some("p/w"))
+        );
         let plain = sentinel("redis+sentinel://a/mymaster");
         assert_eq!((plain.redis.db(), plain.redis.password(), plain.tls), (0, None, false));
-        assert_eq!(Topology::parse("redis+sentinel://:pw@a:1,b/m/0").expect("read").address(), "m of Sentinels a:1, b:26379");
+        assert_eq!(
+            Topology::parse("redis+sentinel://:pw@a:1,b/m/0")
+                .expect("read")
+                .address(),
+            "m of Sentinels a:1, b:26379"
+        );
     }
 
     #[test]
@@ -214,7 +268,12 @@ mod tests {
             assert!(error.contains(words), "{url}: {error}");
         }
         // The database of a socket can stand nowhere else.
-        assert_eq!(Topology::parse("unix:///run/redis.sock?db=3&user=u&pass=p%3Fw").expect("read").database(), 3);
+        assert_eq!(
+            Topology::parse("unix:///run/redis.sock?db=3&user=u&pass=p%3Fw")
+                .expect("read")
+                .database(),
+            3
+        );
         assert_eq!(Topology::parse("redis://u:p%3Fw@h:6379/3").expect("read").database(), 3);
     }
 }

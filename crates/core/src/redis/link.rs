@@ -1,7 +1,9 @@
-//! One connection, and what the connections of a process tell each other: which server is the master, and that it is gone.
+//! One connection, and what the connections of a process tell each other: which server is the master, and that it is
+//! gone.
 //!
-//! Invariant: a connection that saw its server vanish, fall silent or turn into a replica is not used again, nor is any that is older than this news.
-//! So no part of a process goes on writing to a server that another part knows to be replaced.
+//! Invariant: a connection that saw its server vanish, fall silent or turn into a replica is not used again, nor is any
+//! that is older than this news. So no part of a process goes on writing to a server that another part knows to be
+//! replaced.
 
 use std::{
     sync::{
@@ -12,8 +14,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisFuture,
-    RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -22,7 +24,8 @@ use secrecy::ExposeSecret;
 use super::{CONNECT_TIMEOUT, Topology, error::wants_another_connection, sentinel};
 use crate::config::{RedisSettings, Secret, TlsFiles};
 
-/// Counts the generations of connections. News that a server is gone ends one; its connections are thrown away at their next use.
+/// Counts the generations of connections. News that a server is gone ends one; its connections are thrown away at their
+/// next use.
 #[derive(Debug, Default)]
 pub struct Generation {
     number: AtomicU64,
@@ -36,7 +39,9 @@ impl Generation {
 
     /// Ends this generation, unless somebody has done so.
     fn end(&self, number: u64) {
-        let _ = self.number.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .number
+            .compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Sentinel names this master; connections to another one are of the past.
@@ -45,7 +50,11 @@ impl Generation {
         if known.as_ref() != Some(address)
             && let Some(old) = known.replace(address.clone())
         {
-            tracing::warn!(from = format!("{}:{}", old.0, old.1), to = format!("{}:{}", address.0, address.1), "Sentinel names another master");
+            tracing::warn!(
+                from = format!("{}:{}", old.0, old.1),
+                to = format!("{}:{}", address.0, address.1),
+                "Sentinel names another master"
+            );
             self.number.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -68,14 +77,34 @@ impl Link {
         let before = generation.current();
         let (connection, of, named) = match &settings.topology {
             Topology::Server(info) => {
-                let redis = with_credentials(info.redis_settings().clone(), settings.username.as_deref(), settings.password.as_ref());
-                let connection = dial(info.addr().clone(), redis, &settings.tls, CONNECT_TIMEOUT, response_timeout).await;
+                let redis = with_credentials(
+                    info.redis_settings().clone(),
+                    settings.username.as_deref(),
+                    settings.password.as_ref(),
+                );
+                let connection = dial(
+                    info.addr().clone(),
+                    redis,
+                    &settings.tls,
+                    CONNECT_TIMEOUT,
+                    response_timeout,
+                )
+                .await;
                 (connection?, before, false)
             }
             // Which master this is was learned on the way.
-            Topology::Sentinel(sentinels) => (sentinel::connect(settings, sentinels, response_timeout).await?, generation.current(), true),
+            Topology::Sentinel(sentinels) => (
+                sentinel::connect(settings, sentinels, response_timeout).await?,
+                generation.current(),
+                true,
+            ),
         };
-        Ok(Self { connection, generation, of, named })
+        Ok(Self {
+            connection,
+            generation,
+            of,
+            named,
+        })
     }
 
     /// Whether it can be used, as far as anybody of this process knows.
@@ -87,9 +116,17 @@ impl Link {
     /// Asks its server: it answers and, where Sentinel named it, is still a master.
     pub(super) async fn prove(&mut self) -> RedisResult<()> {
         let named = self.named;
-        let ask = async { if named { require_master(self).await } else { redis::cmd("PING").exec_async(self).await } };
+        let ask = async {
+            if named {
+                require_master(self).await
+            } else {
+                redis::cmd("PING").exec_async(self).await
+            }
+        };
         let answer = tokio::time::timeout(CONNECT_TIMEOUT, ask).await;
-        answer.unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "Redis is silent")))).inspect_err(|_| self.give_up())
+        answer
+            .unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "Redis is silent"))))
+            .inspect_err(|_| self.give_up())
     }
 
     fn give_up(&self) {
@@ -117,7 +154,12 @@ impl ConnectionLike for Link {
         })
     }
 
-    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let result = self.connection.req_packed_commands(pipeline, offset, count).await;
             match &result {
@@ -135,7 +177,11 @@ impl ConnectionLike for Link {
 }
 
 /// User and password of the URL, overruled by those that are given apart. A password file is looked at anew.
-pub(super) fn with_credentials(redis: RedisConnectionInfo, username: Option<&str>, password: Option<&Secret>) -> RedisConnectionInfo {
+pub(super) fn with_credentials(
+    redis: RedisConnectionInfo,
+    username: Option<&str>,
+    password: Option<&Secret>,
+) -> RedisConnectionInfo {
     let redis = match username {
         Some(username) => redis.set_username(username),
         None => redis,
@@ -156,20 +202,42 @@ pub(super) async fn dial(
 ) -> RedisResult<MultiplexedConnection> {
     let encrypted = matches!(address, ConnectionAddr::TcpTls { .. });
     // Small commands share a connection: none waits for the acknowledgement of the one before.
-    let info = address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let client = if encrypted { Client::build_with_tls(info, certificates(tls)?)? } else { Client::open(info)? };
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(Some(response_timeout));
+    let info = address
+        .into_connection_info()?
+        .set_redis_settings(redis)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let client = if encrypted {
+        Client::build_with_tls(info, certificates(tls)?)?
+    } else {
+        Client::open(info)?
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(connect_timeout))
+        .set_response_timeout(Some(response_timeout));
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// Certificates as they are now: those of a cluster are renewed while we run.
 fn certificates(files: &TlsFiles) -> RedisResult<TlsCertificates> {
     let read = |variable: &'static str, path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, variable, format!("{}: {error}", path.display()))))
+        std::fs::read(path).map_err(|error| {
+            RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                variable,
+                format!("{}: {error}", path.display()),
+            ))
+        })
     };
-    let root_cert = files.ca.as_deref().map(|path| read("REDIS_CA_FILE", path)).transpose()?;
+    let root_cert = files
+        .ca
+        .as_deref()
+        .map(|path| read("REDIS_CA_FILE", path))
+        .transpose()?;
     let client_tls = match &files.client {
-        Some((cert, key)) => Some(ClientTlsConfig { client_cert: read("REDIS_CLIENT_CERT_FILE", cert)?, client_key: read("REDIS_CLIENT_KEY_FILE", key)? }),
+        Some((cert, key)) => Some(ClientTlsConfig {
+            client_cert: read("REDIS_CLIENT_CERT_FILE", cert)?,
+            client_key: read("REDIS_CLIENT_KEY_FILE", key)?,
+        }),
         None => None,
     };
     Ok(TlsCertificates { client_tls, root_cert })
@@ -180,7 +248,10 @@ pub(super) async fn require_master<C: ConnectionLike>(connection: &mut C) -> Red
     match redis::cmd("ROLE").query_async::<Vec<Value>>(connection).await {
         Ok(role) => match role.first() {
             Some(Value::BulkString(role)) if role == b"master" => Ok(()),
-            _ => Err(RedisError::from((ErrorKind::Io, "the server that Sentinel names is not a master"))),
+            _ => Err(RedisError::from((
+                ErrorKind::Io,
+                "the server that Sentinel names is not a master",
+            ))),
         },
         Err(error) if error.code() == Some("NOPERM") => Ok(()),
         Err(error) => Err(error),

@@ -1,8 +1,9 @@
-//! Connections to Redis, of three kinds: a pool for the ledger, one shared connection for publishing, one of its own for each blocking reader.
+//! Connections to Redis, of three kinds: a pool for the ledger, one shared connection for publishing, one of its own
+//! for each blocking reader.
 //!
-//! All three are made by `Link::open`, for a plain server, for TLS and for a Sentinel group alike: with our time-outs, with the password as its file
-//! has it now, and, by Sentinel, only to a server that calls itself a master. A failover, a rotation of the password or a restart therefore costs a few
-//! failed calls, and no restart of ours.
+//! All three are made by `Link::open`, for a plain server, for TLS and for a Sentinel group alike: with our time-outs,
+//! with the password as its file has it now, and, by Sentinel, only to a server that calls itself a master. A failover,
+//! a rotation of the password or a restart therefore costs a few failed calls, and no restart of ours.
 //!
 //! The rooms: `address` reads `REDIS_URL`; `link` is one connection, and the news that all of a process share;
 //! `sentinel` finds the master; `pool` and `shared` keep connections; `error` says what an error means; `check` looks
@@ -31,7 +32,8 @@ pub use shared::SharedConnection;
 
 /// A connection has to come up within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A command or script has to answer within this time. The longest script, a reconcile of 10,000 runners, takes tenths of a second.
+/// A command or script has to answer within this time. The longest script, a reconcile of 10,000 runners, takes tenths
+/// of a second.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The publishing connection: shared by all requests, replaced when it fails, made when it is first used.

@@ -1,5 +1,5 @@
-//! The ledger's pool: a connection is proved before it is lent out, so it survives `CLIENT KILL`, a restart and a failover, at the price of a second
-//! round trip.
+//! The ledger's pool: a connection is proved before it is lent out, so it survives `CLIENT KILL`, a restart and a
+//! failover, at the price of a second round trip.
 
 use deadpool::{
     Runtime,
@@ -54,7 +54,12 @@ impl ConnectionLike for Connection {
         self.0.req_packed_command(cmd)
     }
 
-    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
         self.0.req_packed_commands(pipeline, offset, count)
     }
 
@@ -68,10 +73,12 @@ impl ConnectionLike for Connection {
 /// # Errors
 /// Never, in effect: the settings have been checked.
 pub fn pool(settings: &RedisSettings) -> anyhow::Result<Pool> {
-    Ok(Pool::builder(Manager { settings: settings.clone() })
-        .max_size(POOL_SIZE)
-        .wait_timeout(Some(RESPONSE_TIMEOUT))
-        .create_timeout(Some(RESPONSE_TIMEOUT))
-        .runtime(Runtime::Tokio1)
-        .build()?)
+    Ok(Pool::builder(Manager {
+        settings: settings.clone(),
+    })
+    .max_size(POOL_SIZE)
+    .wait_timeout(Some(RESPONSE_TIMEOUT))
+    .create_timeout(Some(RESPONSE_TIMEOUT))
+    .runtime(Runtime::Tokio1)
+    .build()?)
 }

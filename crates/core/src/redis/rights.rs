@@ -141,15 +141,28 @@ pub fn commands() -> impl Iterator<Item = &'static str> {
 /// Names of the commands that a script calls by literal names, as `ACL SETUSER` spells them.
 #[must_use]
 pub fn called(script: &str) -> BTreeSet<String> {
-    let calls = script.match_indices("call(").filter_map(|(at, found)| literals(&script[at + found.len()..]));
-    calls.map(|(command, first)| if CONTAINERS.contains(&command.as_str()) { format!("{command}|{first}") } else { command }).collect()
+    let calls = script
+        .match_indices("call(")
+        .filter_map(|(at, found)| literals(&script[at + found.len()..]));
+    calls
+        .map(|(command, first)| {
+            if CONTAINERS.contains(&command.as_str()) {
+                format!("{command}|{first}")
+            } else {
+                command
+            }
+        })
+        .collect()
 }
 
 /// The first word in quotes, and the one after it if there is one.
 fn literals(text: &str) -> Option<(String, String)> {
     let (word, rest) = quoted(text)?;
     let next = rest.strip_prefix(',').and_then(|rest| quoted(rest.trim_start()));
-    Some((word.to_uppercase(), next.map_or_else(String::new, |(next, _)| next.to_uppercase())))
+    Some((
+        word.to_uppercase(),
+        next.map_or_else(String::new, |(next, _)| next.to_uppercase()),
+    ))
 }
 
 fn quoted(text: &str) -> Option<(&str, &str)> {
@@ -167,9 +180,20 @@ pub fn guarded(script: &str) -> Script {
 /// call in Lua for each command, and one for all keys. Where one fails, the rest looks for what exactly is refused.
 fn guard(script: &str) -> String {
     let called = called(script);
-    let commands: Vec<&str> = COMMANDS.iter().copied().filter(|command| called.contains(name(command))).collect();
-    let mut checks: Vec<String> = commands.iter().map(|command| format!("may({})", arguments(command, KEYS[0]))).collect();
-    let probes: Vec<&str> = commands.iter().copied().filter(|command| name(command) == "DEL").collect();
+    let commands: Vec<&str> = COMMANDS
+        .iter()
+        .copied()
+        .filter(|command| called.contains(name(command)))
+        .collect();
+    let mut checks: Vec<String> = commands
+        .iter()
+        .map(|command| format!("may({})", arguments(command, KEYS[0])))
+        .collect();
+    let probes: Vec<&str> = commands
+        .iter()
+        .copied()
+        .filter(|command| name(command) == "DEL")
+        .collect();
     if !probes.is_empty() {
         checks.push(format!("may('DEL', '{}')", KEYS.join("', '"))); // DEL takes many keys
     }
@@ -201,7 +225,13 @@ pub async fn lacking<C: ConnectionLike>(connection: &mut C) -> RedisResult<Lacks
         keys = KEYS.join("', '"),
     );
     let mut lacks = Lacks::default();
-    let loaded = forbidden(redis::cmd("SCRIPT").arg("LOAD").arg(&script).query_async::<String>(connection).await)?;
+    let loaded = forbidden(
+        redis::cmd("SCRIPT")
+            .arg("LOAD")
+            .arg(&script)
+            .query_async::<String>(connection)
+            .await,
+    )?;
     if loaded.is_none() {
         lacks.commands.push("SCRIPT|LOAD".into());
     }
@@ -220,7 +250,9 @@ pub async fn lacking<C: ConnectionLike>(connection: &mut C) -> RedisResult<Lacks
 
 /// None where the command is forbidden, or does not exist here.
 fn forbidden<T>(result: RedisResult<T>) -> RedisResult<Option<T>> {
-    let unknown = |error: &RedisError| error.code() == Some("ERR") && error.detail().is_some_and(|text| text.starts_with("unknown command"));
+    let unknown = |error: &RedisError| {
+        error.code() == Some("ERR") && error.detail().is_some_and(|text| text.starts_with("unknown command"))
+    };
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.code() == Some("NOPERM") || unknown(&error) => Ok(None),
@@ -235,18 +267,30 @@ fn name(command: &str) -> &str {
 /// A command's words as Lua's arguments.
 fn arguments(command: &str, key: &str) -> String {
     let words = name(command).split('|').chain(command.split(' ').skip(1));
-    words.map(|word| format!("'{}'", if word == "?" { key } else { word })).collect::<Vec<_>>().join(", ")
+    words
+        .map(|word| format!("'{}'", if word == "?" { key } else { word }))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Commands as `rights.lua` wants them.
 fn table(commands: &[&str]) -> String {
-    let one = |command: &&str| format!("{{ {}, name = '{}', keyed = {} }}", arguments(command, "?"), name(command), command.contains('?'));
+    let one = |command: &&str| {
+        format!(
+            "{{ {}, name = '{}', keyed = {} }}",
+            arguments(command, "?"),
+            name(command),
+            command.contains('?')
+        )
+    };
     format!("{{ {} }}", commands.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
 /// Lua without its comments, in one line. `--` stands in none of its texts.
 fn one_line(lua: &str) -> String {
-    let code = lua.lines().map(|line| line.split_once("--").map_or(line, |(code, _)| code).trim());
+    let code = lua
+        .lines()
+        .map(|line| line.split_once("--").map_or(line, |(code, _)| code).trim());
     code.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
@@ -256,14 +300,23 @@ mod tests {
 
     #[test]
     fn a_scripts_commands_are_read_from_its_text() {
-        let text = "local call = redis.call if call('HGET', k, 'x') then redis.pcall(\"xadd\", k) redis.call('XGROUP', 'DELCONSUMER', k) pcall(f) end";
-        assert_eq!(called(text).into_iter().collect::<Vec<_>>(), ["HGET", "XADD", "XGROUP|DELCONSUMER"]);
+        let text = "local call = redis.call if call('HGET', k, 'x') then redis.pcall(\"xadd\", k) redis.call('XGROUP', \
+         'DELCONSUMER', k) pcall(f) end";
+        assert_eq!(
+            called(text).into_iter().collect::<Vec<_>>(),
+            ["HGET", "XADD", "XGROUP|DELCONSUMER"]
+        );
     }
 
     #[test]
     fn a_guard_is_one_line_and_asks_for_no_more_than_its_script_calls() {
         let guard = guard("redis.call('SET', 'a', 'b') redis.call('XGROUP', 'CREATE', 'a', 'b', '0')");
-        assert!(!guard.contains('\n') && guard.contains("may('SET', 'ledger:meta', 'v') and may('XGROUP', 'CREATE', 'ledger:meta', 'g', '0')"), "{guard}");
+        assert!(
+            !guard.contains('\n')
+                && guard
+                    .contains("may('SET', 'ledger:meta', 'v') and may('XGROUP', 'CREATE', 'ledger:meta', 'g', '0')"),
+            "{guard}"
+        );
         assert!(!guard.contains("'GET'") && !guard.contains("'DEL'"), "{guard}");
     }
 }

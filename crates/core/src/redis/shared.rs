@@ -1,7 +1,8 @@
-//! One connection that many share: a command costs one round trip, and whoever comes while it is being made waits for the same one.
+//! One connection that many share: a command costs one round trip, and whoever comes while it is being made waits for
+//! the same one.
 //!
-//! It does not notice by itself that its server vanished without a word; whoever gets an error or waits too long has it replaced, which hurts nobody
-//! else, since whoever waits on the old one keeps it.
+//! It does not notice by itself that its server vanished without a word; whoever gets an error or waits too long has it
+//! replaced, which hurts nobody else, since whoever waits on the old one keeps it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -33,13 +34,22 @@ struct Current {
 impl Current {
     fn new(number: u64, settings: &RedisSettings) -> Self {
         let settings = settings.clone();
-        Self { number, since: Instant::now(), opening: async move { Link::open(&settings, RESPONSE_TIMEOUT).await }.boxed().shared() }
+        Self {
+            number,
+            since: Instant::now(),
+            opening: async move { Link::open(&settings, RESPONSE_TIMEOUT).await }
+                .boxed()
+                .shared(),
+        }
     }
 }
 
 impl SharedConnection {
     pub(super) fn new(settings: &RedisSettings) -> Self {
-        Self { settings: settings.clone(), current: Arc::new(Mutex::new(Current::new(0, settings))) }
+        Self {
+            settings: settings.clone(),
+            current: Arc::new(Mutex::new(Current::new(0, settings))),
+        }
     }
 
     /// Replaces the connection if it is older than `age`: for whoever got no answer from it.
@@ -78,7 +88,12 @@ impl ConnectionLike for SharedConnection {
         Box::pin(async move { self.link().await?.req_packed_command(cmd).await })
     }
 
-    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move { self.link().await?.req_packed_commands(pipeline, offset, count).await })
     }
 

@@ -65,7 +65,11 @@ pub(super) fn text(error: impl std::fmt::Display) -> String {
 }
 
 pub(super) fn agree<T: PartialEq + Debug>(what: &str, ledger: &T, model: &T) -> Checked {
-    if ledger == model { Ok(()) } else { Err(format!("{what}: the ledger says {ledger:?}, the model {model:?}")) }
+    if ledger == model {
+        Ok(())
+    } else {
+        Err(format!("{what}: the ledger says {ledger:?}, the model {model:?}"))
+    }
 }
 
 pub fn class(org: &str, number: u8) -> Class {
@@ -80,7 +84,13 @@ pub fn class(org: &str, number: u8) -> Class {
         (_, true) => format!("repos/{org}"),
         (_, false) => format!("orgs/{org}"),
     };
-    Class { org: org.into(), scope, group: group.into(), profile: profile.into(), labels: Class::normalize_labels(labels) }
+    Class {
+        org: org.into(),
+        scope,
+        group: group.into(),
+        profile: profile.into(),
+        labels: Class::normalize_labels(labels),
+    }
 }
 
 fn spell(org: u8, case: u8) -> String {
@@ -95,10 +105,15 @@ fn spell(org: u8, case: u8) -> String {
 impl<'a> World<'a> {
     pub async fn new(stores: &'a mut Stores, case: &Case, mut settings: LimitsSettings) -> Checked<Self> {
         (settings.max_total, settings.max_per_org) = (case.max_total, case.max_per_org);
-        redis::cmd("FLUSHDB").exec_async(&mut stores.redis).await.map_err(text)?;
+        redis::cmd("FLUSHDB")
+            .exec_async(&mut stores.redis)
+            .await
+            .map_err(text)?;
         stores.clock.store(1_800_000_000_000, Ordering::Relaxed);
         // A process of its own, which remembers nothing of the case before.
-        stores.ledger = Ledger::new(stores.ledger.pool().clone()).with_clock(stores.clock.clone()).at(BTreeMap::new(), IN_FLIGHT);
+        stores.ledger = Ledger::new(stores.ledger.pool().clone())
+            .with_clock(stores.clock.clone())
+            .at(BTreeMap::new(), IN_FLIGHT);
         let model = Model::new(stores.clock.load(Ordering::Relaxed), settings);
         let mut world = Self {
             stores,
@@ -142,20 +157,34 @@ impl<'a> World<'a> {
         if !differences.is_empty() {
             return Err(differences.join("\n"));
         }
-        for key in self
-            .held
-            .keys()
-            .filter(|key| key.starts_with("org:") && !["backoff", "parked", "made", "started", "work"].contains(&key.rsplit(':').next().unwrap()))
-        {
-            let org = key.trim_start_matches("org:").rsplit_once(':').map_or("", |(org, _)| org);
-            agree("spelling", &Some(org.to_owned()), &self.model.known.get(&fold(org)).cloned())?;
+        for key in self.held.keys().filter(|key| {
+            key.starts_with("org:")
+                && !["backoff", "parked", "made", "started", "work"].contains(&key.rsplit(':').next().unwrap())
+        }) {
+            let org = key
+                .trim_start_matches("org:")
+                .rsplit_once(':')
+                .map_or("", |(org, _)| org);
+            agree(
+                "spelling",
+                &Some(org.to_owned()),
+                &self.model.known.get(&fold(org)).cloned(),
+            )?;
         }
         self.transitions += 1;
-        if self.transitions.is_multiple_of(DOCTOR_EVERY) { self.doctor().await } else { Ok(()) }
+        if self.transitions.is_multiple_of(DOCTOR_EVERY) {
+            self.doctor().await
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) async fn doctor(&self) -> Checked {
-        agree("doctor", &self.stores.ledger.doctor().await.map_err(text)?.findings, &Vec::new())
+        agree(
+            "doctor",
+            &self.stores.ledger.doctor().await.map_err(text)?.findings,
+            &Vec::new(),
+        )
     }
 
     /// Nothing may have changed, not even what the model does not know of.
@@ -170,10 +199,30 @@ impl<'a> World<'a> {
         let live = || self.model.live().into_iter();
         let found = match who {
             Who::Live(n) => among(live().collect(), n),
-            Who::Reserved(n) => among(live().filter(|name| self.model.runners[name].stage == Stage::Reserved).collect(), n),
+            Who::Reserved(n) => among(
+                live()
+                    .filter(|name| self.model.runners[name].stage == Stage::Reserved)
+                    .collect(),
+                n,
+            ),
             Who::Fitting(n) => among(live().filter(|name| org == Some(&self.org_of(name))).collect(), n),
-            Who::Gone(n) => among(self.model.runners.iter().filter(|(_, runner)| runner.stage == Stage::Gone).map(|(name, _)| name.clone()).collect(), n),
-            Who::Stranger(n) => among(self.ever.keys().filter(|name| !self.model.runners.contains_key(*name)).cloned().collect(), n),
+            Who::Gone(n) => among(
+                self.model
+                    .runners
+                    .iter()
+                    .filter(|(_, runner)| runner.stage == Stage::Gone)
+                    .map(|(name, _)| name.clone())
+                    .collect(),
+                n,
+            ),
+            Who::Stranger(n) => among(
+                self.ever
+                    .keys()
+                    .filter(|name| !self.model.runners.contains_key(*name))
+                    .cloned()
+                    .collect(),
+                n,
+            ),
         };
         let (Who::Live(n) | Who::Reserved(n) | Who::Fitting(n) | Who::Gone(n) | Who::Stranger(n)) = who;
         found.unwrap_or_else(|| format!("stranger-{}", n % 3))
@@ -187,7 +236,12 @@ impl<'a> World<'a> {
         match id {
             GithubId::None => None,
             GithubId::Wrong => Some(9),
-            GithubId::Right => self.model.runners.get(name).and_then(|runner| runner.github_id).or(Some(7)),
+            GithubId::Right => self
+                .model
+                .runners
+                .get(name)
+                .and_then(|runner| runner.github_id)
+                .or(Some(7)),
         }
     }
 
@@ -198,13 +252,33 @@ impl<'a> World<'a> {
 
     pub async fn step(&mut self, step: &Step) -> Checked {
         match step {
-            Step::Event { job, action, runner, id, case, elsewhere, foreign, attempt, accepted_ago, succeeds } => {
+            Step::Event {
+                job,
+                action,
+                runner,
+                id,
+                case,
+                elsewhere,
+                foreign,
+                attempt,
+                accepted_ago,
+                succeeds,
+            } => {
                 let mut event = self.happening(*job, *action, (*runner, *id), (*elsewhere, *case), *foreign, *attempt);
-                event.conclusion = event.conclusion.map(|success| if *succeeds { success } else { "failure".to_owned() });
+                event.conclusion = event
+                    .conclusion
+                    .map(|success| if *succeeds { success } else { "failure".to_owned() });
                 self.event(&event, self.model.now - accepted_ago).await
             }
             Step::Serve { job } => {
-                let event = self.happening(*job, Action::Queued, (None, GithubId::None), (false, 0), *job == FOREIGN, Some(1));
+                let event = self.happening(
+                    *job,
+                    Action::Queued,
+                    (None, GithubId::None),
+                    (false, 0),
+                    *job == FOREIGN,
+                    Some(1),
+                );
                 self.event(&event, self.model.now).await?;
                 self.admit().await?;
                 self.bring_up(&self.pick(Who::Reserved(0), None)).await
@@ -221,15 +295,32 @@ impl<'a> World<'a> {
             }
             Step::Registered { who, stale } => {
                 let name = self.pick(*who, None);
-                self.provision(life::Step::Registered(self.next_id), &name, &self.fence_of(&name, *stale)).await
+                self.provision(
+                    life::Step::Registered(self.next_id),
+                    &name,
+                    &self.fence_of(&name, *stale),
+                )
+                .await
             }
             Step::Created { who, stale } => {
                 let name = self.pick(*who, None);
-                self.provision(life::Step::Created, &name, &self.fence_of(&name, *stale)).await
+                self.provision(life::Step::Created, &name, &self.fence_of(&name, *stale))
+                    .await
             }
-            Step::Fail { who, stale, made, registration, back_off } => {
+            Step::Fail {
+                who,
+                stale,
+                made,
+                registration,
+                back_off,
+            } => {
                 let name = self.pick(*who, None);
-                let failure = Failure { made: *made, registration: *registration, back_off: *back_off, why: "it failed".into() };
+                let failure = Failure {
+                    made: *made,
+                    registration: *registration,
+                    back_off: *back_off,
+                    why: "it failed".into(),
+                };
                 self.fail(&name, &self.fence_of(&name, *stale), &failure).await
             }
             Step::Observe { what, who, gone } => self.observe(*what, &self.pick(*who, None), *gone).await,
@@ -237,22 +328,61 @@ impl<'a> World<'a> {
                 self.pass(*after);
                 self.due().await.map(|_| ())
             }
-            Step::Upkeep { after, times, status, what } => {
+            Step::Upkeep {
+                after,
+                times,
+                status,
+                what,
+            } => {
                 for _ in 0..*times {
                     self.pass(*after);
                     self.upkeep(*status, *what).await?;
                 }
                 Ok(())
             }
-            Step::Answer { question, status, runner, id, succeeds } => {
-                let Some((question, word)) = self.asked.iter().rev().nth(usize::from(*question) % self.asked.len().max(1)).cloned() else { return Ok(()) };
+            Step::Answer {
+                question,
+                status,
+                runner,
+                id,
+                succeeds,
+            } => {
+                let Some((question, word)) = self
+                    .asked
+                    .iter()
+                    .rev()
+                    .nth(usize::from(*question) % self.asked.len().max(1))
+                    .cloned()
+                else {
+                    return Ok(());
+                };
                 let org = self.model.jobs.get(&question.job.get()).map(|job| job.org.clone());
-                let runner = runner.filter(|_| matches!(status, AnswerStatus::InProgress | AnswerStatus::Completed)).map(|who| self.pick(who, org.as_deref()));
+                let runner = runner
+                    .filter(|_| matches!(status, AnswerStatus::InProgress | AnswerStatus::Completed))
+                    .map(|who| self.pick(who, org.as_deref()));
                 let runner_id = runner.as_ref().and_then(|name| self.id_of(name, *id));
-                self.answer(&question, word, &Answer { status: *status, runner, runner_id, conclusion: succeeds.then(|| "success".to_owned()) }).await
+                self.answer(
+                    &question,
+                    word,
+                    &Answer {
+                        status: *status,
+                        runner,
+                        runner_id,
+                        conclusion: succeeds.then(|| "success".to_owned()),
+                    },
+                )
+                .await
             }
             Step::NoAnswer { question, silence } => {
-                let Some((question, word)) = self.asked.iter().rev().nth(usize::from(*question) % self.asked.len().max(1)).cloned() else { return Ok(()) };
+                let Some((question, word)) = self
+                    .asked
+                    .iter()
+                    .rev()
+                    .nth(usize::from(*question) % self.asked.len().max(1))
+                    .cloned()
+                else {
+                    return Ok(());
+                };
                 self.no_answer(&question, word, *silence).await
             }
             Step::Silence { after, times, silence } => {
@@ -301,7 +431,12 @@ impl<'a> World<'a> {
                 self.check().await
             }
             Step::Configure { max_total, max_per_org } => {
-                self.configure(LimitsSettings { max_total: *max_total, max_per_org: *max_per_org, ..self.model.settings.clone() }).await
+                self.configure(LimitsSettings {
+                    max_total: *max_total,
+                    max_per_org: *max_per_org,
+                    ..self.model.settings.clone()
+                })
+                .await
             }
             Step::Reconcile { ago, seen, complete } => {
                 let listed = self.listing(seen, *complete);
@@ -314,7 +449,12 @@ impl<'a> World<'a> {
             Step::Flush => self.flush().await,
             Step::LoseEpoch => {
                 self.log.push("the epoch is lost".into());
-                redis::cmd("HDEL").arg("ledger:meta").arg("epoch").exec_async(&mut self.stores.redis).await.map_err(text)?;
+                redis::cmd("HDEL")
+                    .arg("ledger:meta")
+                    .arg("epoch")
+                    .exec_async(&mut self.stores.redis)
+                    .await
+                    .map_err(text)?;
                 (self.model.open, self.model.epoch_lost) = (false, true);
                 self.check().await
             }
@@ -333,14 +473,22 @@ impl<'a> World<'a> {
         attempt: Option<u32>,
     ) -> JobEvent {
         let (home, number) = self.homes[usize::from(job)];
-        let number = if attempt == Some(2) { (number + 1) % CLASSES } else { number }; // its labels were changed meanwhile
+        let number = if attempt == Some(2) {
+            (number + 1) % CLASSES
+        } else {
+            number
+        }; // its labels were changed meanwhile
         let org = spell(if place.0 { home + 1 } else { home }, place.1);
         let name = runner.0.map(|who| self.pick(who, Some(&fold(&org))));
         JobEvent {
             action,
             job: JobId::new(JOBS[usize::from(job)]).unwrap(),
             attempt,
-            repo: if org.contains('/') { org.clone() } else { format!("{org}/app") },
+            repo: if org.contains('/') {
+                org.clone()
+            } else {
+                format!("{org}/app")
+            },
             class: (!foreign).then(|| class(&org, number)),
             org,
             runner_id: name.as_ref().and_then(|name| self.id_of(name, runner.1)),
@@ -362,9 +510,29 @@ impl<'a> World<'a> {
             let name = self.pick(seen.who, None);
             let number = name.len() as u8 + name.bytes().last().unwrap_or(0);
             let described = seen.spec.then(|| self.ever.get(&name).cloned()).flatten();
-            let spec = described.or_else(|| seen.spec.then(|| spec(&class(&spell(number, number % 3), number % 4), JOBS[usize::from(number) % 9])));
-            let entry = Listed { class: None, spec, ..plain(&name) };
-            listed.insert(name, Listed { ended: seen.ended, rejected: seen.rejected, running: seen.running, terminating: seen.terminating, ..entry });
+            let spec = described.or_else(|| {
+                seen.spec.then(|| {
+                    spec(
+                        &class(&spell(number, number % 3), number % 4),
+                        JOBS[usize::from(number) % 9],
+                    )
+                })
+            });
+            let entry = Listed {
+                class: None,
+                spec,
+                ..plain(&name)
+            };
+            listed.insert(
+                name,
+                Listed {
+                    ended: seen.ended,
+                    rejected: seen.rejected,
+                    running: seen.running,
+                    terminating: seen.terminating,
+                    ..entry
+                },
+            );
         }
         for name in self.model.live().into_iter().filter(|_| complete) {
             listed.entry(name.clone()).or_insert_with(|| plain(&name));
@@ -392,9 +560,24 @@ pub(super) fn spec(class: &Class, job: JobNumber) -> ListedSpec {
 
 pub(super) fn described(spec: &ListedSpec) -> Class {
     let labels: Vec<String> = serde_json::from_str(&spec.labels).unwrap();
-    Class { org: spec.org.clone(), scope: spec.scope.clone(), group: spec.group.clone(), profile: spec.profile.clone(), labels }
+    Class {
+        org: spec.org.clone(),
+        scope: spec.scope.clone(),
+        group: spec.group.clone(),
+        profile: spec.profile.clone(),
+        labels,
+    }
 }
 
 pub(super) fn plain(name: &str) -> Listed {
-    Listed { name: name.to_owned(), ended: false, rejected: false, detail: None, running: false, terminating: false, class: None, spec: None }
+    Listed {
+        name: name.to_owned(),
+        ended: false,
+        rejected: false,
+        detail: None,
+        running: false,
+        terminating: false,
+        class: None,
+        spec: None,
+    }
 }

@@ -26,7 +26,10 @@ impl Model {
         let back = later || (given_up && event.action != Action::Completed);
         let first_word = before.is_none() || (before == Some(JobState::Completed) && back);
         let class = event.class.as_ref().map(|class| self.learn_class(class));
-        let others = self.jobs.get(&id).is_some_and(|job| job.class.is_none() && job.state != JobState::Completed);
+        let others = self
+            .jobs
+            .get(&id)
+            .is_some_and(|job| job.class.is_none() && job.state != JobState::Completed);
         if first_word {
             let ran_here = runner.is_some() && matches!(event.action, Action::InProgress | Action::Completed);
             if event.class.is_none() && !ran_here {
@@ -70,13 +73,21 @@ impl Model {
         }
         self.tell(id);
         let asks = matches!(event.action, Action::Queued | Action::Waiting);
-        let has_not_begun = matches!(state, Some(JobState::Queued | JobState::Waiting | JobState::InQuestion)) && self.jobs[&id].class.is_some();
+        let has_not_begun = matches!(state, Some(JobState::Queued | JobState::Waiting | JobState::InQuestion))
+            && self.jobs[&id].class.is_some();
         let moves = |job: &Job, class: &Class| job.class.as_deref() != Some(&class.id()) || job.org != org;
-        if let (true, true, Some(class)) = (asks, has_not_begun, event.class.as_ref().filter(|class| moves(&self.jobs[&id], class))) {
+        if let (true, true, Some(class)) = (
+            asks,
+            has_not_begun,
+            event.class.as_ref().filter(|class| moves(&self.jobs[&id], class)),
+        ) {
             self.known.entry(org.clone()).or_insert_with(|| event.org.clone());
             let job = self.job(id);
             (job.org, job.class) = (org.clone(), Some(class.id()));
-            let again = job.class.clone().filter(|_| job.misfits > 0 && job.state == JobState::Queued);
+            let again = job
+                .class
+                .clone()
+                .filter(|_| job.misfits > 0 && job.state == JobState::Queued);
             self.misfits.extend(again);
             self.settle();
         }
@@ -102,7 +113,10 @@ impl Model {
                     self.ending(&runner, id);
                 }
                 // It went before this word came, and had run to the end: GitHub has removed its registration.
-                let ran = event.runner.as_ref().filter(|_| event.conclusion.as_deref() == Some("success"));
+                let ran = event
+                    .runner
+                    .as_ref()
+                    .filter(|_| event.conclusion.as_deref() == Some("success"));
                 if let Some(name) = ran.filter(|name| self.is_named(name, &org, event.runner_id)) {
                     self.runner(name).look_up_at = None;
                 }

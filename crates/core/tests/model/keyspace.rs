@@ -1,4 +1,5 @@
-//! Every key of the ledger, as Redis holds it and as the model says that it should: compared as text after every transition.
+//! Every key of the ledger, as Redis holds it and as the model says that it should: compared as text after every
+//! transition.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -39,8 +40,16 @@ pub async fn dump(redis: &mut MultiplexedConnection) -> redis::RedisResult<(Dump
     let text: String = DUMP.invoke_async(redis).await?;
     let (keys, rung) = text.split_once('\u{1c}').unwrap();
     let parts = |text: &str| text.split('\u{1e}').map(str::to_owned).collect::<Vec<_>>();
-    let entries = |text: &str| text.split('\u{1d}').filter(|entry| !entry.is_empty()).map(parts).collect::<Vec<_>>();
-    let rung = entries(rung).into_iter().map(|entry| (entry[0].clone(), entry[1].clone())).collect();
+    let entries = |text: &str| {
+        text.split('\u{1d}')
+            .filter(|entry| !entry.is_empty())
+            .map(parts)
+            .collect::<Vec<_>>()
+    };
+    let rung = entries(rung)
+        .into_iter()
+        .map(|entry| (entry[0].clone(), entry[1].clone()))
+        .collect();
     let dump = entries(keys).into_iter().map(|mut entry| {
         let content = entry.split_off(2);
         (entry.swap_remove(0), (entry[0] != "-1", content))
@@ -48,14 +57,17 @@ pub async fn dump(redis: &mut MultiplexedConnection) -> redis::RedisResult<(Dump
     Ok((dump.collect(), rung))
 }
 
-/// The same with the fields of each key in order: Redis may tell those of a large hash in another one from time to time.
+/// The same with the fields of each key in order: Redis may tell those of a large hash in another one from time to
+/// time.
 pub fn in_order(dump: &Dump) -> Dump {
     let sorted = |content: &[String]| {
         let mut pairs: Vec<_> = content.chunks(2).collect();
         pairs.sort();
         pairs.concat()
     };
-    dump.iter().map(|(key, (expires, content))| (key.clone(), (*expires, sorted(content)))).collect()
+    dump.iter()
+        .map(|(key, (expires, content))| (key.clone(), (*expires, sorted(content))))
+        .collect()
 }
 
 /// Of a job's or a runner's fields, those that decide something.
@@ -90,7 +102,8 @@ fn pairs(content: &[String]) -> impl Iterator<Item = (String, String)> {
 }
 
 fn score(text: &str) -> String {
-    text.parse::<f64>().map_or_else(|_| text.to_owned(), |score| score.to_string())
+    text.parse::<f64>()
+        .map_or_else(|_| text.to_owned(), |score| score.to_string())
 }
 
 /// What is compared of a dump: logins in lower case, scores as numbers.
@@ -99,13 +112,16 @@ pub fn observed(dump: &Dump) -> Keyspace {
     for (key, (expires, content)) in dump {
         let fields: BTreeMap<String, String> = match key.as_str() {
             // What is put aside is told below.
-            "ledger:meta" | "places" | "owners:heard" | "repos:active" | "repos:new" | "repos:unreadable" | "orgs:parked" | "backoffs:waking" => continue,
+            "ledger:meta" | "places" | "owners:heard" | "repos:active" | "repos:new" | "repos:unreadable"
+            | "orgs:parked" | "backoffs:waking" => continue,
             "orgs:known" => pairs(content).collect(),
             "org_limits" | "orgs:served" | "orgs:credential" | "orgs:running" | "orgs:pending" => {
                 pairs(content).map(|(org, value)| (fold(&org), value)).collect()
             }
             "orgs:paused" => pairs(content).map(|(org, pause)| (fold(&org), until(&pause))).collect(),
-            "orgs:ready" | "backoffs" => pairs(content).map(|(member, at)| (fold_name(&member), score(&at))).collect(),
+            "orgs:ready" | "backoffs" => pairs(content)
+                .map(|(member, at)| (fold_name(&member), score(&at)))
+                .collect(),
             "jobs:questions" | "registrations:uncertain" | "runners:deadlines" | "classes:surplus" => {
                 pairs(content).map(|(member, at)| (member, score(&at))).collect()
             }
@@ -118,17 +134,29 @@ pub fn observed(dump: &Dump) -> Keyspace {
                     ("job" | "runner", "info") => told(content, *expires),
                     ("class", "info") => pairs(content)
                         .filter(|(field, _)| ["org", "misfit"].contains(&field.as_str()))
-                        .map(|(field, value)| if field == "misfit" { (field, String::new()) } else { (field, fold(&value)) })
+                        .map(|(field, value)| {
+                            if field == "misfit" {
+                                (field, String::new())
+                            } else {
+                                (field, fold(&value))
+                            }
+                        })
                         .collect(),
-                    ("class", "queued") | ("org", "pending" | "classes") => pairs(content).map(|(member, at)| (member, score(&at))).collect(),
+                    ("class", "queued") | ("org", "pending" | "classes") => {
+                        pairs(content).map(|(member, at)| (member, score(&at))).collect()
+                    }
                     ("org", "running") => one("size", &content[0]),
                     ("class", "idle") | ("org", "runners") => members(content),
                     (_, "parked") => continue,
-                    (_, "made" | "started" | "work") => pairs(content).map(|(member, at)| (fold_name(&member), score(&at))).collect(),
+                    (_, "made" | "started" | "work") => pairs(content)
+                        .map(|(member, at)| (fold_name(&member), score(&at)))
+                        .collect(),
                     ("credential", "orgs") => members(&content.iter().map(|org| fold(org)).collect::<Vec<_>>()),
-                    (_, "backoff") => {
-                        pairs(content).filter(|(field, _)| ["failures", "since", "first", "needs", "timed", "probe"].contains(&field.as_str())).collect()
-                    }
+                    (_, "backoff") => pairs(content)
+                        .filter(|(field, _)| {
+                            ["failures", "since", "first", "needs", "timed", "probe"].contains(&field.as_str())
+                        })
+                        .collect(),
                     _ => one("unknown key", ""),
                 }
             }
@@ -141,11 +169,14 @@ pub fn observed(dump: &Dump) -> Keyspace {
     keyspace
 }
 
-/// What admission has put aside stands in its own place here, as if it had not been met yet: when that happens is nobody's promise.
+/// What admission has put aside stands in its own place here, as if it had not been met yet: when that happens is
+/// nobody's promise.
 fn put_back(dump: &Dump, keyspace: &mut Keyspace) {
     let mut place = |key: String, member: &str, at: String| keyspace.entry(key).or_default().insert(fold(member), at);
     for (key, (_, content)) in dump {
-        let Some(subject) = key.strip_suffix(":parked").filter(|subject| *subject != "orgs") else { continue };
+        let Some(subject) = key.strip_suffix(":parked").filter(|subject| *subject != "orgs") else {
+            continue;
+        };
         for (member, at) in pairs(content) {
             if subject.starts_with("org:") || subject.starts_with("credential:") {
                 place("orgs:ready".into(), &member, score(&at));
@@ -179,11 +210,15 @@ fn members(content: &[String]) -> BTreeMap<String, String> {
 
 fn until(pause: &str) -> String {
     let pause: serde_json::Value = serde_json::from_str(pause).unwrap_or_default();
-    pause["until_ms"].as_f64().map_or_else(String::new, |until| until.to_string())
+    pause["until_ms"]
+        .as_f64()
+        .map_or_else(String::new, |until| until.to_string())
 }
 
 fn told(content: &[String], expires: bool) -> BTreeMap<String, String> {
-    let mut fields: BTreeMap<_, _> = pairs(content).filter(|(field, _)| TOLD.contains(&field.as_str())).collect();
+    let mut fields: BTreeMap<_, _> = pairs(content)
+        .filter(|(field, _)| TOLD.contains(&field.as_str()))
+        .collect();
     fields.entry("org".into()).and_modify(|org| *org = fold(org));
     fields.insert("expires".into(), expires.to_string());
     fields
@@ -217,7 +252,11 @@ impl Model {
             put("org_limits", org, limit.to_string());
         }
         for (org, until) in &self.paused {
-            put("orgs:paused", org, until.map_or_else(String::new, |until| until.to_string()));
+            put(
+                "orgs:paused",
+                org,
+                until.map_or_else(String::new, |until| until.to_string()),
+            );
             if let Some(until) = until {
                 put("backoffs", &format!("pause:{org}"), until.to_string());
             }
@@ -249,7 +288,11 @@ impl Model {
         }
         for ((held, needs), members) in &self.failing {
             for (member, at) in members {
-                put(&format!("{}:failing:{}", subject(held), backoff::word(*needs)), &subject(member), at.to_string());
+                put(
+                    &format!("{}:failing:{}", subject(held), backoff::word(*needs)),
+                    &subject(member),
+                    at.to_string(),
+                );
             }
         }
         for class in self.present() {
@@ -295,7 +338,9 @@ impl Model {
                 ("expires", Some(over.to_string())),
             ];
             for (field, value) in fields {
-                value.into_iter().for_each(|value| put(&format!("job:{id}:info"), field, value));
+                value
+                    .into_iter()
+                    .for_each(|value| put(&format!("job:{id}:info"), field, value));
             }
             if let Some(at) = job.ask_at {
                 put("jobs:questions", &id.to_string(), at.to_string());
@@ -327,7 +372,9 @@ impl Model {
                 ("expires", Some(gone.to_string())),
             ];
             for (field, value) in fields {
-                value.into_iter().for_each(|value| put(&format!("runner:{name}:info"), field, value));
+                value
+                    .into_iter()
+                    .for_each(|value| put(&format!("runner:{name}:info"), field, value));
             }
             if !gone {
                 put("runners:live", name, String::new());
@@ -367,9 +414,14 @@ pub fn differences(redis: &Keyspace, model: &Keyspace) -> Vec<String> {
         let mut fields: Vec<_> = held.keys().chain(due.keys()).collect();
         fields.sort();
         fields.dedup();
-        let differs = |field: &String| held.get(field) != due.get(field) && held.get(field).is_none_or(|at| at != ASIDE);
+        let differs =
+            |field: &String| held.get(field) != due.get(field) && held.get(field).is_none_or(|at| at != ASIDE);
         for field in fields.into_iter().filter(|field| differs(field)) {
-            lines.push(format!("{key} {field}: redis {:?}, model {:?}", held.get(field), due.get(field)));
+            lines.push(format!(
+                "{key} {field}: redis {:?}, model {:?}",
+                held.get(field),
+                due.get(field)
+            ));
         }
     }
     lines

@@ -34,7 +34,9 @@ fn millis(duration: Duration) -> i64 {
 
 impl Model {
     fn holds(&self, name: &str, fence: &str) -> bool {
-        self.runners.get(name).is_some_and(|runner| runner.stage != Stage::Gone && runner.fence.as_deref() == Some(fence))
+        self.runners
+            .get(name)
+            .is_some_and(|runner| runner.stage != Stage::Gone && runner.fence.as_deref() == Some(fence))
     }
 
     /// A step of making a runner; stale where the runner is not the caller's (any more).
@@ -46,7 +48,11 @@ impl Model {
         let (start_timeout, idle_check) = (self.after("start_timeout"), self.after("idle_check"));
         let runner = self.runner(name);
         match step {
-            Step::Claim { credential, alone, claim } => {
+            Step::Claim {
+                credential,
+                alone,
+                claim,
+            } => {
                 let again = runner.claim == Some(claim);
                 if runner.stage != Stage::Reserved || (runner.claimed_at.is_some() && !again) {
                     return Told::Stale;
@@ -66,15 +72,31 @@ impl Model {
                 } else {
                     self.credentials.remove(&org);
                 }
-                let narrow = [Held::Org(org), Held::Profile(class.profile.clone()), Held::Scope(super::fold(&class.scope)), Held::Class(class.id())];
-                let needs = [Held::Global].into_iter().chain(alone.then(|| Held::Credential(credential.into()))).chain(narrow);
-                let is_probe = |held: &Held| self.rows.get(held).is_some_and(|row| row.probe.as_deref() == Some(name));
-                if needs.into_iter().any(|held| self.backoffs.contains_key(&held) && !is_probe(&held)) {
+                let narrow = [
+                    Held::Org(org),
+                    Held::Profile(class.profile.clone()),
+                    Held::Scope(super::fold(&class.scope)),
+                    Held::Class(class.id()),
+                ];
+                let needs = [Held::Global]
+                    .into_iter()
+                    .chain(alone.then(|| Held::Credential(credential.into())))
+                    .chain(narrow);
+                let is_probe = |held: &Held| {
+                    self.rows
+                        .get(held)
+                        .is_some_and(|row| row.probe.as_deref() == Some(name))
+                };
+                if needs
+                    .into_iter()
+                    .any(|held| self.backoffs.contains_key(&held) && !is_probe(&held))
+                {
                     self.free(name, false);
                     return Told::GivenBack;
                 }
                 let runner = self.runner(name);
-                (runner.claimed_at, runner.create_timeout, runner.deadline) = (Some(now), timeout / 2, Some(now + timeout + 60_000));
+                (runner.claimed_at, runner.create_timeout, runner.deadline) =
+                    (Some(now), timeout / 2, Some(now + timeout + 60_000));
                 (runner.claim, runner.credential) = (Some(claim), Some(credential.into()));
             }
             Step::Registered(id) => {
@@ -87,7 +109,11 @@ impl Model {
                 runner.created_at = Some(now);
                 if runner.stage == Stage::Reserved {
                     runner.stage = Stage::Created;
-                    runner.deadline = Some(if runner.started_at.is_some() { idle_check } else { start_timeout });
+                    runner.deadline = Some(if runner.started_at.is_some() {
+                        idle_check
+                    } else {
+                        start_timeout
+                    });
                 }
                 self.succeeded(name, Needs::Made);
             }
@@ -120,7 +146,9 @@ impl Model {
 
     /// What was seen of a runner, or is wanted of it: its stage afterwards, and whether that was news.
     pub fn observe(&mut self, what: Observation, name: &str, gone: Option<Deregistration>) -> (&'static str, bool) {
-        let Some(stage) = self.runners.get(name).map(|runner| runner.stage) else { return ("unknown", false) };
+        let Some(stage) = self.runners.get(name).map(|runner| runner.stage) else {
+            return ("unknown", false);
+        };
         if stage == Stage::Gone {
             return ("gone", false);
         }
@@ -136,7 +164,17 @@ impl Model {
             Observation::Outdated => {
                 let chain = self.ends_of(name);
                 let (first, begun) = (self.time("start_backoff"), self.runners[name].claimed_at);
-                self.fails(&chain, FailedStep { needs: Needs::Work, first, most: 16 * first, growth: Growth::Doubles, runner: name.to_owned(), begun });
+                self.fails(
+                    &chain,
+                    FailedStep {
+                        needs: Needs::Work,
+                        first,
+                        most: 16 * first,
+                        growth: Growth::Doubles,
+                        runner: name.to_owned(),
+                        begun,
+                    },
+                );
                 self.free(name, false);
             }
             Observation::Busy => {
@@ -151,7 +189,11 @@ impl Model {
             Observation::Force => {
                 let now = self.now;
                 self.runner(name).forced = true;
-                if stage == Stage::Removing { self.runner(name).deadline = Some(now) } else { self.begin_removal(name) }
+                if stage == Stage::Removing {
+                    self.runner(name).deadline = Some(now)
+                } else {
+                    self.begin_removal(name)
+                }
             }
             Observation::Postpone => {
                 news = stage == Stage::Removing;
@@ -163,7 +205,9 @@ impl Model {
                 }
             }
             Observation::Absent => {
-                let hold = self.runners[name].hold_until.filter(|hold| stage == Stage::Removing && *hold > self.now);
+                let hold = self.runners[name]
+                    .hold_until
+                    .filter(|hold| stage == Stage::Removing && *hold > self.now);
                 match (stage, hold) {
                     (Stage::Reserved, _) => news = false, // its pod may be on its way
                     (_, Some(hold)) => {
@@ -195,7 +239,14 @@ impl Model {
 
     /// GitHub says that it works, on `job` where it says so. A runner runs one job in its life.
     pub fn busy(&mut self, name: &str, job: Option<JobNumber>) {
-        let (now, deadline) = (self.now, self.after(if job.is_some() { "question_interval" } else { "busy_recheck" }));
+        let (now, deadline) = (
+            self.now,
+            self.after(if job.is_some() {
+                "question_interval"
+            } else {
+                "busy_recheck"
+            }),
+        );
         let runner = self.runner(name);
         if runner.runs.is_some() {
             return;
@@ -247,10 +298,20 @@ impl Model {
         if waits && rejected && runner.started_at.is_none() {
             self.runner(name).unused = true;
             let most = 16 * self.time("start_backoff");
-            let failed = FailedStep { needs: Needs::Started, first: 2000, most, growth: Growth::Patient, runner: name.to_owned(), begun: runner.claimed_at };
+            let failed = FailedStep {
+                needs: Needs::Started,
+                first: 2000,
+                most,
+                growth: Growth::Patient,
+                runner: name.to_owned(),
+                begun: runner.claimed_at,
+            };
             self.fails(&self.ends_of(name), failed);
         }
-        let early = runner.started_at.or(runner.created_at).is_none_or(|since| self.now - since < 120_000);
+        let early = runner
+            .started_at
+            .or(runner.created_at)
+            .is_none_or(|since| self.now - since < 120_000);
         self.free(name, waits && early);
     }
 
@@ -259,7 +320,13 @@ impl Model {
         let (now, first) = (self.now, self.after("uncertain_first"));
         let runner = self.runner(name);
         (runner.stage, runner.gone_at, runner.deadline) = (Stage::Gone, Some(now), None);
-        let (class, asked_by, runs, registered, unused) = (runner.class.clone(), runner.asked_by, runner.runs, runner.github_id.is_some(), runner.unused);
+        let (class, asked_by, runs, registered, unused) = (
+            runner.class.clone(),
+            runner.asked_by,
+            runner.runs,
+            runner.github_id.is_some(),
+            runner.unused,
+        );
         let state_of_run = runs.and_then(|job| self.jobs.get(&job)).map(|job| job.state);
 
         if let (Some(job), Some(JobState::InProgress)) = (runs, state_of_run) {
@@ -279,7 +346,9 @@ impl Model {
             Some(job) => self.job(job).suspect = Some(name.to_owned()),
             None => self.drop_probes(name),
         }
-        let over = runs.and_then(|job| self.jobs.get(&job)).is_some_and(|job| job.succeeded);
+        let over = runs
+            .and_then(|job| self.jobs.get(&job))
+            .is_some_and(|job| job.succeeded);
         let runner = self.runner(name);
         let may_be_registered = registered || runner.uncertain || runner.claimed_at.is_some();
         if may_be_registered && !runner.deregistered && !over {
@@ -297,20 +366,38 @@ impl Model {
     /// The work whose time has come: runners to remove, jobs to ask about, registrations to look up.
     pub fn due(&mut self, lease: i64) -> (Vec<Name>, Vec<JobNumber>, Vec<Name>) {
         let now = self.now;
-        let mut late: Vec<_> = self.runners.iter().filter_map(|(name, runner)| Some((runner.deadline.filter(|at| *at <= now)?, name.clone()))).collect();
+        let mut late: Vec<_> = self
+            .runners
+            .iter()
+            .filter_map(|(name, runner)| Some((runner.deadline.filter(|at| *at <= now)?, name.clone())))
+            .collect();
         late.sort();
         for (_, name) in &late {
             self.overdue(name);
         }
-        let removals: Vec<Name> = late.into_iter().map(|(_, name)| name).filter(|name| self.runners[name].stage == Stage::Removing).collect();
+        let removals: Vec<Name> = late
+            .into_iter()
+            .map(|(_, name)| name)
+            .filter(|name| self.runners[name].stage == Stage::Removing)
+            .collect();
         for name in &removals {
             self.runner(name).deadline = Some(now + lease);
         }
-        let questions: Vec<JobNumber> = self.jobs.iter().filter(|(_, job)| job.ask_at.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        let questions: Vec<JobNumber> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.ask_at.is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
         for job in &questions {
             self.job(*job).ask_at = Some(now + lease);
         }
-        let doubts: Vec<Name> = self.runners.iter().filter(|(_, runner)| runner.look_up_at.is_some_and(|at| at <= now)).map(|(name, _)| name.clone()).collect();
+        let doubts: Vec<Name> = self
+            .runners
+            .iter()
+            .filter(|(_, runner)| runner.look_up_at.is_some_and(|at| at <= now))
+            .map(|(name, _)| name.clone())
+            .collect();
         let first = self.time("uncertain_first");
         for name in &doubts {
             let runner = self.runner(name);
@@ -327,7 +414,13 @@ impl Model {
     fn stayed_idle(&mut self, name: &str) {
         let (now, idle_timeout) = (self.now, self.time("idle_timeout"));
         let class = self.runners[name].class.clone();
-        let Some(oldest) = self.queued(&class).first().map(|(_, job)| job.parse::<JobNumber>().unwrap()) else { return self.begin_removal(name) };
+        let Some(oldest) = self
+            .queued(&class)
+            .first()
+            .map(|(_, job)| job.parse::<JobNumber>().unwrap())
+        else {
+            return self.begin_removal(name);
+        };
         if self.misfits.contains(&class) && self.idle(&class).len() > 1 {
             return self.begin_removal(name);
         }
@@ -354,7 +447,11 @@ impl Model {
         match (runner.stage, runner.started_at, runner.runs) {
             (Stage::Created, Some(started_at), _) if self.now < started_at + idle_timeout => {
                 // Its class's oldest jobs may be over without a word.
-                for (_, job) in self.queued(&runner.class).into_iter().take(self.idle(&runner.class).len()) {
+                for (_, job) in self
+                    .queued(&runner.class)
+                    .into_iter()
+                    .take(self.idle(&runner.class).len())
+                {
                     let job: JobNumber = job.parse().unwrap();
                     if self.jobs[&job].unreadable == 0 {
                         self.ask(job, self.now);
@@ -367,12 +464,25 @@ impl Model {
                 let chain = self.ends_of(name);
                 let chain = if runner.without_image { &chain[2..] } else { &chain[..] };
                 let (needs, growth) = (Needs::Started, Growth::Doubles);
-                let failed = FailedStep { needs, first: start_backoff, most: 16 * start_backoff, growth, runner: name.to_owned(), begun: runner.claimed_at };
+                let failed = FailedStep {
+                    needs,
+                    first: start_backoff,
+                    most: 16 * start_backoff,
+                    growth,
+                    runner: name.to_owned(),
+                    begun: runner.claimed_at,
+                };
                 self.fails(chain, failed);
                 self.begin_removal(name);
             }
             // Only GitHub's word ends its work: not that the job was given up, or is not known any more.
-            (Stage::Busy, _, Some(job)) if !runner.job_left && self.jobs.get(&job).is_none_or(|job| job.state == JobState::InProgress || job.given_up) => {
+            (Stage::Busy, _, Some(job))
+                if !runner.job_left
+                    && self
+                        .jobs
+                        .get(&job)
+                        .is_none_or(|job| job.state == JobState::InProgress || job.given_up) =>
+            {
                 self.runner(name).deadline = Some(self.after("question_interval"));
             }
             _ => self.begin_removal(name),

@@ -1,7 +1,8 @@
 //! The ledger as the design tells it, on plain collections: what the property test holds the Lua against.
 //!
-//! State is kept once, in a job and in a runner; whatever can be derived (queues, idle sets, unmet demand, who is ready) is derived in
-//! [`definitions`] each time it is asked for. Logins are compared without regard to case, so they are kept in lower case here.
+//! State is kept once, in a job and in a runner; whatever can be derived (queues, idle sets, unmet demand, who is
+//! ready) is derived in [`definitions`] each time it is asked for. Logins are compared without regard to case, so they
+//! are kept in lower case here.
 
 #![allow(clippy::unwrap_used)]
 
@@ -264,7 +265,9 @@ impl Model {
     }
 
     fn is_named(&self, name: &str, org: &str, github_id: Option<u64>) -> bool {
-        let Some(runner) = self.runners.get(name) else { return false };
+        let Some(runner) = self.runners.get(name) else {
+            return false;
+        };
         let class = &self.classes[&runner.class];
         let same_id = runner.github_id.is_none() || github_id.is_none() || runner.github_id == github_id;
         same_id && (fold(&class.org) == org || class.scope.starts_with("enterprises/"))
@@ -304,7 +307,11 @@ impl Model {
 
     /// Names of the runners that count.
     pub fn live(&self) -> BTreeSet<Name> {
-        self.runners.iter().filter(|(_, runner)| runner.stage != Stage::Gone).map(|(name, _)| name.clone()).collect()
+        self.runners
+            .iter()
+            .filter(|(_, runner)| runner.stage != Stage::Gone)
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 }
 

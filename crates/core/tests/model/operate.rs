@@ -30,20 +30,28 @@ impl Model {
         self.paused.retain(|_, until| until.is_none_or(|until| until > now));
     }
 
-    /// Serves the neediest until there is no room; `names` gives the ledger's names and fences, since they are arbitrary.
+    /// Serves the neediest until there is no room; `names` gives the ledger's names and fences, since they are
+    /// arbitrary.
     pub fn admit(&mut self, most: usize, names: impl IntoIterator<Item = (Name, String)>) -> Admitted {
         self.wake();
-        let mut admitted = Admitted { gate_closed: !self.open, ..Admitted::default() };
+        let mut admitted = Admitted {
+            gate_closed: !self.open,
+            ..Admitted::default()
+        };
         if admitted.gate_closed {
             self.lost_at.get_or_insert(self.now);
             return admitted;
         }
         let mut names = names.into_iter();
         let maximum = self.maximum();
-        self.ceiling = self.ceiling.filter(|_| maximum < self.settings.max_total || self.backoffs.contains_key(&Held::Global));
+        self.ceiling = self
+            .ceiling
+            .filter(|_| maximum < self.settings.max_total || self.backoffs.contains_key(&Held::Global));
         let mut full = false;
         while admitted.reserved.len() < most && !self.backoffs.contains_key(&Held::Global) {
-            let Some((_, org)) = self.ready().into_iter().find(|(_, org)| self.is_servable(org)) else { break };
+            let Some((_, org)) = self.ready().into_iter().find(|(_, org)| self.is_servable(org)) else {
+                break;
+            };
             full = self.live().len() as u64 >= maximum;
             if full {
                 break;
@@ -55,7 +63,14 @@ impl Model {
             self.sequence += 1;
             self.served.insert(org, self.admissions);
             let deadline = self.after("reserve_timeout");
-            self.runners.insert(name.clone(), Runner { fence: Some(fence), deadline: Some(deadline), ..self.new_runner(Stage::Reserved, class, job) });
+            self.runners.insert(
+                name.clone(),
+                Runner {
+                    fence: Some(fence),
+                    deadline: Some(deadline),
+                    ..self.new_runner(Stage::Reserved, class, job)
+                },
+            );
             self.take_probes(&name);
             self.settle();
             admitted.reserved.push(job);
@@ -99,7 +114,11 @@ impl Model {
     /// Surplus goes after a grace time, and at once where its organization or the whole is full and others wait.
     fn reap(&mut self, full: bool) -> u32 {
         let mut reaped = 0;
-        let mut surplus: Vec<(i64, ClassId)> = self.surplus_since.iter().map(|(class, since)| (*since, class.clone())).collect();
+        let mut surplus: Vec<(i64, ClassId)> = self
+            .surplus_since
+            .iter()
+            .map(|(class, since)| (*since, class.clone()))
+            .collect();
         surplus.sort();
         for (since, class) in surplus {
             let org = fold(&self.classes[&class].org);
@@ -107,8 +126,11 @@ impl Model {
             if since + self.time("surplus_grace") > self.now && !full && !org_full {
                 continue;
             }
-            let mut idle: Vec<_> =
-                self.idle(&class).iter().map(|(name, runner)| (runner.stage == Stage::Reserved, runner.reserved_at, (*name).clone())).collect();
+            let mut idle: Vec<_> = self
+                .idle(&class)
+                .iter()
+                .map(|(name, runner)| (runner.stage == Stage::Reserved, runner.reserved_at, (*name).clone()))
+                .collect();
             idle.sort();
             let excess = idle.len() - self.wanted(&class);
             // Reserved ones first, then the youngest.
@@ -147,7 +169,8 @@ impl Model {
         self.settings = settings.clone();
     }
 
-    /// Compares with a list that began at `began`, and opens the gate when nothing can be on its way that this list has not.
+    /// Compares with a list that began at `began`, and opens the gate when nothing can be on its way that this list has
+    /// not.
     pub fn reconcile(&mut self, began: i64, listed: &[Listed]) -> Reconciled {
         let mut result = Reconciled::default();
         for seen in listed {
@@ -173,17 +196,22 @@ impl Model {
                     self.runners.get_mut(&seen.name).unwrap().claimed_at.get_or_insert(now);
                 }
                 Some(_) => {}
-                None if seen.ended || seen.spec.is_none() => result.stop.extend((!seen.terminating).then(|| seen.name.clone())),
+                None if seen.ended || seen.spec.is_none() => {
+                    result.stop.extend((!seen.terminating).then(|| seen.name.clone()))
+                }
                 None => {
                     self.adopt(seen);
                     result.adopted += 1;
                 }
             }
         }
-        // What was recorded as created (or busy, where that was never recorded) before the list began, and is not in it, is gone.
+        // What was recorded as created (or busy, where that was never recorded) before the list began, and is not in
+        // it, is gone.
         for name in self.live() {
             let runner = &self.runners[&name];
-            let known_to_exist = runner.created_at.or(runner.busy_at.filter(|_| runner.stage == Stage::Busy));
+            let known_to_exist = runner
+                .created_at
+                .or(runner.busy_at.filter(|_| runner.stage == Stage::Busy));
             let absent = !listed.iter().any(|seen| seen.name == name);
             if absent && runner.stage != Stage::Reserved && known_to_exist.is_some_and(|at| at < began) {
                 self.ended(&name, false);
@@ -198,7 +226,12 @@ impl Model {
         }
         if !self.open {
             let nothing = self.epoch_lost && self.live().is_empty();
-            let settled = *self.lost_at.get_or_insert(self.now) + if nothing { 0 } else { i64::try_from(IN_FLIGHT.as_millis()).unwrap() };
+            let settled = *self.lost_at.get_or_insert(self.now)
+                + if nothing {
+                    0
+                } else {
+                    i64::try_from(IN_FLIGHT.as_millis()).unwrap()
+                };
             result.opened = began >= settled;
         }
         if result.opened {
@@ -214,9 +247,18 @@ impl Model {
         self.sequence += 1;
         let now = self.now;
         // One whose deletion is under way counts until it is gone, and serves nobody.
-        let (stage, deadline) = if seen.terminating { (Stage::Removing, now) } else { (Stage::Created, self.after("idle_check")) };
-        let runner =
-            Runner { created_at: Some(now), started_at: Some(now), uncertain: true, deadline: Some(deadline), ..self.new_runner(stage, class, spec.job.get()) };
+        let (stage, deadline) = if seen.terminating {
+            (Stage::Removing, now)
+        } else {
+            (Stage::Created, self.after("idle_check"))
+        };
+        let runner = Runner {
+            created_at: Some(now),
+            started_at: Some(now),
+            uncertain: true,
+            deadline: Some(deadline),
+            ..self.new_runner(stage, class, spec.job.get())
+        };
         self.runners.insert(seen.name.clone(), runner);
         self.settle();
     }
@@ -227,28 +269,62 @@ impl Model {
         let new = |org: &Org| after.running(org) > self.running(org);
         let fair = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
         let (live, reserved) = (after.live().len() as u64, done.reserved.len());
-        fair(reserved == 0 || live <= after.maximum(), format!("{live} runners in all"))?;
+        fair(
+            reserved == 0 || live <= after.maximum(),
+            format!("{live} runners in all"),
+        )?;
         fair(reserved == 0 || after.open, "admitted with the gate closed".into())?;
         for org in orgs {
             let (running, limit) = (after.running(org), after.limit(org));
-            fair(!new(org) || running <= limit, format!("{org} has {running} runners of {limit}"))?;
+            fair(
+                !new(org) || running <= limit,
+                format!("{org} has {running} runners of {limit}"),
+            )?;
             fair(!new(org) || !after.paused.contains_key(org), format!("{org} is paused"))?;
-            let starves = after.is_servable(org) && live < after.maximum() && after.open && !after.backoffs.contains_key(&Held::Global);
-            fair(more || done.reaped > 0 || !starves, format!("{org} could be served and is not"))?;
+            let starves = after.is_servable(org)
+                && live < after.maximum()
+                && after.open
+                && !after.backoffs.contains_key(&Held::Global);
+            fair(
+                more || done.reaped > 0 || !starves,
+                format!("{org} could be served and is not"),
+            )?;
         }
         for class in after.present() {
-            let (idle, queued, before) = (after.idle(&class).len(), after.queued(&class).len(), self.idle(&class).len());
-            fair(idle <= before || idle <= queued, format!("class {class} has {idle} idle runners for {queued} jobs"))?;
+            let (idle, queued, before) = (
+                after.idle(&class).len(),
+                after.queued(&class).len(),
+                self.idle(&class).len(),
+            );
+            fair(
+                idle <= before || idle <= queued,
+                format!("class {class} has {idle} idle runners for {queued} jobs"),
+            )?;
         }
-        // What was held is held still, and nothing of it was admitted; what has failed got one runner at most, its probe.
-        for (held, until) in self.backoffs.iter().filter(|(_, until)| **until > after.now && done.reaped == 0) {
+        // What was held is held still, and nothing of it was admitted; what has failed got one runner at most, its
+        // probe.
+        for (held, until) in self
+            .backoffs
+            .iter()
+            .filter(|(_, until)| **until > after.now && done.reaped == 0)
+        {
             let row = after.rows.get(held);
-            fair(after.backoffs.get(held) == Some(until), format!("{held:?} is free before its time"))?;
-            let tried = after.runners.keys().any(|name| !self.runners.contains_key(name) && after.subjects(name).contains(held));
+            fair(
+                after.backoffs.get(held) == Some(until),
+                format!("{held:?} is free before its time"),
+            )?;
+            let tried = after
+                .runners
+                .keys()
+                .any(|name| !self.runners.contains_key(name) && after.subjects(name).contains(held));
             fair(!tried, format!("{held:?} was tried although it is held: {row:?}"))?;
         }
         for held in self.rows.keys() {
-            let tries = after.runners.keys().filter(|name| !self.runners.contains_key(*name) && after.subjects(name).contains(held)).count();
+            let tries = after
+                .runners
+                .keys()
+                .filter(|name| !self.runners.contains_key(*name) && after.subjects(name).contains(held))
+                .count();
             fair(tries <= 1, format!("{tries} try {held:?} at once"))?;
         }
         Ok(())

@@ -12,7 +12,9 @@ impl Model {
 
     /// GitHub's answer about a job; `fresh` if nothing was learned of it since it was asked.
     pub fn answer(&mut self, id: JobNumber, fresh: bool, answer: &Answer) -> &'static str {
-        let Some(job) = self.jobs.get(&id) else { return "ignored" };
+        let Some(job) = self.jobs.get(&id) else {
+            return "ignored";
+        };
         let (state, org, ours) = (job.state, job.org.clone(), job.class.is_some());
         if state == JobState::Completed {
             return "completed";
@@ -35,7 +37,11 @@ impl Model {
             // A job of other runners' labels that one of ours had taken: theirs again.
             AnswerStatus::Queued | AnswerStatus::Waiting if !ours => {
                 let job = self.jobs.remove(&id).unwrap();
-                if let Some(taker) = job.runner.and_then(|name| self.runners.get_mut(&name)).filter(|taker| taker.runs == Some(id)) {
+                if let Some(taker) = job
+                    .runner
+                    .and_then(|name| self.runners.get_mut(&name))
+                    .filter(|taker| taker.runs == Some(id))
+                {
                     taker.job_left = true;
                 }
             }
@@ -53,7 +59,11 @@ impl Model {
                 if let Some(runner) = &runner {
                     self.busy(runner, Some(id));
                 }
-                let gone = answer.runner.as_ref().and_then(|name| self.runners.get(name)).is_some_and(|runner| runner.stage == Stage::Gone);
+                let gone = answer
+                    .runner
+                    .as_ref()
+                    .and_then(|name| self.runners.get(name))
+                    .is_some_and(|runner| runner.stage == Stage::Gone);
                 self.job(id).ask_at = Some(self.after(if gone { "uncertain_first" } else { "question_interval" }));
             }
             AnswerStatus::Completed => {
@@ -82,7 +92,9 @@ impl Model {
 
     /// GitHub does not answer a question; `fresh` if nothing was learned of the job since it was asked.
     pub fn no_answer(&mut self, id: JobNumber, fresh: bool, silence: Silence) -> &'static str {
-        let Some(job) = self.jobs.get(&id) else { return "ignored" };
+        let Some(job) = self.jobs.get(&id) else {
+            return "ignored";
+        };
         let state = job.state;
         if state == JobState::Completed {
             return "completed";

@@ -1,4 +1,5 @@
-//! Faults end: GitHub says of every job that it is over, every removal works. All has to come to rest, and to leave nothing behind.
+//! Faults end: GitHub says of every job that it is over, every removal works. All has to come to rest, and to leave
+//! nothing behind.
 
 use jit_core::{
     event::{Action, Identity, JobEvent, JobId},
@@ -11,9 +12,16 @@ use super::{
 };
 
 impl World<'_> {
-    /// Faults end: GitHub says of every job that it is over, every removal works, every question is answered. All has to come to rest.
+    /// Faults end: GitHub says of every job that it is over, every removal works, every question is answered. All has
+    /// to come to rest.
     pub async fn finish(&mut self) -> Checked {
-        let open: Vec<JobNumber> = self.model.jobs.iter().filter(|(_, job)| job.state != JobState::Completed || job.given_up).map(|(id, _)| *id).collect();
+        let open: Vec<JobNumber> = self
+            .model
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.state != JobState::Completed || job.given_up)
+            .map(|(id, _)| *id)
+            .collect();
         for id in open {
             let job = &self.model.jobs[&id];
             let org = self.model.known[&job.org].clone();
@@ -40,7 +48,8 @@ impl World<'_> {
             while self.admit().await? {}
             let due = self.due().await?;
             for removal in &due.removals {
-                self.observe(Observation::Absent, &removal.name, Some(Deregistration::Absent)).await?;
+                self.observe(Observation::Absent, &removal.name, Some(Deregistration::Absent))
+                    .await?;
             }
             agree("questions when all jobs are over", &due.questions, &Vec::new())?;
         }
@@ -53,10 +62,13 @@ impl World<'_> {
     /// What may be left: what outlives redelivery and late pods, what is known of organizations, and mirrors of zero.
     pub(super) fn at_rest(&self) -> Checked {
         for (key, (expires, content)) in &self.held {
-            let state = content.iter().position(|field| field == "state").map(|at| content[at + 1].as_str());
+            let state = content
+                .iter()
+                .position(|field| field == "state")
+                .map(|at| content[at + 1].as_str());
             let may_stay = match key.as_str() {
-                "ledger:meta" | "owners:heard" | "orgs:known" | "orgs:served" | "orgs:credential" | "orgs:paused" | "org_limits" | "repos:active"
-                | "repos:new" | "repos:unreadable" | "quota:ceiling" => true,
+                "ledger:meta" | "owners:heard" | "orgs:known" | "orgs:served" | "orgs:credential" | "orgs:paused"
+                | "org_limits" | "repos:active" | "repos:new" | "repos:unreadable" | "quota:ceiling" => true,
                 "global:total_running" => content == &["0"],
                 _ if key.starts_with("credential:") && key.ends_with(":orgs") => true,
                 _ if key.starts_with("job:") => *expires && state == Some("completed"),

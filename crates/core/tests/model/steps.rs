@@ -18,7 +18,9 @@ pub const FOREIGN: u8 = 6;
 pub const CLASSES: u8 = 4;
 
 /// What passes at once: exactly to the delays and deadlines of the default configuration, and a little beyond.
-const TIMES: [i64; 13] = [0, 1, 500, 5000, 60_000, 60_000, 61_000, 120_000, 300_000, 600_000, 601_000, 3_600_000, 21_600_000];
+const TIMES: [i64; 13] = [
+    0, 1, 500, 5000, 60_000, 60_000, 61_000, 120_000, 300_000, 600_000, 601_000, 3_600_000, 21_600_000,
+];
 
 /// A runner, by its place among those it is picked from.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +115,8 @@ pub enum Step {
     Due {
         after: i64,
     },
-    /// What a worker does with all that is due: every job in question gets this answer, of every runner to remove this is seen.
+    /// What a worker does with all that is due: every job in question gets this answer, of every runner to remove this
+    /// is seen.
     Upkeep {
         after: i64,
         times: u8,
@@ -193,7 +196,11 @@ pub struct Case {
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{} in all, {} each, open {}, homes {:?}", self.max_total, self.max_per_org, self.open, self.homes)?;
+        writeln!(
+            f,
+            "{} in all, {} each, open {}, homes {:?}",
+            self.max_total, self.max_per_org, self.open, self.homes
+        )?;
         self.steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
     }
 }
@@ -226,20 +233,30 @@ fn rarely() -> impl Strategy<Value = bool> {
 fn event(action: Action, runner: impl Strategy<Value = Option<Who>>) -> impl Strategy<Value = Step> {
     let attempt = prop_oneof![10 => Just(Some(1)), 2 => Just(Some(2)), 1 => Just(None)];
     let accepted = select(vec![0_i64, 0, 1, 700, 90_000]);
-    (job(), runner, github_id(), 0..3_u8, (rarely(), rarely()), attempt, accepted, any::<bool>()).prop_map(
-        move |(job, runner, id, case, (elsewhere, foreign), attempt, accepted_ago, succeeds)| Step::Event {
-            job,
-            action,
-            runner,
-            id,
-            case,
-            elsewhere,
-            foreign: foreign != (job == FOREIGN),
-            attempt,
-            accepted_ago,
-            succeeds,
-        },
+    (
+        job(),
+        runner,
+        github_id(),
+        0..3_u8,
+        (rarely(), rarely()),
+        attempt,
+        accepted,
+        any::<bool>(),
     )
+        .prop_map(
+            move |(job, runner, id, case, (elsewhere, foreign), attempt, accepted_ago, succeeds)| Step::Event {
+                job,
+                action,
+                runner,
+                id,
+                case,
+                elsewhere,
+                foreign: foreign != (job == FOREIGN),
+                attempt,
+                accepted_ago,
+                succeeds,
+            },
+        )
 }
 
 /// One job has more of everything, so that long stories happen.
@@ -256,8 +273,22 @@ fn registration() -> impl Strategy<Value = Registration> {
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
-    (who(), prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), prop::bool::weighted(0.25), prop::bool::weighted(0.8))
-        .prop_map(|(who, ended, rejected, running, terminating, spec)| Seen { who, ended, rejected: ended && rejected, running, terminating, spec })
+    (
+        who(),
+        prop::bool::weighted(0.3),
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.25),
+        prop::bool::weighted(0.8),
+    )
+        .prop_map(|(who, ended, rejected, running, terminating, spec)| Seen {
+            who,
+            ended,
+            rejected: ended && rejected,
+            running,
+            terminating,
+            spec,
+        })
 }
 
 fn maker() -> impl Strategy<Value = Who> {
@@ -266,13 +297,35 @@ fn maker() -> impl Strategy<Value = Who> {
 
 fn back_off() -> impl Strategy<Value = BackOff> {
     use Subject::{Class, Credential, Global, Org, Profile, Scope};
-    const CHAINS: [&[Subject]; 7] = [&[Class, Org], &[Class, Org, Profile], &[Scope, Org], &[Org, Global], &[Org, Credential], &[Credential], &[Global]];
-    let growth = select(vec![Growth::Doubles, Growth::Patient, Growth::Patient, Growth::Again, Growth::Named]);
+    const CHAINS: [&[Subject]; 7] = [
+        &[Class, Org],
+        &[Class, Org, Profile],
+        &[Scope, Org],
+        &[Org, Global],
+        &[Org, Credential],
+        &[Credential],
+        &[Global],
+    ];
+    let growth = select(vec![
+        Growth::Doubles,
+        Growth::Patient,
+        Growth::Patient,
+        Growth::Again,
+        Growth::Named,
+    ]);
     let needs = select(vec![Needs::Made, Needs::Made, Needs::Started, Needs::Work]);
-    let hold = (select(CHAINS.to_vec()), needs, select(vec![1_u64, 30, 600]), growth).prop_map(|(chain, needs, first, growth)| {
-        let (first, most) = (Duration::from_secs(first), Duration::from_secs(first.max(300)));
-        BackOff::Hold(Hold { chain, needs, first, most, growth })
-    });
+    let hold = (select(CHAINS.to_vec()), needs, select(vec![1_u64, 30, 600]), growth).prop_map(
+        |(chain, needs, first, growth)| {
+            let (first, most) = (Duration::from_secs(first), Duration::from_secs(first.max(300)));
+            BackOff::Hold(Hold {
+                chain,
+                needs,
+                first,
+                most,
+                growth,
+            })
+        },
+    );
     prop_oneof![1 => Just(BackOff::Quota), 9 => hold]
 }
 
@@ -301,7 +354,12 @@ fn observing() -> impl Strategy<Value = Step> {
         Observation::Postpone,
         Observation::Absent,
     ]);
-    let gone = select(vec![None, None, Some(Deregistration::Deleted), Some(Deregistration::Absent)]);
+    let gone = select(vec![
+        None,
+        None,
+        Some(Deregistration::Deleted),
+        Some(Deregistration::Absent),
+    ]);
     (what, who(), gone).prop_map(|(what, who, gone)| Step::Observe { what, who, gone })
 }
 
@@ -315,7 +373,12 @@ fn silence() -> impl Strategy<Value = Silence> {
 }
 
 fn asking() -> impl Strategy<Value = Step> {
-    let removal = select(vec![Observation::Busy, Observation::Absent, Observation::Absent, Observation::Postpone]);
+    let removal = select(vec![
+        Observation::Busy,
+        Observation::Absent,
+        Observation::Absent,
+        Observation::Postpone,
+    ]);
     prop_oneof![
         3 => select(TIMES.to_vec()).prop_map(|after| Step::Due { after }),
         3 => (select(TIMES.to_vec()), 1..5_u8, status(), removal).prop_map(|(after, times, status, what)| Step::Upkeep { after, times, status, what }),
@@ -369,11 +432,18 @@ fn step() -> impl Strategy<Value = Step> {
 pub fn case() -> impl Strategy<Value = Case> {
     // Half of the jobs are of one organization, so that its limit is met.
     let home = (prop_oneof![Just(0_u8), 0..4_u8], prop_oneof![Just(0_u8), 0..CLASSES]);
-    (3..7_u64, 1..4_u64, vec(home, 9), prop::bool::weighted(0.9), vec(step(), 1..50)).prop_map(|(max_total, max_per_org, homes, open, steps)| Case {
-        max_total,
-        max_per_org,
-        homes,
-        open,
-        steps,
-    })
+    (
+        3..7_u64,
+        1..4_u64,
+        vec(home, 9),
+        prop::bool::weighted(0.9),
+        vec(step(), 1..50),
+    )
+        .prop_map(|(max_total, max_per_org, homes, open, steps)| Case {
+            max_total,
+            max_per_org,
+            homes,
+            open,
+            steps,
+        })
 }

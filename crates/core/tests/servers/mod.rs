@@ -1,4 +1,5 @@
-//! Redis servers of a test's own: plain, with TLS, in a Sentinel group. Each ends with the test, also when that is killed.
+//! Redis servers of a test's own: plain, with TLS, in a Sentinel group. Each ends with the test, also when that is
+//! killed.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -36,7 +37,11 @@ impl Server {
         for _ in 0..20 {
             let port = free_port();
             let own = |arg: &&str| arg.replace("{port}", &port.to_string());
-            let mut server = Self { port, args: args.iter().map(own).collect(), child: None };
+            let mut server = Self {
+                port,
+                args: args.iter().map(own).collect(),
+                child: None,
+            };
             if server.try_start() {
                 return server;
             }
@@ -46,13 +51,33 @@ impl Server {
 
     /// An empty one that keeps nothing.
     pub fn plain(args: &[&str]) -> Self {
-        Self::start(&[&["--port", "{port}", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], args].concat())
+        Self::start(
+            &[
+                &[
+                    "--port",
+                    "{port}",
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                ],
+                args,
+            ]
+            .concat(),
+        )
     }
 
     fn try_start(&mut self) -> bool {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "redis-server"]).args(&self.args);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("setpriv of util-linux");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("setpriv of util-linux");
         for _ in 0..400 {
             if child.try_wait().unwrap().is_some() {
                 return false; // somebody else has the port
@@ -70,10 +95,15 @@ impl Server {
 
     /// Listening is not enough: a Cluster's server listens, and ends when its second port is taken.
     fn answers(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
-        let tls = self.args.first().is_some_and(|arg| arg == "--port") && self.args.get(1).is_some_and(|port| port == "0");
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
+            return false;
+        };
+        let tls =
+            self.args.first().is_some_and(|arg| arg == "--port") && self.args.get(1).is_some_and(|port| port == "0");
         let mut byte = [0];
-        tls || (stream.set_read_timeout(Some(Duration::from_secs(1))).is_ok() && stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut byte).is_ok())
+        tls || (stream.set_read_timeout(Some(Duration::from_secs(1))).is_ok()
+            && stream.write_all(b"PING\r\n").is_ok()
+            && stream.read_exact(&mut byte).is_ok())
     }
 
     /// SIGKILL.
@@ -92,7 +122,13 @@ impl Server {
     /// Sends it a signal, `STOP` say.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     pub fn settings(&self) -> RedisSettings {
@@ -107,7 +143,9 @@ impl Server {
     /// The client's own half a second is short where two cores run everything.
     async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
-        let patient = AsyncConnectionConfig::new().set_connection_timeout(Some(RESPONSE_TIMEOUT)).set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(RESPONSE_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
         client.get_multiplexed_async_connection_with_config(&patient).await
     }
 
@@ -126,18 +164,28 @@ impl Server {
     /// Runs a command that may fail.
     pub async fn try_run<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
         let mut words = command.split(' ');
-        redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query_async(&mut self.connect().await?).await
+        redis::cmd(words.next().unwrap())
+            .arg(words.collect::<Vec<_>>())
+            .query_async(&mut self.connect().await?)
+            .await
     }
 }
 
 /// Runs a command; its words are separated by spaces.
 pub async fn run<T: FromRedisValue>(connection: &mut MultiplexedConnection, command: &str) -> T {
     let mut words = command.split(' ').map(|word| if word == "''" { "" } else { word });
-    redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query_async(connection).await.unwrap_or_else(|error| panic!("{command}: {error}"))
+    redis::cmd(words.next().unwrap())
+        .arg(words.collect::<Vec<_>>())
+        .query_async(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{command}: {error}"))
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port()
 }
 
 /// A master, two replicas and three Sentinels that take it for dead after half a second.
@@ -150,14 +198,25 @@ pub struct SentinelGroup {
 impl SentinelGroup {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // Without the delay a replica is in sync at once; with it a failover in the first seconds loses what no replica has.
+        // Without the delay a replica is in sync at once; with it a failover in the first seconds loses what no replica
+        // has.
         let fast = ["--repl-diskless-sync-delay", "0", "--dir", dir.path().to_str().unwrap()];
         let master = Server::plain(&fast);
         let port = master.port.to_string();
         let replica = || Server::plain(&[fast.as_slice(), &["--replicaof", &format!("127.0.0.1 {port}")]].concat());
         let servers = vec![master, replica(), replica()];
-        eventually("both replicas are in sync", async || servers[0].run::<String>("INFO replication").await.matches("state=online").count() == 2).await;
-        let sentinels: Vec<_> = (0..3).map(|number| sentinel(&dir.path().join(format!("sentinel-{number}.conf")), &port)).collect();
+        eventually("both replicas are in sync", async || {
+            servers[0]
+                .run::<String>("INFO replication")
+                .await
+                .matches("state=online")
+                .count()
+                == 2
+        })
+        .await;
+        let sentinels: Vec<_> = (0..3)
+            .map(|number| sentinel(&dir.path().join(format!("sentinel-{number}.conf")), &port))
+            .collect();
         for sentinel in &sentinels {
             eventually("the Sentinels know each other and the replicas", async || {
                 let state: std::collections::HashMap<String, String> = sentinel.run("SENTINEL MASTER mymaster").await;
@@ -165,17 +224,28 @@ impl SentinelGroup {
             })
             .await;
         }
-        Self { servers, sentinels, dir }
+        Self {
+            servers,
+            sentinels,
+            dir,
+        }
     }
 
     pub fn settings(&self) -> RedisSettings {
-        let nodes: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        let nodes: Vec<_> = self
+            .sentinels
+            .iter()
+            .map(|sentinel| format!("127.0.0.1:{}", sentinel.port))
+            .collect();
         RedisSettings::of_url(&format!("redis+sentinel://{}/mymaster/0", nodes.join(","))).unwrap()
     }
 
     /// The server of this port.
     pub fn server(&mut self, port: u16) -> &mut Server {
-        self.servers.iter_mut().find(|server| server.port == port).expect("one of ours")
+        self.servers
+            .iter_mut()
+            .find(|server| server.port == port)
+            .expect("one of ours")
     }
 }
 
@@ -188,8 +258,20 @@ fn sentinel(conf: &Path, master: &str) -> Server {
     for _ in 0..20 {
         std::fs::write(conf, lines.join("\n") + "\n").unwrap();
         let port = free_port();
-        let args = [conf.to_str().unwrap(), "--sentinel", "--port", &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned);
-        let mut server = Server { port, args: args.into(), child: None };
+        let args = [
+            conf.to_str().unwrap(),
+            "--sentinel",
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+        ]
+        .map(str::to_owned);
+        let mut server = Server {
+            port,
+            args: args.into(),
+            child: None,
+        };
         if server.try_start() {
             return server;
         }

@@ -1,4 +1,5 @@
-//! Runs a property: in `make test` on a few cases, in `make fuzz` for as long as it says. The tests of other crates use this file too, by its path.
+//! Runs a property: in `make test` on a few cases, in `make fuzz` for as long as it says. The tests of other crates use
+//! this file too, by its path.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,23 @@ use proptest::{
     test_runner::{Config, RngSeed, TestRunner},
 };
 
-/// Runs a property on some hundred cases, the same each time; with `FUZZ_SECONDS` on as many as fit into that time, others each time.
+/// Runs a property on some hundred cases, the same each time; with `FUZZ_SECONDS` on as many as fit into that time,
+/// others each time.
 pub fn fuzz<S: Strategy>(inputs: S, property: impl Fn(S::Value)) {
-    let seconds = std::env::var("FUZZ_SECONDS").ok().map(|text| text.parse::<u64>().expect("FUZZ_SECONDS is a number"));
-    let seed = if seconds.is_some() { RngSeed::Random } else { RngSeed::Fixed(20_261_124) };
-    let config = Config { cases: 500, rng_seed: seed, failure_persistence: None, ..Config::default() };
+    let seconds = std::env::var("FUZZ_SECONDS")
+        .ok()
+        .map(|text| text.parse::<u64>().expect("FUZZ_SECONDS is a number"));
+    let seed = if seconds.is_some() {
+        RngSeed::Random
+    } else {
+        RngSeed::Fixed(20_261_124)
+    };
+    let config = Config {
+        cases: 500,
+        rng_seed: seed,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let (began, mut cases) = (Instant::now(), 0);
     loop {
         let run = TestRunner::new(config.clone()).run(&inputs, |input| {

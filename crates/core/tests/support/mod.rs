@@ -17,8 +17,8 @@ use jit_core::{
     config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
     event::{Action, Identity, JobEvent, JobId},
     ledger::{
-        Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Listed, ListedSpec, Maker, Needs, Observation, Registration,
-        Subject,
+        Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Listed, ListedSpec,
+        Maker, Needs, Observation, Registration, Subject,
     },
     redis as connect,
 };
@@ -88,11 +88,22 @@ impl Store {
     pub async fn admit(&self) -> Vec<(String, String)> {
         while self.ledger.admit().await.expect("admitted").more {}
         let mut connection = self.ledger.pool().get().await.unwrap();
-        let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE").arg("jit:provision").arg("-").arg("+").query_async(&mut connection).await.unwrap();
+        let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
+            .arg("jit:provision")
+            .arg("-")
+            .arg("+")
+            .query_async(&mut connection)
+            .await
+            .unwrap();
         let mut reserved = Vec::new();
         for entry in entries.ids {
             reserved.push((entry.get("runner").unwrap(), entry.get("fence").unwrap()));
-            let _: i64 = redis::cmd("XDEL").arg("jit:provision").arg(&entry.id).query_async(&mut connection).await.unwrap();
+            let _: i64 = redis::cmd("XDEL")
+                .arg("jit:provision")
+                .arg(&entry.id)
+                .query_async(&mut connection)
+                .await
+                .unwrap();
         }
         reserved
     }
@@ -106,9 +117,18 @@ impl Store {
     /// Walks a reservation through its steps until all is there that it needs to start.
     pub async fn create(&self, name: &str, fence: &str, github_id: u64) {
         let timeout = Duration::from_secs(20);
-        assert!(matches!(self.ledger.claim(name, fence, &maker("w", "default")).await.unwrap(), Claim::Ours(_)));
-        assert_eq!(self.ledger.registered(name, fence, github_id, timeout).await.unwrap(), Claim::Ours(()));
-        assert!(matches!(self.ledger.created(name, fence).await.unwrap(), Claim::Ours(_)));
+        assert!(matches!(
+            self.ledger.claim(name, fence, &maker("w", "default")).await.unwrap(),
+            Claim::Ours(_)
+        ));
+        assert_eq!(
+            self.ledger.registered(name, fence, github_id, timeout).await.unwrap(),
+            Claim::Ours(())
+        );
+        assert!(matches!(
+            self.ledger.created(name, fence).await.unwrap(),
+            Claim::Ours(_)
+        ));
     }
 
     pub async fn due_after(&self, ms: i64) -> Due {
@@ -117,11 +137,23 @@ impl Store {
     }
 
     pub async fn state(&self, job: u64) -> String {
-        self.ledger.job(JobId::new(job).unwrap()).await.unwrap().unwrap_or_default().remove("state").unwrap_or_default()
+        self.ledger
+            .job(JobId::new(job).unwrap())
+            .await
+            .unwrap()
+            .unwrap_or_default()
+            .remove("state")
+            .unwrap_or_default()
     }
 
     pub async fn runner_state(&self, name: &str) -> String {
-        self.ledger.runner(name).await.unwrap().unwrap_or_else(BTreeMap::new).remove("state").unwrap_or_default()
+        self.ledger
+            .runner(name)
+            .await
+            .unwrap()
+            .unwrap_or_else(BTreeMap::new)
+            .remove("state")
+            .unwrap_or_default()
     }
 
     pub async fn assert_sound(&self) {
@@ -132,18 +164,39 @@ impl Store {
 
 /// A worker that has 20 s to make a runner, half of it for the pod.
 pub fn maker<'a>(worker: &'a str, credential: &'a str) -> Maker<'a> {
-    Maker { worker, claim: 1, credential, alone: true, timeout: Duration::from_secs(20), create_timeout: Duration::from_secs(10) }
+    Maker {
+        worker,
+        claim: 1,
+        credential,
+        alone: true,
+        timeout: Duration::from_secs(20),
+        create_timeout: Duration::from_secs(10),
+    }
 }
 
 /// A step that did not work and left nothing; the first of these backs off for a minute at first, ten at most.
 pub fn refused(chain: &'static [Subject], why: &str) -> Failure {
     let (first, most) = (Duration::from_secs(60), Duration::from_secs(600));
-    failed(BackOff::Hold(Hold { chain, needs: Needs::Made, first, most, growth: Growth::Doubles }), why)
+    failed(
+        BackOff::Hold(Hold {
+            chain,
+            needs: Needs::Made,
+            first,
+            most,
+            growth: Growth::Doubles,
+        }),
+        why,
+    )
 }
 
 /// A step that did not work and left nothing.
 pub fn failed(back_off: BackOff, why: &str) -> Failure {
-    Failure { made: false, registration: Registration::None, back_off: Some(back_off), why: why.into() }
+    Failure {
+        made: false,
+        registration: Registration::None,
+        back_off: Some(back_off),
+        why: why.into(),
+    }
 }
 
 /// A runner of an organization that a list has found at work.
@@ -157,16 +210,35 @@ pub fn listed(name: &str, org: &str) -> Listed {
         labels: serde_json::json!(class.labels).to_string(),
         job: JobId::new(9).unwrap(),
     };
-    Listed { class: Some(class.id()), spec: Some(spec), ..unexplained(name) }
+    Listed {
+        class: Some(class.id()),
+        spec: Some(spec),
+        ..unexplained(name)
+    }
 }
 
 /// A runner that a list has found, and that says nothing of itself.
 pub fn unexplained(name: &str) -> Listed {
-    Listed { name: name.into(), ended: false, rejected: false, detail: None, running: true, terminating: false, class: None, spec: None }
+    Listed {
+        name: name.into(),
+        ended: false,
+        rejected: false,
+        detail: None,
+        running: true,
+        terminating: false,
+        class: None,
+        spec: None,
+    }
 }
 
 fn event(action: Action, job: u64, org: &str) -> JobEvent {
-    let class = Class { org: org.into(), scope: format!("orgs/{org}"), group: "default".into(), profile: "default".into(), labels: vec!["code-linux".into()] };
+    let class = Class {
+        org: org.into(),
+        scope: format!("orgs/{org}"),
+        group: "default".into(),
+        profile: "default".into(),
+        labels: vec!["code-linux".into()],
+    };
     JobEvent {
         action,
         job: JobId::new(job).expect("a job id"),
@@ -190,7 +262,11 @@ pub fn waiting(job: u64, org: &str) -> JobEvent {
 }
 
 pub fn in_progress(job: u64, org: &str, runner: &str, runner_id: u64) -> JobEvent {
-    JobEvent { runner: Some(runner.into()), runner_id: Some(runner_id), ..event(Action::InProgress, job, org) }
+    JobEvent {
+        runner: Some(runner.into()),
+        runner_id: Some(runner_id),
+        ..event(Action::InProgress, job, org)
+    }
 }
 
 pub fn completed(job: u64, org: &str, runner: Option<(&str, u64)>) -> JobEvent {
@@ -203,13 +279,22 @@ pub fn completed(job: u64, org: &str, runner: Option<(&str, u64)>) -> JobEvent {
 }
 
 pub async fn why(store: &Store, job: u64) -> Explanation {
-    store.ledger.explain(JobId::new(job).expect("an id")).await.expect("explained")
+    store
+        .ledger
+        .explain(JobId::new(job).expect("an id"))
+        .await
+        .expect("explained")
 }
 
 /// GitHub says of each question that its job is queued still.
 pub async fn still_queued(store: &Store, due: &Due) {
     for question in &due.questions {
-        let answer = Answer { status: AnswerStatus::Queued, runner: None, runner_id: None, conclusion: None };
+        let answer = Answer {
+            status: AnswerStatus::Queued,
+            runner: None,
+            runner_id: None,
+            conclusion: None,
+        };
         store.ledger.answer(question, &answer).await.expect("answered");
     }
 }

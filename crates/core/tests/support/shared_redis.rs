@@ -1,4 +1,5 @@
-//! One Redis for all tests of a binary, and a database of its own for each test. The tests of other crates use this file too, by its path.
+//! One Redis for all tests of a binary, and a database of its own for each test. The tests of other crates use this
+//! file too, by its path.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::zombie_processes, reason = "the shell lives as long as this process")]
 
@@ -23,15 +24,27 @@ fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         for _ in 0..20 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
-            // The shell ends the server as soon as its standard input closes, that is, with this process. One whose script loops hears no SIGTERM.
+            let port = std::net::TcpListener::bind("127.0.0.1:0")
+                .and_then(|l| l.local_addr())
+                .unwrap()
+                .port();
+            // The shell ends the server as soon as its standard input closes, that is, with this process. One whose
+            // script loops hears no SIGTERM.
             let script = format!(
-                "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill -9 $pid"
+                "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 \
+                 & pid=$!; cat >/dev/null; kill -9 $pid"
             );
-            let child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
+            let child = Command::new("sh")
+                .args(["-c", &script])
+                .stdin(Stdio::piped())
+                .spawn()
+                .expect("a shell");
             for _ in 0..200 {
                 if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Server { port, _child: Mutex::new(child) };
+                    return Server {
+                        port,
+                        _child: Mutex::new(child),
+                    };
                 }
                 std::thread::sleep(Duration::from_millis(25));
             }

@@ -29,12 +29,17 @@ pub struct Request {
 
 impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn query(&self, name: &str) -> Option<String> {
         let query = self.query.as_deref().unwrap_or_default();
-        url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     }
 }
 
@@ -42,7 +47,11 @@ impl Request {
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// Answers.
-    Answer { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
+    Answer {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    },
     /// Answers with these bytes as they are, and closes.
     Raw(Vec<u8>),
     /// Closes without a byte.
@@ -55,15 +64,27 @@ pub enum Reply {
 
 impl Reply {
     pub fn json(status: u16, body: &Value) -> Self {
-        Self::Answer { status, headers: Vec::new(), body: body.to_string().into_bytes() }
+        Self::Answer {
+            status,
+            headers: Vec::new(),
+            body: body.to_string().into_bytes(),
+        }
     }
 
     pub fn empty(status: u16) -> Self {
-        Self::Answer { status, headers: Vec::new(), body: Vec::new() }
+        Self::Answer {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     pub fn text(status: u16, body: &str) -> Self {
-        Self::Answer { status, headers: Vec::new(), body: body.into() }
+        Self::Answer {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+        }
     }
 
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -172,13 +193,26 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
     let mut lines = head.split("\r\n");
     let mut first = lines.next().unwrap().split(' ');
     let (method, target) = (first.next().unwrap(), first.next().unwrap());
-    let headers: Vec<(String, String)> =
-        lines.map(|line| line.split_once(':').unwrap()).map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, n)| n.parse().unwrap());
+    let headers: Vec<(String, String)> = lines
+        .map(|line| line.split_once(':').unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let length = headers
+        .iter()
+        .find(|(name, _)| name == "content-length")
+        .map_or(0, |(_, n)| n.parse().unwrap());
     let mut body = bytes.split_off(end + 4);
     while body.len() < length {
         stream.read_buf(&mut body).await.unwrap();
     }
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
-    Some(Request { method: method.to_owned(), path: path.to_owned(), query, headers, body: (length > 0).then(|| serde_json::from_slice(&body).unwrap()) })
+    let (path, query) = target
+        .split_once('?')
+        .map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
+    Some(Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query,
+        headers,
+        body: (length > 0).then(|| serde_json::from_slice(&body).unwrap()),
+    })
 }

@@ -42,7 +42,16 @@ pub async fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
 pub async fn run_alone(test: &str, variables: impl IntoIterator<Item = (&str, impl AsRef<OsStr>)>) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture"]);
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
+    for name in [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "NO_PROXY",
+        "no_proxy",
+    ] {
         command.env_remove(name);
     }
     let output = command.envs(variables).kill_on_drop(true).output().await.unwrap();

@@ -29,7 +29,11 @@ pub struct Identity {
 
 impl Identity {
     fn new(certificate: &Certificate, key: &KeyPair) -> Self {
-        Self { certificate: certificate.der().clone(), pem: certificate.pem(), key: PrivateKeyDer::Pkcs8(key.serialize_der().into()) }
+        Self {
+            certificate: certificate.der().clone(),
+            pem: certificate.pem(),
+            key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        }
     }
 
     /// Signed by itself.
@@ -49,7 +53,11 @@ impl Identity {
     pub fn version_1() -> Self {
         let pem = include_str!("v1.pem");
         let key = PrivateKeyDer::from_pem_slice(include_bytes!("v1-key.pem")).unwrap();
-        Self { certificate: CertificateDer::from_pem_slice(pem.as_bytes()).unwrap(), pem: pem.into(), key }
+        Self {
+            certificate: CertificateDer::from_pem_slice(pem.as_bytes()).unwrap(),
+            pem: pem.into(),
+            key,
+        }
     }
 }
 
@@ -85,12 +93,17 @@ pub async fn server(identity: Identity, protocol: &'static str, versions: &[&'st
     let key = provider.key_provider.load_private_key(identity.key).unwrap();
     // Not `with_single_cert`: it refuses a certificate of version 1, and a key that does not fit.
     let certified = CertifiedKey::new(vec![identity.certificate], key);
-    let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_no_client_auth();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth();
     let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![protocol.into()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}/api/v3", listener.local_addr().unwrap().port()).parse().unwrap();
+    let url = format!("https://localhost:{}/api/v3", listener.local_addr().unwrap().port())
+        .parse()
+        .unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             if let Ok(stream) = acceptor.accept(stream).await {
@@ -100,7 +113,9 @@ pub async fn server(identity: Identity, protocol: &'static str, versions: &[&'st
                             let status = if request.version() == Version::HTTP_2 { 204 } else { 505 };
                             Response::builder().status(status).body(Empty::<&[u8]>::new())
                         });
-                        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
+                        let _ = http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(TokioIo::new(stream), answer)
+                            .await;
                     } else {
                         let reply = Arc::new(|_: &super::Request| Reply::empty(204));
                         super::serve(stream, reply, Arc::new(Mutex::default())).await;

@@ -30,8 +30,16 @@ impl<S: Send + Sync> FromRequestParts<S> for LetterId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let id = Path::<String>::from_request_parts(parts, state).await.ok().map(|Path(id)| id).filter(|id| dead_letters::is_id(id));
-        id.map(Self).ok_or_else(|| ApiError::bad_request("the path names no dead letter: two numbers and a - between them, as the list gives them"))
+        let id = Path::<String>::from_request_parts(parts, state)
+            .await
+            .ok()
+            .map(|Path(id)| id)
+            .filter(|id| dead_letters::is_id(id));
+        id.map(Self).ok_or_else(|| {
+            ApiError::bad_request(
+                "the path names no dead letter: two numbers and a - between them, as the list gives them",
+            )
+        })
     }
 }
 
@@ -52,7 +60,11 @@ pub async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Res
         return Err(no_cursor());
     }
     let page = dead_letters::list(app.ledger.pool(), order, cursor.as_deref(), limit).await?;
-    Ok(answer("dead_letters", page.letters.iter().map(render::letter).collect(), page.next))
+    Ok(answer(
+        "dead_letters",
+        page.letters.iter().map(render::letter).collect(),
+        page.next,
+    ))
 }
 
 /// `GET /admin/dead-letters/{id}`.
@@ -62,9 +74,15 @@ pub async fn one(State(app): State<Arc<App>>, LetterId(id): LetterId) -> Result<
 }
 
 /// `POST /admin/dead-letters/{id}/requeue`: back into its stream. A reservation is dropped instead: it is long gone.
-pub async fn requeue(State(app): State<Arc<App>>, LetterId(id): LetterId, language: Language) -> Result<Json<Value>, ApiError> {
+pub async fn requeue(
+    State(app): State<Arc<App>>,
+    LetterId(id): LetterId,
+    language: Language,
+) -> Result<Json<Value>, ApiError> {
     let body = match dead_letters::requeue(app.ledger.pool(), &id).await? {
-        Requeued::Back { stream, id: entry } => json!({ "id": id, "requeued": true, "stream": stream, "entry_id": entry, "message": language.requeued() }),
+        Requeued::Back { stream, id: entry } => {
+            json!({ "id": id, "requeued": true, "stream": stream, "entry_id": entry, "message": language.requeued() })
+        }
         Requeued::Dropped => json!({ "id": id, "requeued": false, "message": language.reservation_gone() }),
         Requeued::Stuck { .. } => {
             let detail = "it came from no stream that an entry can be put back into; look at it, and drop it";
@@ -72,12 +90,20 @@ pub async fn requeue(State(app): State<Arc<App>>, LetterId(id): LetterId, langua
         }
         Requeued::Unknown => return Err(unknown()),
     };
-    tracing::info!(letter = id, requeued = body["requeued"].as_bool(), "an operator has requeued a dead letter");
+    tracing::info!(
+        letter = id,
+        requeued = body["requeued"].as_bool(),
+        "an operator has requeued a dead letter"
+    );
     Ok(Json(body))
 }
 
 /// `DELETE /admin/dead-letters/{id}`.
-pub async fn remove(State(app): State<Arc<App>>, LetterId(id): LetterId, language: Language) -> Result<Json<Value>, ApiError> {
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    LetterId(id): LetterId,
+    language: Language,
+) -> Result<Json<Value>, ApiError> {
     if !dead_letters::remove(app.ledger.pool(), &id).await? {
         return Err(unknown());
     }

@@ -21,7 +21,9 @@ const PAGE: (usize, usize) = (100, 1000);
 /// How many entries a page is to have, and after which it begins.
 pub(super) fn page(query: Option<&str>) -> Result<(usize, Option<String>), ApiError> {
     let of = |name: &str| parameter(query, name).filter(|value| !value.is_empty());
-    let limit = of("limit").map_or(Some(PAGE.0), |text| text.parse().ok().filter(|limit| (1..=PAGE.1).contains(limit)));
+    let limit = of("limit").map_or(Some(PAGE.0), |text| {
+        text.parse().ok().filter(|limit| (1..=PAGE.1).contains(limit))
+    });
     let limit = limit.ok_or_else(|| ApiError::invalid(format!("limit: use a whole number from 1 to {}", PAGE.1)))?;
     Ok((limit, of("cursor")))
 }
@@ -41,18 +43,35 @@ async fn listing(app: &App, query: Option<&str>, states: &[&str]) -> Result<(Lis
     let org = match of("org").map(|org| OrgKey::parse(&org)) {
         None => None,
         Some(Some(OrgKey(org))) => Some(app.ledger.canonical(&org).await?),
-        Some(None) => return Err(ApiError::invalid("org: not an organization's name, nor an owner/repository")),
+        Some(None) => {
+            return Err(ApiError::invalid(
+                "org: not an organization's name, nor an owner/repository",
+            ));
+        }
     };
-    Ok((Listing { org, states: state.into_iter().collect(), limit }, cursor))
+    Ok((
+        Listing {
+            org,
+            states: state.into_iter().collect(),
+            limit,
+        },
+        cursor,
+    ))
 }
 
 /// `GET /admin/jobs?org=&state=&limit=&cursor=`: jobs that are not over, oldest first.
 pub async fn jobs(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
     let (wanted, cursor) = listing(&app, query.as_deref(), &JOB_STATES).await?;
-    let cursor = cursor.map(|text| text.parse::<JobId>().map_err(|_| no_cursor())).transpose()?;
+    let cursor = cursor
+        .map(|text| text.parse::<JobId>().map_err(|_| no_cursor()))
+        .transpose()?;
     let (jobs, more) = app.ledger.list_jobs(&wanted, cursor).await?;
     let next = jobs.last().filter(|_| more).map(|(id, _)| id.to_string());
-    Ok(answer("jobs", jobs.iter().map(|(id, info)| render::job(*id, info)).collect(), next))
+    Ok(answer(
+        "jobs",
+        jobs.iter().map(|(id, info)| render::job(*id, info)).collect(),
+        next,
+    ))
 }
 
 /// `GET /admin/runners?org=&state=&limit=&cursor=`: live runners, by name.
@@ -60,7 +79,11 @@ pub async fn runners(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> 
     let (wanted, cursor) = listing(&app, query.as_deref(), &RUNNER_STATES).await?;
     let (runners, more) = app.ledger.list_runners(&wanted, cursor.as_deref()).await?;
     let next = runners.last().filter(|_| more).map(|(name, _)| name.clone());
-    Ok(answer("runners", runners.iter().map(|(name, info)| render::runner(name, info)).collect(), next))
+    Ok(answer(
+        "runners",
+        runners.iter().map(|(name, info)| render::runner(name, info)).collect(),
+        next,
+    ))
 }
 
 /// A page as it is answered.

@@ -1,7 +1,7 @@
 //! The admin API: what operators change while the system runs.
 //!
-//! Every change goes through one of the ledger's transitions, so it is whole or not at all, and a tick makes the workers act on it at once rather than
-//! at beat's next one.
+//! Every change goes through one of the ledger's transitions, so it is whole or not at all, and a tick makes the
+//! workers act on it at once rather than at beat's next one.
 
 use std::sync::Arc;
 

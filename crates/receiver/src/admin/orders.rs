@@ -21,9 +21,15 @@ use crate::{
 };
 
 /// `POST /admin/orgs/{org}/pause`.
-pub async fn pause(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: Language, request: Request<Body>) -> Result<Json<Value>, ApiError> {
+pub async fn pause(
+    State(app): State<Arc<App>>,
+    OrgKey(org): OrgKey,
+    language: Language,
+    request: Request<Body>,
+) -> Result<Json<Value>, ApiError> {
     let body = json(&app, request).await?;
-    let reason = operator::reason(body["reason"].as_str().unwrap_or_default()).map_err(|error| ApiError::invalid(format!("reason: {error}")))?;
+    let reason = operator::reason(body["reason"].as_str().unwrap_or_default())
+        .map_err(|error| ApiError::invalid(format!("reason: {error}")))?;
     let until = match &body["until"] {
         Value::Null => None,
         value => {
@@ -34,30 +40,46 @@ pub async fn pause(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: L
     let (org, _) = app.ledger.spelling(&org).await?;
     app.ledger.pause(&org, reason, until).await?;
     tracing::info!(job.org = org, reason, "an operator has paused an organization");
-    Ok(Json(json!({ "organization": org, "paused": true, "reason": reason, "until": until.and_then(render::time), "message": language.paused() })))
+    Ok(Json(
+        json!({ "organization": org, "paused": true, "reason": reason, "until": until.and_then(render::time), "message": language.paused() }),
+    ))
 }
 
 /// `POST /admin/orgs/{org}/resume`: also when it was not paused.
-pub async fn resume(State(app): State<Arc<App>>, OrgKey(org): OrgKey, language: Language) -> Result<Json<Value>, ApiError> {
+pub async fn resume(
+    State(app): State<Arc<App>>,
+    OrgKey(org): OrgKey,
+    language: Language,
+) -> Result<Json<Value>, ApiError> {
     let (org, _) = app.ledger.spelling(&org).await?;
     app.ledger.resume(&org).await?;
     tick(&app, "dispatch").await;
     tracing::info!(job.org = org, "an operator has resumed an organization");
-    Ok(Json(json!({ "organization": org, "paused": false, "message": language.resumed() })))
+    Ok(Json(
+        json!({ "organization": org, "paused": false, "message": language.resumed() }),
+    ))
 }
 
 /// `POST /admin/jobs/{id}/retry`: also where nothing holds it back.
-pub async fn retry(State(app): State<Arc<App>>, JobKey(job): JobKey, language: Language) -> Result<Json<Value>, ApiError> {
+pub async fn retry(
+    State(app): State<Arc<App>>,
+    JobKey(job): JobKey,
+    language: Language,
+) -> Result<Json<Value>, ApiError> {
     let done = app.ledger.retry(job).await?;
     if done.state == "unknown" {
-        return Err(ApiError::not_found(format!("job {job} is not known here: its webhook never came, its labels are not ours, or it has long been over")));
+        return Err(ApiError::not_found(format!(
+            "job {job} is not known here: its webhook never came, its labels are not ours, or it has long been over"
+        )));
     }
     if !done.retried.is_empty() {
         tick(&app, "dispatch").await;
         tracing::info!(job.id = %job, retried = ?done.retried, "an operator wants what holds a job back tried again");
     }
     let message = language.retried(!done.retried.is_empty());
-    Ok(Json(json!({ "job_id": job.get(), "retried": done.retried, "message": message })))
+    Ok(Json(
+        json!({ "job_id": job.get(), "retried": done.retried, "message": message }),
+    ))
 }
 
 /// `DELETE /admin/runners/{name}?force=false`: asks for its removal, which workers carry out, at GitHub first; with
@@ -71,7 +93,10 @@ pub async fn remove_runner(
     let force = forced(query.as_deref())?;
     let name = name.ok().map(|Path(name)| name).filter(|name| is_runner(name));
     let name = name.ok_or_else(|| ApiError::bad_request("the path names no runner: 1 to 63 of a-z, 0-9 and -"))?;
-    let observed = app.ledger.observe(operator::removal(force), &name, operator::WANTS_GONE).await?;
+    let observed = app
+        .ledger
+        .observe(operator::removal(force), &name, operator::WANTS_GONE)
+        .await?;
     let (status, message) = match observed.state.as_str() {
         "unknown" => return Err(ApiError::not_found("no runner of this name was there in the last day")),
         "gone" => (StatusCode::OK, language.already_gone()),
@@ -80,14 +105,27 @@ pub async fn remove_runner(
     };
     if observed.changed {
         tick(&app, "dispatch").await;
-        tracing::info!(runner.name = name, runner.state = observed.state, force, "an operator wants a runner gone");
+        tracing::info!(
+            runner.name = name,
+            runner.state = observed.state,
+            force,
+            "an operator wants a runner gone"
+        );
     }
-    Ok((status, Json(json!({ "name": name, "state": observed.state, "message": message }))).into_response())
+    Ok((
+        status,
+        Json(json!({ "name": name, "state": observed.state, "message": message })),
+    )
+        .into_response())
 }
 
 /// `POST /admin/reconcile`: asks for a sync tick now.
 pub async fn reconcile(State(app): State<Arc<App>>, language: Language) -> Result<Response, ApiError> {
     app.publisher.tick("sync").await?;
     tracing::info!("an operator has asked for a reconcile");
-    Ok((StatusCode::ACCEPTED, Json(json!({ "status": "accepted", "message": language.reconcile_asked() }))).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(json!({ "status": "accepted", "message": language.reconcile_asked() })),
+    )
+        .into_response())
 }

@@ -1,4 +1,5 @@
-//! A receiver on a real Redis, over real connections. Each test has a store of its own; a test that takes Redis away has a server of its own.
+//! A receiver on a real Redis, over real connections. Each test has a store of its own; a test that takes Redis away
+//! has a server of its own.
 
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
@@ -56,7 +57,10 @@ impl RedisServer {
     /// On a free port.
     pub fn start() -> Self {
         for _ in 0..20 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+            let port = std::net::TcpListener::bind("127.0.0.1:0")
+                .and_then(|l| l.local_addr())
+                .unwrap()
+                .port();
             let mut server = Self { port, running: None };
             if server.try_resume() {
                 return server;
@@ -81,10 +85,15 @@ impl RedisServer {
     fn try_resume(&mut self) -> bool {
         // The shell ends the server as soon as its standard input closes, that is, with this process.
         let script = format!(
-            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & pid=$!; cat >/dev/null; kill -9 $pid; wait $pid",
+            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & \
+             pid=$!; cat >/dev/null; kill -9 $pid; wait $pid",
             self.port
         );
-        let mut child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
         let stdin = child.stdin.take().unwrap();
         for _ in 0..400 {
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
@@ -137,12 +146,19 @@ impl Receiver {
 
     pub async fn on(redis: &RedisSettings, flags: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
         let mut arguments = vec!["jit-receiver"];
-        for default in [["--ghes-url", "https://github.example.com"], ["--webhook-insecure", "true"], ["--drain-delay", "0"], ["--redis-url", &redis.url]] {
+        for default in [
+            ["--ghes-url", "https://github.example.com"],
+            ["--webhook-insecure", "true"],
+            ["--drain-delay", "0"],
+            ["--redis-url", &redis.url],
+        ] {
             if !flags.contains(&default[0]) {
                 arguments.extend(default);
             }
         }
-        let mut settings = ReceiverArgs::parse_from(arguments.iter().chain(flags)).resolve().expect("a valid configuration");
+        let mut settings = ReceiverArgs::parse_from(arguments.iter().chain(flags))
+            .resolve()
+            .expect("a valid configuration");
         settings.webhook_secrets = vec![Door::new(SECRET)];
         settings.admin = AdminAccess::Key(Door::new(ADMIN_KEY));
         settings.timeouts.wrong_key = Duration::from_millis(20);
@@ -174,7 +190,8 @@ impl Receiver {
 
     /// A request of an operator.
     pub async fn admin(&self, method: Method, path: &str, body: impl ToString) -> Answer {
-        self.send(request(method, path, &[("x-admin-key", ADMIN_KEY)], body.to_string())).await
+        self.send(request(method, path, &[("x-admin-key", ADMIN_KEY)], body.to_string()))
+            .await
     }
 
     /// A `workflow_job` webhook, signed as GitHub does.
@@ -195,7 +212,11 @@ impl Receiver {
     pub async fn store(&self) -> [u64; 4] {
         let mut connection = self.ledger().pool().get().await.unwrap();
         let mut batch = redis::pipe();
-        batch.cmd("DBSIZE").xlen("jit:events").xlen("jit:ticks").hlen("org_limits");
+        batch
+            .cmd("DBSIZE")
+            .xlen("jit:events")
+            .xlen("jit:ticks")
+            .hlen("org_limits");
         batch.query_async::<[u64; 4]>(&mut connection).await.unwrap()
     }
 
@@ -204,19 +225,32 @@ impl Receiver {
         let mut fields = self.entries("jit:events").await;
         let event = |fields: &mut BTreeMap<String, String>| {
             assert_eq!(fields["v"], "1");
-            (serde_json::from_str(&fields["event"]).expect("a job event"), fields.remove("delivery").unwrap())
+            (
+                serde_json::from_str(&fields["event"]).expect("a job event"),
+                fields.remove("delivery").unwrap(),
+            )
         };
         fields.iter_mut().map(event).collect()
     }
 
     /// The kinds of the ticks that were emitted.
     pub async fn ticks(&self) -> Vec<String> {
-        self.entries("jit:ticks").await.into_iter().map(|mut fields| fields.remove("kind").unwrap()).collect()
+        self.entries("jit:ticks")
+            .await
+            .into_iter()
+            .map(|mut fields| fields.remove("kind").unwrap())
+            .collect()
     }
 
     async fn entries(&self, stream: &str) -> Vec<BTreeMap<String, String>> {
         let mut connection = self.ledger().pool().get().await.unwrap();
-        let range: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query_async(&mut connection).await.unwrap();
+        let range: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XRANGE")
+            .arg(stream)
+            .arg("-")
+            .arg("+")
+            .query_async(&mut connection)
+            .await
+            .unwrap();
         range.into_iter().map(|(_, fields)| fields).collect()
     }
 
@@ -224,7 +258,13 @@ impl Receiver {
     pub async fn work(&self) {
         let ledger = self.ledger();
         ledger.configure(&self.app.settings.limits).await.expect("configured");
-        while ledger.reconcile(ledger.now().await.unwrap(), &[]).await.expect("reconciled").opens_in.is_some() {}
+        while ledger
+            .reconcile(ledger.now().await.unwrap(), &[])
+            .await
+            .expect("reconciled")
+            .opens_in
+            .is_some()
+        {}
         for (event, _) in self.events().await {
             ledger.apply(&event, None).await.expect("applied");
         }
@@ -245,7 +285,11 @@ impl Receiver {
     /// Runs one command.
     pub async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         let mut connection = self.ledger().pool().get().await.unwrap();
-        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await.unwrap()
+        redis::cmd(command[0])
+            .arg(&command[1..])
+            .query_async(&mut connection)
+            .await
+            .unwrap()
     }
 }
 
@@ -267,8 +311,14 @@ impl Answer {
     pub fn refused(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         let body = self.json();
-        let (error, detail) = (body["error"].as_str().expect("error"), body["detail"].as_str().expect("detail"));
-        assert!(!error.is_empty() && !detail.is_empty() && body.as_object().unwrap().len() == 2, "{body}");
+        let (error, detail) = (
+            body["error"].as_str().expect("error"),
+            body["detail"].as_str().expect("detail"),
+        );
+        assert!(
+            !error.is_empty() && !detail.is_empty() && body.as_object().unwrap().len() == 2,
+            "{body}"
+        );
         assert!(status != 503 || self.headers.contains_key("retry-after"), "{self:?}");
         detail.to_owned()
     }
@@ -290,7 +340,11 @@ pub async fn try_send(address: SocketAddr, request: Request<Full<Bytes>>) -> Opt
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
     let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
-    Some(Answer { status: parts.status, headers: parts.headers, body: body.collect().await.ok()?.to_bytes() })
+    Some(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.collect().await.ok()?.to_bytes(),
+    })
 }
 
 pub fn request(method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
@@ -328,6 +382,8 @@ pub fn fixture(name: &str) -> Value {
 /// A fixture with one place changed, which is named by a JSON pointer; `null` where it was not there.
 pub fn changed(name: &str, pointer: &str, value: Value) -> String {
     let mut payload = fixture(name);
-    *payload.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} in {name}")) = value;
+    *payload
+        .pointer_mut(pointer)
+        .unwrap_or_else(|| panic!("{pointer} in {name}")) = value;
     payload.to_string()
 }

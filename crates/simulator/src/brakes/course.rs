@@ -38,7 +38,14 @@ impl Plan {
     #[must_use]
     pub fn judged(seconds: u64) -> Self {
         let (recovery, every) = (Duration::from_secs(90), Duration::from_millis(500));
-        Self { backend: Backend::Kubernetes, lasts: Duration::from_secs(seconds), recovery, every, env: Vec::new(), keep: None }
+        Self {
+            backend: Backend::Kubernetes,
+            lasts: Duration::from_secs(seconds),
+            recovery,
+            every,
+            env: Vec::new(),
+            keep: None,
+        }
     }
 }
 
@@ -78,18 +85,38 @@ impl Outcome {
             (self.unserved > 0, "others' jobs without a runner"),
             (self.recovered.is_none(), "recovery"),
         ];
-        bounds.into_iter().filter_map(|(broken, word)| broken.then_some(word)).collect()
+        bounds
+            .into_iter()
+            .filter_map(|(broken, word)| broken.then_some(word))
+            .collect()
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, pods, registrations, wait, to_start, ran, .. } = self;
-        let recovered = self.recovered.map_or_else(|| format!("{ran} of {JOBS}"), |took| format!("{:.1} s", took.as_secs_f64()));
+        let Self {
+            name,
+            pods,
+            registrations,
+            wait,
+            to_start,
+            ran,
+            ..
+        } = self;
+        let recovered = self.recovered.map_or_else(
+            || format!("{ran} of {JOBS}"),
+            |took| format!("{:.1} s", took.as_secs_f64()),
+        );
         let [p50, p99, start] = [wait.p50, wait.p99, to_start.p99].map(|ms| format!("{:.2} s", seconds(ms)));
-        write!(f, "{name:<12} {pods:>5} {registrations:>13} {p50:>11} {p99:>9} {start:>9} {recovered:>10}  {}", self.broken().join(", "))?;
+        write!(
+            f,
+            "{name:<12} {pods:>5} {registrations:>13} {p50:>11} {p99:>9} {start:>9} {recovered:>10}  {}",
+            self.broken().join(", ")
+        )?;
         write!(f, "\n             why: {}", self.why)?;
-        self.kept.iter().try_for_each(|kept| write!(f, "\n             logs: {}", kept.display()))
+        self.kept
+            .iter()
+            .try_for_each(|kept| write!(f, "\n             logs: {}", kept.display()))
     }
 }
 
@@ -99,10 +126,19 @@ impl fmt::Display for Outcome {
 /// When the stack does not come up, or does not do as it is told.
 pub async fn play(sickness: &Sickness, plan: &Plan) -> anyhow::Result<Outcome> {
     let env = plan.env.iter().cloned().chain(sickness.env()).collect();
-    let options = Options { orgs: ORGS, workers: 2, backend: plan.backend.clone(), gate: true, env, ..Options::default() };
+    let options = Options {
+        orgs: ORGS,
+        workers: 2,
+        backend: plan.backend.clone(),
+        gate: true,
+        env,
+        ..Options::default()
+    };
     let stack = Stack::start(&options).await?;
     let outcome = match (course(&stack, sickness, plan).await, &plan.keep) {
-        (Ok(outcome), Some(keep)) if !outcome.broken().is_empty() => keep_logs(&stack, &keep.join(sickness.name)).map(|kept| Outcome { kept, ..outcome }),
+        (Ok(outcome), Some(keep)) if !outcome.broken().is_empty() => {
+            keep_logs(&stack, &keep.join(sickness.name)).map(|kept| Outcome { kept, ..outcome })
+        }
         (outcome, _) => outcome,
     };
     stack.stop().await;
@@ -116,10 +152,13 @@ async fn course(stack: &Stack, sickness: &Sickness, plan: &Plan) -> anyhow::Resu
         others.job(stack).await?;
     }
     let warm = std::mem::take(&mut others.jobs);
-    until_over(stack, &warm, Duration::from_secs(60)).await.context("a job of each organization, before the sickness")?;
+    until_over(stack, &warm, Duration::from_secs(60))
+        .await
+        .context("a job of each organization, before the sickness")?;
 
     sickness.begin(stack).await?;
-    let job = json!({ "org": SICK.org(), "repo": SICK.repo, "labels": ["code-linux"], "duration_ms": 50, "count": JOBS });
+    let job =
+        json!({ "org": SICK.org(), "repo": SICK.repo, "labels": ["code-linux"], "duration_ms": 50, "count": JOBS });
     let sick = stack.create_jobs(&job).await?;
     let (began, mut tick) = (Instant::now(), interval(plan.every));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,7 +184,8 @@ async fn course(stack: &Stack, sickness: &Sickness, plan: &Plan) -> anyhow::Resu
     measure(stack, sickness.name, &sick, &others.jobs, recovered, why).await
 }
 
-/// The healthy: two jobs a second over nine organizations, and the sick one's other repository where one repository is sick.
+/// The healthy: two jobs a second over nine organizations, and the sick one's other repository where one repository is
+/// sick.
 struct Others {
     repos: Vec<(String, &'static str)>,
     jobs: Vec<u64>,
@@ -154,11 +194,18 @@ struct Others {
 
 impl Others {
     fn new(sickness: &Sickness) -> Self {
-        let mut repos: Vec<_> = (1..=ORGS).filter(|number| *number != SICK.number).map(|number| (load::org(number), "app")).collect();
+        let mut repos: Vec<_> = (1..=ORGS)
+            .filter(|number| *number != SICK.number)
+            .map(|number| (load::org(number), "app"))
+            .collect();
         if sickness.by_repository() {
             repos.push((SICK.org(), "app"));
         }
-        Self { repos, jobs: Vec::new(), made: 0 }
+        Self {
+            repos,
+            jobs: Vec::new(),
+            made: 0,
+        }
     }
 
     async fn job(&mut self, stack: &Stack) -> anyhow::Result<()> {
@@ -177,7 +224,9 @@ async fn jobs(stack: &Stack) -> anyhow::Result<Vec<Value>> {
 
 /// How many of these jobs have run, each once.
 async fn over(stack: &Stack, ids: &[u64]) -> anyhow::Result<usize> {
-    let ran = |job: &&Value| job["state"] == "completed" && job["starts"] == 1 && job["id"].as_u64().is_some_and(|id| ids.contains(&id));
+    let ran = |job: &&Value| {
+        job["state"] == "completed" && job["starts"] == 1 && job["id"].as_u64().is_some_and(|id| ids.contains(&id))
+    };
     Ok(jobs(stack).await?.iter().filter(ran).count())
 }
 
@@ -188,7 +237,12 @@ async fn until_over(stack: &Stack, ids: &[u64], within: Duration) -> anyhow::Res
         if over == ids.len() {
             return Ok(());
         }
-        anyhow::ensure!(began.elapsed() < within, "{over} of {} have run after {} s", ids.len(), within.as_secs());
+        anyhow::ensure!(
+            began.elapsed() < within,
+            "{over} of {} have run after {} s",
+            ids.len(),
+            within.as_secs()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -197,15 +251,33 @@ async fn until_over(stack: &Stack, ids: &[u64], within: Duration) -> anyhow::Res
 async fn why(stack: &Stack, ids: &[u64]) -> anyhow::Result<String> {
     let all = jobs(stack).await?;
     let waits = |job: &&Value| job["state"] == "queued" && job["id"].as_u64().is_some_and(|id| ids.contains(&id));
-    let Some(id) = all.iter().find(waits).map(|job| job["id"].to_string()) else { return Ok("none of them waits".into()) };
+    let Some(id) = all.iter().find(waits).map(|job| job["id"].to_string()) else {
+        return Ok("none of them waits".into());
+    };
     let told = stack.jitctl(&["why", &id]).await?;
     Ok(told["why"].as_str().map_or_else(|| told.to_string(), str::to_owned))
 }
 
-async fn measure(stack: &Stack, name: &'static str, sick: &[u64], others: &[u64], recovered: Option<Duration>, why: String) -> anyhow::Result<Outcome> {
+async fn measure(
+    stack: &Stack,
+    name: &'static str,
+    sick: &[u64],
+    others: &[u64],
+    recovered: Option<Duration>,
+    why: String,
+) -> anyhow::Result<Outcome> {
     let all = jobs(stack).await?;
-    let theirs: Vec<&Value> = all.iter().filter(|job| job["id"].as_u64().is_some_and(|id| others.contains(&id))).collect();
-    let span = |job: &&Value, to: &str| Some(job["times"][to].as_u64()?.saturating_sub(job["times"]["sent"].as_u64()?));
+    let theirs: Vec<&Value> = all
+        .iter()
+        .filter(|job| job["id"].as_u64().is_some_and(|id| others.contains(&id)))
+        .collect();
+    let span = |job: &&Value, to: &str| {
+        Some(
+            job["times"][to]
+                .as_u64()?
+                .saturating_sub(job["times"]["sent"].as_u64()?),
+        )
+    };
     let spans = |to: &str| Percentiles::of(theirs.iter().filter_map(|job| span(job, to)).collect());
     let summary = stack.summary().await?;
     // Where one repository is sick its neighbour's runners count for the same organization: one each of its jobs.
@@ -245,7 +317,13 @@ mod tests {
             name: "409",
             pods: COST,
             registrations: COST,
-            wait: Percentiles { count: 90, p50: 40, p90: 60, p99: WAIT_MS, max: 9000 },
+            wait: Percentiles {
+                count: 90,
+                p50: 40,
+                p90: 60,
+                p99: WAIT_MS,
+                max: 9000,
+            },
             to_start: Percentiles::default(),
             unserved: 0,
             recovered: Some(Duration::from_secs(3)),
@@ -254,10 +332,34 @@ mod tests {
             kept: None,
         };
         assert!(well.broken().is_empty());
-        assert_eq!(well.to_string(), "409             35            35      0.04 s    3.00 s    0.00 s      3.0 s  \n             why: GitHub refused");
-        let wait = Percentiles { p99: WAIT_MS + 1, ..well.wait };
-        let broken = Outcome { pods: COST + 1, registrations: COST + 1, wait, unserved: 1, recovered: None, ran: 7, ..well };
-        assert_eq!(broken.broken(), ["pods", "registrations", "the others' wait", "others' jobs without a runner", "recovery"]);
+        assert_eq!(
+            well.to_string(),
+            "409             35            35      0.04 s    3.00 s    0.00 s      3.0 s  \n             why: GitHub \
+             refused"
+        );
+        let wait = Percentiles {
+            p99: WAIT_MS + 1,
+            ..well.wait
+        };
+        let broken = Outcome {
+            pods: COST + 1,
+            registrations: COST + 1,
+            wait,
+            unserved: 1,
+            recovered: None,
+            ran: 7,
+            ..well
+        };
+        assert_eq!(
+            broken.broken(),
+            [
+                "pods",
+                "registrations",
+                "the others' wait",
+                "others' jobs without a runner",
+                "recovery"
+            ]
+        );
         assert!(broken.to_string().contains(" 7 of 10 "));
     }
 }

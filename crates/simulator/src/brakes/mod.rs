@@ -1,8 +1,9 @@
-//! `make brakes`: ten organizations, one of them sick. What is refused for ever must cost little, hold back nobody else, and be over soon
-//! after its cause is gone.
+//! `make brakes`: ten organizations, one of them sick. What is refused for ever must cost little, hold back nobody
+//! else, and be over soon after its cause is gone.
 //!
-//! The default settings, two workers, a real API server. The sick organization queues ten jobs at the start; the nine others have two jobs a
-//! second together, from before the sickness until after it. `sickness` says what can be wrong, `course` plays it and measures.
+//! The default settings, two workers, a real API server. The sick organization queues ten jobs at the start; the nine
+//! others have two jobs a second together, from before the sickness until after it. `sickness` says what can be wrong,
+//! `course` plays it and measures.
 
 pub mod course;
 pub mod sickness;
@@ -22,7 +23,10 @@ pub(crate) struct Patient {
 }
 
 /// The sick organization, and the repository of its ten jobs.
-pub(crate) const SICK: Patient = Patient { number: 1, repo: "sick" };
+pub(crate) const SICK: Patient = Patient {
+    number: 1,
+    repo: "sick",
+};
 
 impl Patient {
     fn org(&self) -> String {
@@ -34,8 +38,8 @@ impl Patient {
 pub const ORGS: usize = 10;
 /// Jobs of the sick organization.
 pub const JOBS: usize = 10;
-/// Pods, and calls that register a runner, that these jobs may cost from their begin to their end; each counts when it is asked for, also where
-/// it is refused.
+/// Pods, and calls that register a runner, that these jobs may cost from their begin to their end; each counts when it
+/// is asked for, also where it is refused.
 pub const COST: u64 = 35;
 /// What 99 of 100 jobs of the others may wait, ms, from their webhook to the call that registers a runner for them.
 pub const WAIT_MS: u64 = 3000;
@@ -67,9 +71,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "kubernetes" => Backend::Kubernetes,
         other => bail!("--backend {other:?}: use process or kubernetes"),
     };
-    let plan = Plan { backend, keep: Some(args.keep), ..Plan::judged(args.seconds) };
-    println!("allowed: {COST} pods, {COST} registrations, p99 {:.1} s, recovered in {} s", seconds(WAIT_MS), plan.recovery.as_secs());
-    println!("{:<12} {:>5} {:>13} {:>11} {:>9} {:>9} {:>10}  broken", "sickness", "pods", "registrations", "others p50", "p99", "to start", "recovered");
+    let plan = Plan {
+        backend,
+        keep: Some(args.keep),
+        ..Plan::judged(args.seconds)
+    };
+    println!(
+        "allowed: {COST} pods, {COST} registrations, p99 {:.1} s, recovered in {} s",
+        seconds(WAIT_MS),
+        plan.recovery.as_secs()
+    );
+    println!(
+        "{:<12} {:>5} {:>13} {:>11} {:>9} {:>9} {:>10}  broken",
+        "sickness", "pods", "registrations", "others p50", "p99", "to start", "recovered"
+    );
     let mut failed = Vec::new();
     for sickness in sickness::named(&args.sick)? {
         match play(&sickness, &plan).await {
@@ -88,7 +103,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    bail!("a bound is broken: {}; `make brakes SICK={}` plays one again", failed.join(", "), failed[0]);
+    bail!(
+        "a bound is broken: {}; `make brakes SICK={}` plays one again",
+        failed.join(", "),
+        failed[0]
+    );
 }
 
 /// ms as seconds.

@@ -39,33 +39,113 @@ enum Cause {
 }
 
 const fn sickness(name: &'static str, usual: bool, cause: Cause, what: &'static str) -> Sickness {
-    Sickness { name, what, usual, cause }
+    Sickness {
+        name,
+        what,
+        usual,
+        cause,
+    }
 }
 
 /// All of them.
 pub const ALL: [Sickness; 23] = [
-    sickness("409", true, Cause::Status(409), "GitHub answers each registration with 409"),
+    sickness(
+        "409",
+        true,
+        Cause::Status(409),
+        "GitHub answers each registration with 409",
+    ),
     sickness("403", true, Cause::Status(403), "with 403"),
     sickness("404", false, Cause::Status(404), "with 404"),
     sickness("422", false, Cause::Status(422), "with 422"),
     sickness("500", false, Cause::Status(500), "with 500"),
     sickness("502", true, Cause::Status(502), "with 502"),
     sickness("slow", true, Cause::Answer("rest_slow"), "after 25 s"),
-    sickness("cut", false, Cause::Answer("rest_cut"), "carries it out and cuts the connection"),
-    sickness("garbage", false, Cause::Answer("rest_garbage"), "carries it out and answers what is no JSON"),
-    sickness("repository", false, Cause::Repository(403), "runners register at repositories, and one answers with 403"),
-    sickness("unreadable", true, Cause::Unreadable, "the token registers runners and does not see the repositories; ten runners end without a job"),
-    sickness("too-old", true, Cause::TooOld, "GitHub refuses the runner's version (exit code 7)"),
-    sickness("exit-0", true, Cause::Pods("exit", 0, ""), "the runner's program ends at once with 0"),
-    sickness("exit-1", true, Cause::Pods("exit", 1, "Must not run interactively with sudo"), "the runner's program ends at once with 1"),
-    sickness("reject", true, Cause::Pods("reject", 0, ""), "the node does not admit the pods (OutOfcpu)"),
-    sickness("image", true, Cause::Pods("image_pull_error", 0, ""), "the image cannot be pulled"),
-    sickness("evict", false, Cause::Pods("evict", 0, ""), "each pod is evicted half a second after its start"),
-    sickness("policy", true, Cause::Policy("pods"), "a policy of the cluster refuses the pods"),
-    sickness("secret", true, Cause::Policy("secrets"), "a policy of the cluster refuses the Secrets"),
-    sickness("api-500", true, Cause::Server("pods", 500), "the API server answers 500 to the creation of pods"),
+    sickness(
+        "cut",
+        false,
+        Cause::Answer("rest_cut"),
+        "carries it out and cuts the connection",
+    ),
+    sickness(
+        "garbage",
+        false,
+        Cause::Answer("rest_garbage"),
+        "carries it out and answers what is no JSON",
+    ),
+    sickness(
+        "repository",
+        false,
+        Cause::Repository(403),
+        "runners register at repositories, and one answers with 403",
+    ),
+    sickness(
+        "unreadable",
+        true,
+        Cause::Unreadable,
+        "the token registers runners and does not see the repositories; ten runners end without a job",
+    ),
+    sickness(
+        "too-old",
+        true,
+        Cause::TooOld,
+        "GitHub refuses the runner's version (exit code 7)",
+    ),
+    sickness(
+        "exit-0",
+        true,
+        Cause::Pods("exit", 0, ""),
+        "the runner's program ends at once with 0",
+    ),
+    sickness(
+        "exit-1",
+        true,
+        Cause::Pods("exit", 1, "Must not run interactively with sudo"),
+        "the runner's program ends at once with 1",
+    ),
+    sickness(
+        "reject",
+        true,
+        Cause::Pods("reject", 0, ""),
+        "the node does not admit the pods (OutOfcpu)",
+    ),
+    sickness(
+        "image",
+        true,
+        Cause::Pods("image_pull_error", 0, ""),
+        "the image cannot be pulled",
+    ),
+    sickness(
+        "evict",
+        false,
+        Cause::Pods("evict", 0, ""),
+        "each pod is evicted half a second after its start",
+    ),
+    sickness(
+        "policy",
+        true,
+        Cause::Policy("pods"),
+        "a policy of the cluster refuses the pods",
+    ),
+    sickness(
+        "secret",
+        true,
+        Cause::Policy("secrets"),
+        "a policy of the cluster refuses the Secrets",
+    ),
+    sickness(
+        "api-500",
+        true,
+        Cause::Server("pods", 500),
+        "the API server answers 500 to the creation of pods",
+    ),
     sickness("api-429", false, Cause::Server("pods", 429), "429"),
-    sickness("secret-500", false, Cause::Server("secrets", 500), "500 to the creation of Secrets"),
+    sickness(
+        "secret-500",
+        false,
+        Cause::Server("secrets", 500),
+        "500 to the creation of Secrets",
+    ),
     sickness("secret-429", false, Cause::Server("secrets", 429), "429"),
 ];
 
@@ -82,7 +162,9 @@ pub fn named(names: &[String]) -> anyhow::Result<Vec<Sickness>> {
     }
     let find = |name: &String| {
         let known = || ALL.map(|sickness| sickness.name).join(", ");
-        ALL.into_iter().find(|sickness| sickness.name == name).with_context(|| format!("no sickness is named {name:?}; there are: {}, all", known()))
+        ALL.into_iter()
+            .find(|sickness| sickness.name == name)
+            .with_context(|| format!("no sickness is named {name:?}; there are: {}, all", known()))
     };
     names.iter().map(find).collect()
 }
@@ -128,7 +210,8 @@ impl Sickness {
                 let (reason, message) = if status == 429 {
                     ("TooManyRequests", "too many requests, please try again later")
                 } else {
-                    ("InternalError", "Internal error occurred: failed calling webhook \"pods.example.com\": no endpoints available")
+                    ("InternalError", "Internal error occurred: failed calling webhook \"pods.example.com\": no \
+                     endpoints available")
                 };
                 stack.network.refuse(Refusal { resource, org: Some(org), status, reason, message: message.into() });
                 Ok(())
@@ -145,7 +228,13 @@ impl Sickness {
         stack.end_kubelet_faults().await;
         stack.network.heal();
         match self.cause {
-            Cause::Unreadable => stack.post(&format!("{}/_control/rights", stack.github_url), &json!({ "owner": SICK.org(), "without": [] })).await.map(drop),
+            Cause::Unreadable => stack
+                .post(
+                    &format!("{}/_control/rights", stack.github_url),
+                    &json!({ "owner": SICK.org(), "without": [] }),
+                )
+                .await
+                .map(drop),
             Cause::Policy(_) => stack.allow_in_cluster(&SICK.org()).await,
             _ => Ok(()),
         }
@@ -162,7 +251,14 @@ mod tests {
     fn each_has_a_name_of_its_own_and_is_found_by_it() {
         let names: BTreeSet<_> = ALL.iter().map(|sickness| sickness.name).collect();
         assert_eq!(names.len(), ALL.len());
-        assert_eq!(named(&["502".into(), "409".into()]).unwrap().iter().map(|sickness| sickness.name).collect::<Vec<_>>(), ["502", "409"]);
+        assert_eq!(
+            named(&["502".into(), "409".into()])
+                .unwrap()
+                .iter()
+                .map(|sickness| sickness.name)
+                .collect::<Vec<_>>(),
+            ["502", "409"]
+        );
         assert_eq!(named(&["all".into()]).unwrap().len(), ALL.len());
         assert_eq!(named(&[]).unwrap().len(), 13);
         assert!(named(&["flu".into()]).unwrap_err().to_string().contains("secret-500, "));

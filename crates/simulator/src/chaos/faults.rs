@@ -92,7 +92,9 @@ async fn empty(stack: &Stack) {
 async fn start(stack: &mut Stack, part: &str) -> anyhow::Result<()> {
     let part = stack.part(part)?;
     if part.ended().is_some() || !part.is_running() {
-        part.spawn().await.with_context(|| format!("start {} again", part.name()))?;
+        part.spawn()
+            .await
+            .with_context(|| format!("start {} again", part.name()))?;
     }
     Ok(())
 }

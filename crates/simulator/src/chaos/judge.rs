@@ -65,7 +65,10 @@ pub async fn judge(stack: &Stack, pods: &PodCount, jobs: u64) -> anyhow::Result<
     left("pods", pods_left as u64);
     left("Secrets", secrets as u64);
     let ledger = stack.ledger().await?;
-    left("jobs queued in the ledger", ledger["total_pending"].as_u64().unwrap_or(1));
+    left(
+        "jobs queued in the ledger",
+        ledger["total_pending"].as_u64().unwrap_or(1),
+    );
     for (key, count) in work(stack).await? {
         left(key, count);
     }
@@ -74,16 +77,24 @@ pub async fn judge(stack: &Stack, pods: &PodCount, jobs: u64) -> anyhow::Result<
         verdict.words.push(format!("over a limit: {over}"));
     }
     if verdict.lost > 0 {
-        verdict.words.push(format!("jobs that never ran: {} of {jobs}, {}", verdict.lost, github["leftovers"]["job_ids"]));
+        verdict.words.push(format!(
+            "jobs that never ran: {} of {jobs}, {}",
+            verdict.lost, github["leftovers"]["job_ids"]
+        ));
     }
     if verdict.twice > 0 {
         verdict.words.push(format!("jobs that ran twice: {}", verdict.twice));
     }
     // The doctor takes its time: only when all else is well.
     if verdict.clean() {
-        let findings = stack.jitctl(&["doctor"]).await?["findings"].as_array().cloned().unwrap_or_default();
+        let findings = stack.jitctl(&["doctor"]).await?["findings"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         verdict.broken = findings.len() as u64;
-        verdict.words.extend(findings.iter().map(|finding| format!("doctor: {finding}")));
+        verdict
+            .words
+            .extend(findings.iter().map(|finding| format!("doctor: {finding}")));
     }
     Ok(verdict)
 }

@@ -1,8 +1,9 @@
-//! `make chaos`: random schedules of faults on the whole system, each drawn from a number, each to end with nothing lost and nothing left.
+//! `make chaos`: random schedules of faults on the whole system, each drawn from a number, each to end with nothing
+//! lost and nothing left.
 //!
-//! Redis with its append-only file, the API server, receiver, workers and beat are real processes; GitHub, runners and the kubelet are
-//! simulated. A `schedule` is a load and its faults; `faults` brings them about; `judge` says what is wrong once they are over.
-//! A seed that fails keeps its logs, and is played again by its number.
+//! Redis with its append-only file, the API server, receiver, workers and beat are real processes; GitHub, runners and
+//! the kubelet are simulated. A `schedule` is a load and its faults; `faults` brings them about; `judge` says what is
+//! wrong once they are over. A seed that fails keeps its logs, and is played again by its number.
 
 pub mod faults;
 pub mod judge;
@@ -62,7 +63,10 @@ pub struct Outcome {
 /// # Errors
 /// When one fails, or cannot be played.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    println!("{:>6} {:>5} {:>8} {:>5} {:>5} {:>5} {:>5} {:>6}  faults", "seed", "jobs", "settled", "lost", "twice", "over", "left", "broken");
+    println!(
+        "{:>6} {:>5} {:>8} {:>5} {:>5} {:>5} {:>5} {:>6}  faults",
+        "seed", "jobs", "settled", "lost", "twice", "over", "left", "broken"
+    );
     let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
     for seed in args.first_seed..args.first_seed + args.seeds {
         let outcome = match play(seed, &args.keep, args.keep_all).await {
@@ -73,7 +77,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 continue;
             }
         };
-        let Verdict { lost, twice, over, left, broken, words } = &outcome.verdict;
+        let Verdict {
+            lost,
+            twice,
+            over,
+            left,
+            broken,
+            words,
+        } = &outcome.verdict;
         println!(
             "{seed:>6} {:>5} {:>6.1} s {lost:>5} {twice:>5} {over:>5} {left:>5} {broken:>6}  {}",
             outcome.schedule.jobs(),
@@ -94,7 +105,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!("{}", totals(&outcomes));
     if let Some(first) = failed.first() {
         let failed: Vec<_> = failed.iter().map(u64::to_string).collect();
-        bail!("seeds that failed: {}; `make chaos SEEDS=1 FIRST_SEED={first}` plays one again", failed.join(", "));
+        bail!(
+            "seeds that failed: {}; `make chaos SEEDS=1 FIRST_SEED={first}` plays one again",
+            failed.join(", ")
+        );
     }
     Ok(())
 }
@@ -103,9 +117,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 #[must_use]
 pub fn totals(outcomes: &[Outcome]) -> String {
     let sum = |of: fn(&Verdict) -> u64| outcomes.iter().map(|outcome| of(&outcome.verdict)).sum::<u64>();
-    let settled = Percentiles::of(outcomes.iter().map(|outcome| u64::try_from(outcome.settled.as_millis()).unwrap_or(u64::MAX)).collect());
+    let settled = Percentiles::of(
+        outcomes
+            .iter()
+            .map(|outcome| u64::try_from(outcome.settled.as_millis()).unwrap_or(u64::MAX))
+            .collect(),
+    );
     format!(
-        "chaos: {} seeds, {} jobs, {} lost, {} twice, {} over a limit, {} left over, {} invariants broken; settled in p50 {:.1} s, max {:.1} s, {} s are allowed",
+        "chaos: {} seeds, {} jobs, {} lost, {} twice, {} over a limit, {} left over, {} invariants broken; settled in \
+         p50 {:.1} s, max {:.1} s, {} s are allowed",
         outcomes.len(),
         outcomes.iter().map(|outcome| outcome.schedule.jobs()).sum::<usize>(),
         sum(|verdict| verdict.lost),
@@ -182,10 +202,19 @@ pub async fn play(seed: u64, keep: &Path, keep_all: bool) -> anyhow::Result<Outc
     let pods = PodCount::watch(stack.namespace.as_deref().context("a namespace")?, limit, MAXIMUM).await?;
     let result = strike_and_settle(&mut stack, &pods, &schedule).await;
     let clean = result.as_ref().is_ok_and(|(_, verdict)| verdict.clean());
-    let kept = if clean && !keep_all { None } else { Some(keep_logs(&stack, keep, &schedule, &result).await?) };
+    let kept = if clean && !keep_all {
+        None
+    } else {
+        Some(keep_logs(&stack, keep, &schedule, &result).await?)
+    };
     stack.stop().await;
     let (settled, verdict) = result?;
-    Ok(Outcome { schedule, settled, verdict, kept })
+    Ok(Outcome {
+        schedule,
+        settled,
+        verdict,
+        kept,
+    })
 }
 
 /// What happens at a moment.
@@ -195,7 +224,11 @@ enum Act<'a> {
     End(usize),
 }
 
-async fn strike_and_settle(stack: &mut Stack, pods: &PodCount, schedule: &Schedule) -> anyhow::Result<(Duration, Verdict)> {
+async fn strike_and_settle(
+    stack: &mut Stack,
+    pods: &PodCount,
+    schedule: &Schedule,
+) -> anyhow::Result<(Duration, Verdict)> {
     let mut acts: Vec<(u64, Act<'_>)> = schedule.waves.iter().map(|(at, jobs)| (*at, Act::Jobs(jobs))).collect();
     for (place, planned) in schedule.faults.iter().enumerate() {
         acts.push((planned.from_ms, Act::Begin(place)));
@@ -204,7 +237,9 @@ async fn strike_and_settle(stack: &mut Stack, pods: &PodCount, schedule: &Schedu
     acts.sort_by_key(|(at, _)| *at);
     for number in (1..=schedule.orgs).filter(|_| schedule.hooks) {
         let hook = json!({ "owner": load::org(number), "kind": "organization" });
-        stack.post(&format!("{}/_control/hooks", stack.github_url), &hook).await?;
+        stack
+            .post(&format!("{}/_control/hooks", stack.github_url), &hook)
+            .await?;
     }
     let (mut faults, began) = (Faults::default(), tokio::time::Instant::now());
     for (at, act) in acts {
@@ -223,7 +258,11 @@ async fn strike_and_settle(stack: &mut Stack, pods: &PodCount, schedule: &Schedu
         let settled = began.elapsed();
         match verdict {
             // What was exceeded once stays so.
-            Ok(verdict) if verdict.clean() || (settled > BOUND) || verdict.over > 0 && verdict.left + verdict.lost == 0 => return Ok((settled, verdict)),
+            Ok(verdict)
+                if verdict.clean() || (settled > BOUND) || verdict.over > 0 && verdict.left + verdict.lost == 0 =>
+            {
+                return Ok((settled, verdict));
+            }
             Err(error) if settled > BOUND => return Err(error),
             _ => tokio::time::sleep(Duration::from_millis(200)).await,
         }
@@ -231,7 +270,12 @@ async fn strike_and_settle(stack: &mut Stack, pods: &PodCount, schedule: &Schedu
 }
 
 /// Copies the logs of a seed's parts, and writes down what was planned and found.
-async fn keep_logs(stack: &Stack, keep: &Path, schedule: &Schedule, result: &anyhow::Result<(Duration, Verdict)>) -> anyhow::Result<PathBuf> {
+async fn keep_logs(
+    stack: &Stack,
+    keep: &Path,
+    schedule: &Schedule,
+    result: &anyhow::Result<(Duration, Verdict)>,
+) -> anyhow::Result<PathBuf> {
     let dir = keep.join(format!("seed-{}", schedule.seed));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     for part in &stack.parts {
@@ -243,8 +287,16 @@ async fn keep_logs(stack: &Stack, keep: &Path, schedule: &Schedule, result: &any
         Ok((settled, verdict)) => format!("after {:.1} s: {verdict:#?}", settled.as_secs_f64()),
         Err(error) => format!("{error:#}"),
     };
-    std::fs::write(dir.join("schedule.txt"), format!("{}\n\n{found}\n\n{schedule:#?}\n", schedule.in_short()))?;
-    for (name, url) in [("github-log", "log"), ("github-jobs", "jobs"), ("github-runners", "runners"), ("github-summary", "summary")] {
+    std::fs::write(
+        dir.join("schedule.txt"),
+        format!("{}\n\n{found}\n\n{schedule:#?}\n", schedule.in_short()),
+    )?;
+    for (name, url) in [
+        ("github-log", "log"),
+        ("github-jobs", "jobs"),
+        ("github-runners", "runners"),
+        ("github-summary", "summary"),
+    ] {
         if let Ok(answer) = stack.get(&format!("{}/_control/{url}", stack.github_url)).await {
             std::fs::write(dir.join(format!("{name}.json")), serde_json::to_string_pretty(&answer)?)?;
         }

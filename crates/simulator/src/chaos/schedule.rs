@@ -1,4 +1,5 @@
-//! A schedule: a load of jobs and the faults that strike it, all drawn from one seed. The same seed is the same schedule.
+//! A schedule: a load of jobs and the faults that strike it, all drawn from one seed. The same seed is the same
+//! schedule.
 
 use std::fmt;
 
@@ -93,7 +94,8 @@ pub struct Schedule {
     pub orgs: usize,
     /// Workers.
     pub workers: usize,
-    /// The webhooks are those of organizations, whose deliveries GitHub repeats when it is asked; else one for all, and the sweep finds what it lost.
+    /// The webhooks are those of organizations, whose deliveries GitHub repeats when it is asked; else one for all, and
+    /// the sweep finds what it lost.
     pub hooks: bool,
     /// How many seconds each worker's clock is ahead.
     pub clocks: Vec<i64>,
@@ -119,7 +121,15 @@ impl Schedule {
         };
         let mut faults: Vec<Planned> = (0..rng.usize(3..=6)).map(|_| plan(&mut rng, workers, orgs)).collect();
         faults.sort_by_key(|planned| planned.from_ms);
-        Self { seed, orgs, workers, hooks, clocks, waves, faults }
+        Self {
+            seed,
+            orgs,
+            workers,
+            hooks,
+            clocks,
+            waves,
+            faults,
+        }
     }
 
     /// Jobs in all.
@@ -146,7 +156,11 @@ fn waves(rng: &mut Rng, orgs: usize) -> Vec<(u64, Vec<Value>)> {
     let burst = rng.usize(0..count);
     for _ in 0..rng.usize(60..=100) {
         let wave = if rng.u8(0..5) == 0 { burst } else { rng.usize(0..count) };
-        let labels: &[&str] = if rng.u8(0..4) == 0 { &["code-linux", "gpu"] } else { &["code-linux"] };
+        let labels: &[&str] = if rng.u8(0..4) == 0 {
+            &["code-linux", "gpu"]
+        } else {
+            &["code-linux"]
+        };
         let job = json!({ "org": load::org(rng.usize(1..=orgs)), "repo": format!("app-{}", rng.u8(1..4)), "labels": labels, "duration_ms": rng.u64(50..1500) });
         waves[wave].1.push(job);
     }
@@ -163,7 +177,11 @@ fn plan(rng: &mut Rng, workers: usize, orgs: usize) -> Planned {
         Fault::NodeGone => rng.u64(1000..3000),
         _ => rng.u64(200..4000),
     };
-    Planned { fault, from_ms, to_ms: from_ms + lasts }
+    Planned {
+        fault,
+        from_ms,
+        to_ms: from_ms + lasts,
+    }
 }
 
 fn fault(rng: &mut Rng, workers: usize, orgs: usize) -> Fault {
@@ -207,12 +225,30 @@ fn pods(rng: &mut Rng) -> Fault {
 fn webhooks(rng: &mut Rng) -> Fault {
     let delay = rng.u64(500..6000);
     match rng.u8(0..6) {
-        0 => Fault::Github("webhooks doubled", json!({ "fault": "webhook_double", "probability": 0.7 })),
-        1 => Fault::Github("webhooks late", json!({ "fault": "webhook_delay", "delay_ms": delay, "probability": 0.5 })),
-        2 => Fault::Github("webhooks dropped", json!({ "fault": "webhook_drop", "probability": 0.3 })),
-        3 => Fault::Github("in_progress dropped", json!({ "fault": "webhook_drop", "action": "in_progress", "probability": 0.4 })),
-        4 => Fault::Github("completed dropped", json!({ "fault": "webhook_drop", "action": "completed", "probability": 0.4 })),
-        _ => Fault::Github("webhooks shuffled", json!({ "fault": "webhook_shuffle", "delay_ms": 2000 })),
+        0 => Fault::Github(
+            "webhooks doubled",
+            json!({ "fault": "webhook_double", "probability": 0.7 }),
+        ),
+        1 => Fault::Github(
+            "webhooks late",
+            json!({ "fault": "webhook_delay", "delay_ms": delay, "probability": 0.5 }),
+        ),
+        2 => Fault::Github(
+            "webhooks dropped",
+            json!({ "fault": "webhook_drop", "probability": 0.3 }),
+        ),
+        3 => Fault::Github(
+            "in_progress dropped",
+            json!({ "fault": "webhook_drop", "action": "in_progress", "probability": 0.4 }),
+        ),
+        4 => Fault::Github(
+            "completed dropped",
+            json!({ "fault": "webhook_drop", "action": "completed", "probability": 0.4 }),
+        ),
+        _ => Fault::Github(
+            "webhooks shuffled",
+            json!({ "fault": "webhook_shuffle", "delay_ms": 2000 }),
+        ),
     }
 }
 
@@ -220,12 +256,27 @@ fn github(rng: &mut Rng, orgs: usize) -> Fault {
     let probability = [0.3, 0.7, 1.0][rng.usize(0..3)];
     let (name, mut fault) = match rng.u8(0..9) {
         0 => ("github 503", json!({ "fault": "rest_status", "status": 503 })),
-        1 => ("github 500 performed", json!({ "fault": "rest_status", "status": 500, "performed": true })),
+        1 => (
+            "github 500 performed",
+            json!({ "fault": "rest_status", "status": 500, "performed": true }),
+        ),
         2 => ("github 429", json!({ "fault": "rest_status", "status": 429 })),
-        3 => ("github 429 retry-after", json!({ "fault": "rest_status", "status": 429, "retry_after": 2 })),
-        4 => ("github 403 rate limit", json!({ "fault": "rest_status", "status": 403, "rate_limit": true, "retry_after": 3 })),
-        5 => ("github 403", json!({ "fault": "rest_status", "status": 403, "org": load::org(rng.usize(1..=orgs)) })),
-        6 => ("github slow", json!({ "fault": "rest_slow", "delay_ms": rng.u64(300..4000) })),
+        3 => (
+            "github 429 retry-after",
+            json!({ "fault": "rest_status", "status": 429, "retry_after": 2 }),
+        ),
+        4 => (
+            "github 403 rate limit",
+            json!({ "fault": "rest_status", "status": 403, "rate_limit": true, "retry_after": 3 }),
+        ),
+        5 => (
+            "github 403",
+            json!({ "fault": "rest_status", "status": 403, "org": load::org(rng.usize(1..=orgs)) }),
+        ),
+        6 => (
+            "github slow",
+            json!({ "fault": "rest_slow", "delay_ms": rng.u64(300..4000) }),
+        ),
         7 => ("github garbage", json!({ "fault": "rest_garbage" })),
         _ => ("github cut", json!({ "fault": "rest_cut" })),
     };

@@ -19,18 +19,29 @@ const DOCS: &str = "https://docs.github.com/enterprise-server@3.14/rest";
 impl Answer {
     /// A JSON answer.
     pub fn json(status: u16, body: Value) -> Self {
-        Self { status, body: Some(body), headers: Vec::new() }
+        Self {
+            status,
+            body: Some(body),
+            headers: Vec::new(),
+        }
     }
 
     /// 204.
     pub fn no_content() -> Self {
-        Self { status: 204, body: None, headers: Vec::new() }
+        Self {
+            status: 204,
+            body: None,
+            headers: Vec::new(),
+        }
     }
 
     /// An error as GitHub writes it: `message`, `documentation_url`, `status`.
     pub fn error(status: u16, message: impl Into<String>) -> Self {
         let message: String = message.into();
-        Self::json(status, json!({ "message": message, "documentation_url": DOCS, "status": status.to_string() }))
+        Self::json(
+            status,
+            json!({ "message": message, "documentation_url": DOCS, "status": status.to_string() }),
+        )
     }
 
     /// 404, also for what the caller may not see.
@@ -49,7 +60,9 @@ impl Answer {
             status,
             match (status, rate_limit) {
                 (403, true) => "API rate limit exceeded for user ID 1.",
-                (429, _) | (_, true) => "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+                (429, _) | (_, true) => {
+                    "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
+                }
                 (401, _) => "Bad credentials",
                 (403, _) => "Resource not accessible by personal access token",
                 (404, _) => "Not Found",

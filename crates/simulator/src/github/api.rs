@@ -1,7 +1,7 @@
 //! A REST call, from its parts to its answer, without any HTTP.
 //!
-//! [`Server::fate`] draws what the faults do to it and [`Server::rest`] carries it out; the shell in `rest` waits, cuts and
-//! writes.
+//! [`Server::fate`] draws what the faults do to it and [`Server::rest`] carries it out; the shell in `rest` waits, cuts
+//! and writes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,7 +52,10 @@ impl Page {
     /// The page that a call asks for: the first 30, at most 100 at once.
     pub(super) fn of(call: &Call) -> Self {
         let ask = |key: &str| call.query.get(key).and_then(|value| value.parse::<usize>().ok());
-        Self { number: ask("page").unwrap_or(1).max(1), size: ask("per_page").unwrap_or(30).clamp(1, 100) }
+        Self {
+            number: ask("page").unwrap_or(1).max(1),
+            size: ask("per_page").unwrap_or(30).clamp(1, 100),
+        }
     }
 
     /// Items at once.
@@ -77,7 +80,12 @@ impl Page {
         if self.number >= last {
             return answer;
         }
-        let others: String = call.query.iter().filter(|(key, _)| *key != "page").map(|(key, value)| format!("&{key}={value}")).collect();
+        let others: String = call
+            .query
+            .iter()
+            .filter(|(key, _)| *key != "page")
+            .map(|(key, value)| format!("&{key}={value}"))
+            .collect();
         let to = |page: usize, rel: &str| format!("<{url}{}?page={page}{others}>; rel=\"{rel}\"", call.path);
         answer.header("link", format!("{}, {}", to(self.number + 1, "next"), to(last, "last")))
     }
@@ -101,8 +109,13 @@ impl Server {
         }
         if fault.rate_limit {
             let reset = now / 1000 + fault.retry_after.unwrap_or(60);
-            answer = answer.header("x-ratelimit-limit", 5000).header("x-ratelimit-remaining", 0).header("x-ratelimit-used", 5000);
-            answer = answer.header("x-ratelimit-reset", reset).header("x-ratelimit-resource", "core");
+            answer = answer
+                .header("x-ratelimit-limit", 5000)
+                .header("x-ratelimit-remaining", 0)
+                .header("x-ratelimit-used", 5000);
+            answer = answer
+                .header("x-ratelimit-reset", reset)
+                .header("x-ratelimit-resource", "core");
         }
         self.note(call, answer.status, None, Some("rest_status"), now);
         answer
@@ -111,7 +124,11 @@ impl Server {
     /// A call has come, or its answer is about to go.
     pub fn under_way(&mut self, begins: bool) {
         let counters = &mut self.counters;
-        counters.rest_under_way = if begins { counters.rest_under_way + 1 } else { counters.rest_under_way.saturating_sub(1) };
+        counters.rest_under_way = if begins {
+            counters.rest_under_way + 1
+        } else {
+            counters.rest_under_way.saturating_sub(1)
+        };
         counters.rest_most_at_once = counters.rest_most_at_once.max(counters.rest_under_way);
     }
 
@@ -131,13 +148,20 @@ impl Server {
         };
         let mut registered = None;
         let mut answer = match (&call.scope, call.endpoint) {
-            (_, Endpoint::Meta) => {
-                Answer::json(200, json!({ "verifiable_password_authentication": true, "installed_version": self.settings.server_version, "packages": [] }))
-            }
+            (_, Endpoint::Meta) => Answer::json(
+                200,
+                json!({ "verifiable_password_authentication": true, "installed_version": self.settings.server_version, "packages": [] }),
+            ),
             (_, Endpoint::RateLimit) => self.rate_limit(call, now),
             (_, Endpoint::ListOrganizations) => self.list_organizations(call, site),
             (None, Endpoint::AppHook | Endpoint::ListDeliveries | Endpoint::Redeliver) => self.about_hooks(call, site),
-            (_, Endpoint::Installations | Endpoint::OrgInstallation | Endpoint::UserInstallation | Endpoint::AccessTokens) => self.about_app(call, site, now),
+            (
+                _,
+                Endpoint::Installations
+                | Endpoint::OrgInstallation
+                | Endpoint::UserInstallation
+                | Endpoint::AccessTokens,
+            ) => self.about_app(call, site, now),
             (_, Endpoint::InstallationRepositories) => self.list_installation_repositories(call, site),
             (Some(scope), _) if !self.find_scope(scope) => self.redirect(call, site).unwrap_or_else(Answer::not_found),
             (Some(scope), Endpoint::GenerateJitconfig) => match self.register(scope, call, &site.url, now) {
@@ -150,13 +174,17 @@ impl Server {
             (Some(scope), Endpoint::ListRunners) => self.list_runners(scope, call, &site.url),
             (Some(scope), Endpoint::GetRunner) => self.get_runner(scope, call.id),
             (Some(scope), Endpoint::DeleteRunner) => self.delete_runner(scope, call.id, now),
-            (Some(_), Endpoint::ListHooks | Endpoint::ListDeliveries | Endpoint::Redeliver) => self.about_hooks(call, site),
+            (Some(_), Endpoint::ListHooks | Endpoint::ListDeliveries | Endpoint::Redeliver) => {
+                self.about_hooks(call, site)
+            }
             (Some(Scope::Organization(org)), Endpoint::ListRepositories) => self.list_repositories(org, call, site),
             (Some(scope), Endpoint::ListGroups) => self.list_groups(scope, call, &site.url),
-            (Some(Scope::Repository(owner, repo)), endpoint) => match self.owners.get(owner).and_then(|owner| owner.repos.get(repo)).cloned() {
-                Some(repo) => self.about_repo(&repo, endpoint, call, site),
-                None => Answer::not_found(),
-            },
+            (Some(Scope::Repository(owner, repo)), endpoint) => {
+                match self.owners.get(owner).and_then(|owner| owner.repos.get(repo)).cloned() {
+                    Some(repo) => self.about_repo(&repo, endpoint, call, site),
+                    None => Answer::not_found(),
+                }
+            }
             _ => Answer::not_found(),
         };
         answer.headers.extend(spent);
@@ -164,16 +192,34 @@ impl Server {
         answer
     }
 
-    fn note(&mut self, call: &Call, status: u16, registered: Option<(u64, Arc<str>)>, fault: Option<&'static str>, now: Ms) {
+    fn note(
+        &mut self,
+        call: &Call,
+        status: u16,
+        registered: Option<(u64, Arc<str>)>,
+        fault: Option<&'static str>,
+        now: Ms,
+    ) {
         self.counters.rest_calls += 1;
         let owner: Arc<str> = call.scope.as_ref().map_or("", |scope| scope.owner()).into();
         let event = if call.endpoint == Endpoint::GenerateJitconfig {
             self.counters.jit_requests += 1;
             let (runner, name) = registered.unzip();
             self.gauges.entry(owner.to_string()).or_default().jit_requests += 1;
-            Event::JitRequest { owner, status, runner, name, fault }
+            Event::JitRequest {
+                owner,
+                status,
+                runner,
+                name,
+                fault,
+            }
         } else {
-            Event::Rest { endpoint: call.endpoint.name(), owner, status, fault }
+            Event::Rest {
+                endpoint: call.endpoint.name(),
+                owner,
+                status,
+                fault,
+            }
         };
         self.log.push(now, event);
     }
@@ -181,22 +227,39 @@ impl Server {
     /// Takes one call off its caller's hour and minute, and returns the headers that say so.
     fn spend(&mut self, call: &Call, now: Ms) -> Result<Vec<(&'static str, String)>, Answer> {
         let headers = self.spend_hour(call, now)?;
-        let Some(most) = self.settings.points_per_minute else { return Ok(headers) };
-        let (start, points) = self.points.entry((call.caller.clone(), call.endpoint)).or_insert((now, 0));
+        let Some(most) = self.settings.points_per_minute else {
+            return Ok(headers);
+        };
+        let (start, points) = self
+            .points
+            .entry((call.caller.clone(), call.endpoint))
+            .or_insert((now, 0));
         if now >= *start + MINUTE {
             (*start, *points) = (now, 0);
         }
-        *points +=
-            if matches!(call.endpoint, Endpoint::GenerateJitconfig | Endpoint::DeleteRunner | Endpoint::Redeliver | Endpoint::AccessTokens) { 5 } else { 1 };
+        *points += if matches!(
+            call.endpoint,
+            Endpoint::GenerateJitconfig | Endpoint::DeleteRunner | Endpoint::Redeliver | Endpoint::AccessTokens
+        ) {
+            5
+        } else {
+            1
+        };
         if *points <= most {
             return Ok(headers);
         }
         let wait = (*start + MINUTE - now).div_ceil(1000);
-        Err(Answer { headers, ..Answer::refused(429, false) }.header("retry-after", wait))
+        Err(Answer {
+            headers,
+            ..Answer::refused(429, false)
+        }
+        .header("retry-after", wait))
     }
 
     fn spend_hour(&mut self, call: &Call, now: Ms) -> Result<Vec<(&'static str, String)>, Answer> {
-        let Some(limit) = self.apps.limit(&call.caller).or(self.settings.rate_limit) else { return Ok(Vec::new()) };
+        let Some(limit) = self.apps.limit(&call.caller).or(self.settings.rate_limit) else {
+            return Ok(Vec::new());
+        };
         let quota = self.quotas.entry(call.caller.clone()).or_insert((now, 0));
         if now >= quota.0 + HOUR {
             *quota = (now, 0);
@@ -215,39 +278,75 @@ impl Server {
         if used <= limit {
             return Ok(headers);
         }
-        Err(Answer { headers, ..Answer::refused(403, true) })
+        Err(Answer {
+            headers,
+            ..Answer::refused(403, true)
+        })
     }
 
     /// The caller knows this answer: 304, which is not counted.
     pub(super) fn unchanged(&mut self, call: &Call, answer: Answer, now: Ms) -> Answer {
         self.counters.rest_unchanged += 1;
-        if let Some((_, used)) = self.quotas.get_mut(&call.caller).filter(|(start, _)| now < *start + HOUR) {
+        if let Some((_, used)) = self
+            .quotas
+            .get_mut(&call.caller)
+            .filter(|(start, _)| now < *start + HOUR)
+        {
             *used = used.saturating_sub(1);
         }
         let mut headers = answer.headers;
         for (name, value) in &mut headers {
-            let by = |n: i64| value.parse::<i64>().map_or_else(|_| value.clone(), |old| (old + n).to_string());
+            let by = |n: i64| {
+                value
+                    .parse::<i64>()
+                    .map_or_else(|_| value.clone(), |old| (old + n).to_string())
+            };
             match *name {
                 "x-ratelimit-remaining" => *value = by(1),
                 "x-ratelimit-used" => *value = by(-1),
                 _ => {}
             }
         }
-        Answer { status: 304, body: None, headers }
+        Answer {
+            status: 304,
+            body: None,
+            headers,
+        }
     }
 
     fn rate_limit(&self, call: &Call, now: Ms) -> Answer {
-        let Some(limit) = self.apps.limit(&call.caller).or(self.settings.rate_limit) else { return Answer::error(404, "Rate limiting is not enabled.") };
-        let (start, used) = self.quotas.get(&call.caller).copied().filter(|(start, _)| now < start + HOUR).unwrap_or((now, 0));
+        let Some(limit) = self.apps.limit(&call.caller).or(self.settings.rate_limit) else {
+            return Answer::error(404, "Rate limiting is not enabled.");
+        };
+        let (start, used) = self
+            .quotas
+            .get(&call.caller)
+            .copied()
+            .filter(|(start, _)| now < start + HOUR)
+            .unwrap_or((now, 0));
         let core = json!({ "limit": limit, "remaining": limit.saturating_sub(used), "used": used.min(limit), "reset": (start + HOUR) / 1000 });
-        Answer::json(200, json!({ "resources": { "core": core, "search": core }, "rate": core }))
+        Answer::json(
+            200,
+            json!({ "resources": { "core": core, "search": core }, "rate": core }),
+        )
     }
 
     fn about_repo(&self, repo: &Repo, endpoint: Endpoint, call: &Call, site: &Site) -> Answer {
-        let jobs_of = |run: &u64| self.runs.get(run).into_iter().flatten().filter_map(|id| self.jobs.get(id)).collect::<Vec<&Job>>();
+        let jobs_of = |run: &u64| {
+            self.runs
+                .get(run)
+                .into_iter()
+                .flatten()
+                .filter_map(|id| self.jobs.get(id))
+                .collect::<Vec<&Job>>()
+        };
         let page = Page::of(call);
         match endpoint {
-            Endpoint::GetJob => match call.id.and_then(|id| self.jobs.get(&id)).filter(|job| job.facts.repo.id == repo.id) {
+            Endpoint::GetJob => match call
+                .id
+                .and_then(|id| self.jobs.get(&id))
+                .filter(|job| job.facts.repo.id == repo.id)
+            {
                 Some(job) => Answer::json(200, site.job(job)),
                 None => Answer::not_found(),
             },
@@ -261,10 +360,21 @@ impl Server {
                     .flatten()
                     .rev()
                     .map(|run| (*run, jobs_of(run)))
-                    .filter(|(_, jobs)| wanted.is_none_or(|status| run_status(jobs) == status || run_conclusion(jobs) == Some(status)))
+                    .filter(|(_, jobs)| {
+                        wanted.is_none_or(|status| run_status(jobs) == status || run_conclusion(jobs) == Some(status))
+                    })
                     .collect();
-                let shown: Vec<Value> = page.slice(&runs).iter().map(|(run, jobs)| run_json(*run, jobs, repo, site)).collect();
-                page.link(Answer::json(200, json!({ "total_count": runs.len(), "workflow_runs": shown })), runs.len(), call, &site.url)
+                let shown: Vec<Value> = page
+                    .slice(&runs)
+                    .iter()
+                    .map(|(run, jobs)| run_json(*run, jobs, repo, site))
+                    .collect();
+                page.link(
+                    Answer::json(200, json!({ "total_count": runs.len(), "workflow_runs": shown })),
+                    runs.len(),
+                    call,
+                    &site.url,
+                )
             }
             Endpoint::ListRunJobs => {
                 let mut jobs = call.id.map(|run| jobs_of(&run)).unwrap_or_default();
@@ -276,7 +386,12 @@ impl Server {
                     jobs.retain(|job| Some(job.run_attempt) == latest);
                 }
                 let shown: Vec<Value> = page.slice(&jobs).iter().map(|job| site.job(job)).collect();
-                page.link(Answer::json(200, json!({ "total_count": jobs.len(), "jobs": shown })), jobs.len(), call, &site.url)
+                page.link(
+                    Answer::json(200, json!({ "total_count": jobs.len(), "jobs": shown })),
+                    jobs.len(),
+                    call,
+                    &site.url,
+                )
             }
             _ => Answer::not_found(),
         }
@@ -296,7 +411,10 @@ fn run_status(jobs: &[&Job]) -> &'static str {
 fn run_conclusion(jobs: &[&Job]) -> Option<&'static str> {
     use super::model::Conclusion::{Cancelled, Failure};
     let latest = jobs.iter().map(|job| job.run_attempt).max().unwrap_or(1);
-    let any = |conclusion| jobs.iter().any(|job| job.run_attempt == latest && job.conclusion == Some(conclusion));
+    let any = |conclusion| {
+        jobs.iter()
+            .any(|job| job.run_attempt == latest && job.conclusion == Some(conclusion))
+    };
     if run_status(jobs) != "completed" {
         return None;
     }
@@ -313,7 +431,11 @@ fn run_json(run: u64, jobs: &[&Job], repo: &Repo, site: &Site) -> Value {
     let base = format!("{}/repos/{}", site.api, repo.full_name());
     let url = format!("{base}/actions/runs/{run}");
     let created = jobs.iter().map(|job| job.times.created).min().unwrap_or(0);
-    let updated = jobs.iter().filter_map(|job| job.times.completed.or(job.times.started).or(job.times.queued)).max().unwrap_or(created);
+    let updated = jobs
+        .iter()
+        .filter_map(|job| job.times.completed.or(job.times.started).or(job.times.queued))
+        .max()
+        .unwrap_or(created);
     let sha = jobs.first().map_or("", |job| &job.facts.head_sha);
     let name = jobs.first().map_or("CI", |job| &job.facts.workflow);
     let repository: Value = serde_json::from_str(&site.repository(repo)).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Who calls: tokens, and one GitHub App with its installations.
 //!
-//! As GitHub does: a JWT is checked by its signature, issuer and times; a token of an installation holds for a while and for one account; each
-//! caller has an hour of calls of its own.
+//! As GitHub does: a JWT is checked by its signature, issuer and times; a token of an installation holds for a while
+//! and for one account; each caller has an hour of calls of its own.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -79,11 +79,18 @@ pub(super) struct Apps {
 impl Apps {
     /// Calls an hour of a caller, where it has a number of its own.
     pub(super) fn limit(&self, caller: &Caller) -> Option<u64> {
-        if let Caller::Token(token) = caller { self.others.get(token).copied().flatten() } else { None }
+        if let Caller::Token(token) = caller {
+            self.others.get(token).copied().flatten()
+        } else {
+            None
+        }
     }
 
     fn installed(&self, account: &str, enterprise: bool) -> Option<(u64, &Installation)> {
-        self.installations.iter().find(|(_, one)| one.account == account && one.enterprise == enterprise).map(|(id, one)| (*id, one))
+        self.installations
+            .iter()
+            .find(|(_, one)| one.account == account && one.enterprise == enterprise)
+            .map(|(id, one)| (*id, one))
     }
 }
 
@@ -93,11 +100,24 @@ impl Apps {
 ///
 /// When it is none.
 pub fn public_key(pem: &str) -> anyhow::Result<Vec<u8>> {
-    // A SubjectPublicKeyInfo: the algorithm, rsaEncryption with NULL, then a BIT STRING of two length bytes that holds the key.
-    const RSA: [u8; 13] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-    let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).ok().context("no PUBLIC KEY in PEM")?;
-    let start = der.windows(RSA.len()).position(|window| window == RSA).context("no RSA key")? + RSA.len();
-    let key = der.get(start..).and_then(|rest| rest.strip_prefix(&[0x03, 0x82])).and_then(|rest| rest.get(3..)).context("no RSA key of 2048 bits or more")?;
+    // A SubjectPublicKeyInfo: the algorithm, rsaEncryption with NULL, then a BIT STRING of two length bytes that holds
+    // the key.
+    const RSA: [u8; 13] = [
+        0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
+    ];
+    let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
+        .ok()
+        .context("no PUBLIC KEY in PEM")?;
+    let start = der
+        .windows(RSA.len())
+        .position(|window| window == RSA)
+        .context("no RSA key")?
+        + RSA.len();
+    let key = der
+        .get(start..)
+        .and_then(|rest| rest.strip_prefix(&[0x03, 0x82]))
+        .and_then(|rest| rest.get(3..))
+        .context("no RSA key of 2048 bits or more")?;
     Ok(key.to_vec())
 }
 
@@ -130,7 +150,12 @@ impl Server {
                     self.apps.last += 1;
                     50_000_000 + self.apps.last
                 });
-                let one = self.apps.installations.entry(id).or_insert(Installation { account, enterprise, since: now, suspended: None });
+                let one = self.apps.installations.entry(id).or_insert(Installation {
+                    account,
+                    enterprise,
+                    since: now,
+                    suspended: None,
+                });
                 one.suspended = (state == AppState::Suspended).then_some(now);
             }
         }
@@ -157,7 +182,11 @@ impl Server {
                 None => Err(Answer::error(401, "Bad credentials")),
             };
         }
-        if token.split('.').count() == 3 { self.check_jwt(token, now).map(|()| Caller::App) } else { Err(Answer::error(401, "Bad credentials")) }
+        if token.split('.').count() == 3 {
+            self.check_jwt(token, now).map(|()| Caller::App)
+        } else {
+            Err(Answer::error(401, "Bad credentials"))
+        }
     }
 
     fn check_jwt(&self, token: &str, now: Ms) -> Result<(), Answer> {
@@ -168,9 +197,13 @@ impl Server {
             exp: u64,
         }
         let undecodable = || Answer::error(401, "A JSON web token could not be decoded");
-        let (Some((app, key)), Some((text, signature))) = (&self.apps.app, token.rsplit_once('.')) else { return Err(undecodable()) };
+        let (Some((app, key)), Some((text, signature))) = (&self.apps.app, token.rsplit_once('.')) else {
+            return Err(undecodable());
+        };
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| undecodable())?;
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key).verify(text.as_bytes(), &signature).map_err(|_| undecodable())?;
+        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key)
+            .verify(text.as_bytes(), &signature)
+            .map_err(|_| undecodable())?;
         let part = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| undecodable());
         let (header, claims) = text.split_once('.').ok_or_else(undecodable)?;
         let header: Value = serde_json::from_slice(&part(header)?).map_err(|_| undecodable())?;
@@ -179,11 +212,15 @@ impl Server {
             () if header["alg"] != "RS256" => "A JSON web token could not be decoded",
             () if claims.iss != *app => "Integration not found",
             () if claims.iat * 1000 > now + DRIFT => {
-                "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued in the past"
+                "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued in \
+                 the past"
             }
-            () if claims.exp * 1000 > now + LONGEST_JWT + 1000 => "'Expiration time' claim ('exp') is too far in the future",
+            () if claims.exp * 1000 > now + LONGEST_JWT + 1000 => {
+                "'Expiration time' claim ('exp') is too far in the future"
+            }
             () if claims.exp * 1000 <= now => {
-                "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires"
+                "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the \
+                 assertion expires"
             }
             () => return Ok(()),
         };
@@ -192,8 +229,15 @@ impl Server {
 
     /// What a caller may not do at all, whatever is there.
     pub(super) fn refuses(&self, call: &Call) -> Option<Answer> {
-        let of_the_app = matches!(call.endpoint, Endpoint::Installations | Endpoint::OrgInstallation | Endpoint::UserInstallation | Endpoint::AccessTokens);
-        let of_its_hook = call.scope.is_none() && matches!(call.endpoint, Endpoint::AppHook | Endpoint::ListDeliveries | Endpoint::Redeliver);
+        let of_the_app = matches!(
+            call.endpoint,
+            Endpoint::Installations | Endpoint::OrgInstallation | Endpoint::UserInstallation | Endpoint::AccessTokens
+        );
+        let of_its_hook = call.scope.is_none()
+            && matches!(
+                call.endpoint,
+                Endpoint::AppHook | Endpoint::ListDeliveries | Endpoint::Redeliver
+            );
         let for_all = matches!(call.endpoint, Endpoint::Meta | Endpoint::RateLimit);
         match &call.caller {
             Caller::App if of_the_app || of_its_hook || for_all => None,
@@ -221,7 +265,11 @@ impl Server {
             (Endpoint::Installations, _) => {
                 let all: Vec<_> = self.apps.installations.iter().collect();
                 let page = Page::of(call);
-                let shown: Vec<Value> = page.slice(&all).iter().map(|(id, one)| self.installation_json(**id, one, site)).collect();
+                let shown: Vec<Value> = page
+                    .slice(&all)
+                    .iter()
+                    .map(|(id, one)| self.installation_json(**id, one, site))
+                    .collect();
                 page.link(Answer::json(200, json!(shown)), all.len(), call, &site.url)
             }
             (Endpoint::OrgInstallation, Some(Scope::Organization(org))) => at(org),
@@ -236,7 +284,9 @@ impl Server {
     }
 
     fn issue(&mut self, id: Option<u64>, now: Ms) -> Answer {
-        let Some((id, one)) = id.and_then(|id| Some((id, self.apps.installations.get(&id)?))) else { return Answer::not_found() };
+        let Some((id, one)) = id.and_then(|id| Some((id, self.apps.installations.get(&id)?))) else {
+            return Answer::not_found();
+        };
         if one.suspended.is_some() {
             return Answer::error(403, "This installation has been suspended");
         }
@@ -246,26 +296,48 @@ impl Server {
         self.apps.tokens.insert(token.clone(), (id, until));
         self.counters.app_tokens += 1;
         let permissions = json!({ "organization_self_hosted_runners": "write", "administration": "write", "actions": "read", "metadata": "read" });
-        Answer::json(201, json!({ "token": token, "expires_at": iso(until), "permissions": permissions, "repository_selection": "all" }))
+        Answer::json(
+            201,
+            json!({ "token": token, "expires_at": iso(until), "permissions": permissions, "repository_selection": "all" }),
+        )
     }
 
     /// The repositories that an installation sees.
     pub(super) fn list_installation_repositories(&self, call: &Call, site: &Site) -> Answer {
         let account = match &call.caller {
-            Caller::Installation(id) => self.apps.installations.get(id).filter(|one| !one.enterprise).map(|one| one.account.clone()),
-            _ => return Answer::error(403, "You must authenticate with an installation access token in order to list repositories for an installation."),
+            Caller::Installation(id) => self
+                .apps
+                .installations
+                .get(id)
+                .filter(|one| !one.enterprise)
+                .map(|one| one.account.clone()),
+            _ => {
+                return Answer::error(
+                    403,
+                    "You must authenticate with an installation access token in order to list repositories for an \
+                     installation.",
+                );
+            }
         };
-        let Some(account) = account else { return Answer::json(200, json!({ "total_count": 0, "repositories": [] })) };
+        let Some(account) = account else {
+            return Answer::json(200, json!({ "total_count": 0, "repositories": [] }));
+        };
         let mut answer = self.list_repositories(&account, call, site);
         let total = self.owners.get(&account).map_or(0, |owner| owner.repos.len());
-        answer.body = answer.body.map(|repositories| json!({ "total_count": total, "repositories": repositories }));
+        answer.body = answer
+            .body
+            .map(|repositories| json!({ "total_count": total, "repositories": repositories }));
         answer
     }
 
     fn installation_json(&self, id: u64, one: &Installation, site: &Site) -> Value {
         let (account, target, target_id) = match self.owners.get(&one.account).filter(|_| !one.enterprise) {
             Some(owner) => {
-                let kind = if owner.kind == OwnerKind::User { "User" } else { "Organization" };
+                let kind = if owner.kind == OwnerKind::User {
+                    "User"
+                } else {
+                    "Organization"
+                };
                 (site.account(&owner.login, owner.id, owner.kind), kind, owner.id)
             }
             None => (site.enterprise_json(), "Enterprise", 1),

@@ -36,10 +36,22 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/jobs", get(jobs).post(create))
         .route("/jobs/{id}", get(job))
-        .route("/jobs/{id}/cancel", post(|app: Shared, id: Path<u64>| act(app, id, |server, id, now| server.cancel(id, now).map(|()| id))))
-        .route("/jobs/{id}/approve", post(|app: Shared, id: Path<u64>| act(app, id, |server, id, now| server.approve(id, now).map(|()| id))))
-        .route("/jobs/{id}/hold", post(|app: Shared, id: Path<u64>| act(app, id, |server, id, now| server.hold(id, now).map(|()| id))))
-        .route("/jobs/{id}/rerun", post(|app: Shared, id: Path<u64>| act(app, id, Server::rerun)))
+        .route(
+            "/jobs/{id}/cancel",
+            post(|app: Shared, id: Path<u64>| act(app, id, |server, id, now| server.cancel(id, now).map(|()| id))),
+        )
+        .route(
+            "/jobs/{id}/approve",
+            post(|app: Shared, id: Path<u64>| act(app, id, |server, id, now| server.approve(id, now).map(|()| id))),
+        )
+        .route(
+            "/jobs/{id}/hold",
+            post(|app: Shared, id: Path<u64>| act(app, id, |server, id, now| server.hold(id, now).map(|()| id))),
+        )
+        .route(
+            "/jobs/{id}/rerun",
+            post(|app: Shared, id: Path<u64>| act(app, id, Server::rerun)),
+        )
         .route("/runners", get(runners))
         .route("/orgs", post(add_owner))
         .route("/orgs/{login}/rename", post(rename_owner))
@@ -68,7 +80,8 @@ impl IntoResponse for ControlError {
 }
 
 fn posted<T>(body: Posted<T>) -> Result<T, ControlError> {
-    body.map(|Json(body)| body).map_err(|rejection| ControlError::Invalid(rejection.body_text()))
+    body.map(|Json(body)| body)
+        .map_err(|rejection| ControlError::Invalid(rejection.body_text()))
 }
 
 /// Reads one or a list of `T`, and says of a mistake what it is, which an untagged enum would not.
@@ -82,7 +95,12 @@ fn one_or_many<T: serde::de::DeserializeOwned>(body: Posted<Value>) -> Result<Ve
 
 async fn create(State(app): Shared, body: Posted<Value>) -> Result<Response, ControlError> {
     let specs: Vec<JobSpec> = one_or_many(body)?;
-    let ids = app.with(|server, now| specs.iter().map(|spec| server.create_jobs(spec, now)).collect::<Result<Vec<_>, _>>())?;
+    let ids = app.with(|server, now| {
+        specs
+            .iter()
+            .map(|spec| server.create_jobs(spec, now))
+            .collect::<Result<Vec<_>, _>>()
+    })?;
     Ok((StatusCode::CREATED, Json(json!({ "ids": ids.concat() }))).into_response())
 }
 
@@ -116,15 +134,27 @@ struct JobQuery {
 async fn jobs(State(app): Shared, Query(query): Query<JobQuery>) -> Json<Value> {
     app.with(|server, _| {
         let fits = |job: &&Job| {
-            query.org.as_ref().is_none_or(|org| org.eq_ignore_ascii_case(&job.facts.repo.owner)) && query.state.is_none_or(|state| job.state == state)
+            query
+                .org
+                .as_ref()
+                .is_none_or(|org| org.eq_ignore_ascii_case(&job.facts.repo.owner))
+                && query.state.is_none_or(|state| job.state == state)
         };
-        let shown: Vec<Value> = server.jobs.range(query.after + 1..).map(|(_, job)| job).filter(fits).take(query.limit.unwrap_or(MOST)).map(job_json).collect();
+        let shown: Vec<Value> = server
+            .jobs
+            .range(query.after + 1..)
+            .map(|(_, job)| job)
+            .filter(fits)
+            .take(query.limit.unwrap_or(MOST))
+            .map(job_json)
+            .collect();
         Json(json!({ "total_count": server.jobs.values().filter(fits).count(), "jobs": shown }))
     })
 }
 
 async fn job(State(app): Shared, Path(id): Path<u64>) -> Result<Json<Value>, ControlError> {
-    app.with(|server, _| server.job(id).map(|job| Json(job_json(job)))).ok_or(ControlError::NoJob)
+    app.with(|server, _| server.job(id).map(|job| Json(job_json(job))))
+        .ok_or(ControlError::NoJob)
 }
 
 async fn runners(State(app): Shared) -> Json<Value> {
@@ -151,7 +181,11 @@ struct NewOwner {
 
 async fn add_owner(State(app): Shared, body: Posted<NewOwner>) -> Result<Json<Value>, ControlError> {
     let owner = posted(body)?;
-    let kind = if owner.user { OwnerKind::User } else { OwnerKind::Organization };
+    let kind = if owner.user {
+        OwnerKind::User
+    } else {
+        OwnerKind::Organization
+    };
     app.with(|server, _| server.add_owner(&owner.login, kind))?;
     Ok(Json(json!({ "login": owner.login })))
 }
@@ -162,7 +196,11 @@ struct NewLogin {
     login: String,
 }
 
-async fn rename_owner(State(app): Shared, Path(login): Path<String>, body: Posted<NewLogin>) -> Result<Json<Value>, ControlError> {
+async fn rename_owner(
+    State(app): Shared,
+    Path(login): Path<String>,
+    body: Posted<NewLogin>,
+) -> Result<Json<Value>, ControlError> {
     let new = posted(body)?.login;
     app.with(|server, _| server.rename_owner(&login, &new))?;
     Ok(Json(json!({ "login": new })))
@@ -221,7 +259,13 @@ struct NewRights {
 
 async fn set_rights(State(app): Shared, body: Posted<NewRights>) -> Result<Json<Value>, ControlError> {
     let new = posted(body)?;
-    let caller = new.token.map(|token| if token == app.token.expose_secret() { Caller::Anybody } else { Caller::Token(token) });
+    let caller = new.token.map(|token| {
+        if token == app.token.expose_secret() {
+            Caller::Anybody
+        } else {
+            Caller::Token(token)
+        }
+    });
     let shown = json!({ "owner": new.owner, "without": new.without });
     app.with(|server, _| server.set_rights(caller, new.owner.as_deref(), new.without));
     Ok(Json(shown))
@@ -271,8 +315,15 @@ struct NewHook {
 /// One or many; `id` is the first one's.
 async fn set_hooks(State(app): Shared, body: Posted<Value>) -> Result<Json<Value>, ControlError> {
     let hooks: Vec<NewHook> = one_or_many(body)?;
-    let set = |server: &mut Server, hook: &NewHook| server.set_hook(&hook.owner, hook.repo.as_deref(), hook.kind, hook.others);
-    let ids = app.with(|server, _| hooks.iter().map(|hook| set(server, hook)).collect::<Result<Vec<_>, _>>())?;
+    let set = |server: &mut Server, hook: &NewHook| {
+        server.set_hook(&hook.owner, hook.repo.as_deref(), hook.kind, hook.others)
+    };
+    let ids = app.with(|server, _| {
+        hooks
+            .iter()
+            .map(|hook| set(server, hook))
+            .collect::<Result<Vec<_>, _>>()
+    })?;
     Ok(Json(json!({ "id": ids.first(), "ids": ids })))
 }
 
@@ -309,8 +360,16 @@ struct LogQuery {
 
 async fn log(State(app): Shared, Query(query): Query<LogQuery>) -> Json<Value> {
     // Copied under the lock, written as JSON outside of it.
-    let (entries, last): (Vec<Entry>, u64) =
-        app.with(|server, _| (server.log.after(query.after, query.limit.unwrap_or(MOST)).cloned().collect(), server.log.last()));
+    let (entries, last): (Vec<Entry>, u64) = app.with(|server, _| {
+        (
+            server
+                .log
+                .after(query.after, query.limit.unwrap_or(MOST))
+                .cloned()
+                .collect(),
+            server.log.last(),
+        )
+    });
     Json(json!({ "next": entries.last().map_or(query.after, |entry| entry.seq), "last": last, "events": entries }))
 }
 

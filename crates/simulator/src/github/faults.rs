@@ -1,7 +1,8 @@
 //! Faults: what an operator of the simulator asks to go wrong.
 //!
-//! Each has a kind, filters (owner, repository, endpoint, action), a probability and perhaps a number of times. The first in the list that
-//! fits and is drawn strikes. Draws come from the server's seeded generator, so one seed and one order of events give one course.
+//! Each has a kind, filters (owner, repository, endpoint, action), a probability and perhaps a number of times. The
+//! first in the list that fits and is drawn strikes. Draws come from the server's seeded generator, so one seed and one
+//! order of events give one course.
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,8 @@ pub enum Kind {
     RunnersShift,
     /// A runner never gets a session, however often it tries.
     RunnerNeverConnects,
-    /// A runner's listener ends with `exit_code` (7: too old for GitHub) and the words `message` each time that it wants a session.
+    /// A runner's listener ends with `exit_code` (7: too old for GitHub) and the words `message` each time that it
+    /// wants a session.
     RunnerEnds,
     /// A runner dies in the middle of its job.
     RunnerDies,
@@ -179,7 +181,9 @@ impl Fault {
         match () {
             () if !(0.0..=1.0).contains(&self.probability) => Some("probability must be from 0 to 1"),
             () if delayed && self.delay_ms.is_none() => Some("delay_ms is missing"),
-            () if self.fault == Kind::RestStatus && !self.status.is_some_and(|s| (400..600).contains(&s)) => Some("status must be from 400 to 599"),
+            () if self.fault == Kind::RestStatus && !self.status.is_some_and(|s| (400..600).contains(&s)) => {
+                Some("status must be from 400 to 599")
+            }
             () => None,
         }
     }
@@ -188,7 +192,10 @@ impl Fault {
         self.fault == what.kind
             && self.count != Some(0)
             && self.org.as_ref().is_none_or(|org| org.eq_ignore_ascii_case(what.owner))
-            && self.repo.as_ref().is_none_or(|repo| what.repo.is_some_and(|its| its.eq_ignore_ascii_case(repo)))
+            && self
+                .repo
+                .as_ref()
+                .is_none_or(|repo| what.repo.is_some_and(|its| its.eq_ignore_ascii_case(repo)))
             && self.endpoint.is_none_or(|endpoint| what.endpoint == Some(endpoint))
             && self.action.is_none_or(|action| what.action == Some(action))
     }
@@ -233,7 +240,11 @@ impl Faults {
     /// Adds a fault and returns its number.
     pub fn add(&mut self, fault: Fault) -> u64 {
         self.last += 1;
-        self.list.push(Fault { id: self.last, struck: 0, ..fault });
+        self.list.push(Fault {
+            id: self.last,
+            struck: 0,
+            ..fault
+        });
         self.last
     }
 
@@ -248,7 +259,10 @@ impl Faults {
     }
 
     fn strike(&mut self, rng: &mut Rng, what: Occasion<'_>) -> Option<Fault> {
-        let fault = self.list.iter_mut().find(|fault| fault.fits(&what) && rng.f64() < fault.probability)?;
+        let fault = self
+            .list
+            .iter_mut()
+            .find(|fault| fault.fits(&what) && rng.f64() < fault.probability)?;
         fault.struck += 1;
         fault.count = fault.count.map(|left| left - 1);
         Some(fault.clone())
@@ -256,28 +270,68 @@ impl Faults {
 
     /// Draws what becomes of a webhook.
     pub fn webhook(&mut self, rng: &mut Rng, owner: &str, repo: &str, action: Action) -> WebhookFate {
-        let mut draw = |rng: &mut Rng, kind| self.strike(rng, Occasion { kind, owner, repo: Some(repo), endpoint: None, action: Some(action) });
+        let mut draw = |rng: &mut Rng, kind| {
+            self.strike(
+                rng,
+                Occasion {
+                    kind,
+                    owner,
+                    repo: Some(repo),
+                    endpoint: None,
+                    action: Some(action),
+                },
+            )
+        };
         if draw(rng, Kind::WebhookDrop).is_some() {
             return WebhookFate::default();
         }
         let copies = if draw(rng, Kind::WebhookDouble).is_some() { 2 } else { 1 };
-        let delay = draw(rng, Kind::WebhookDelay).and_then(|fault| fault.delay_ms).unwrap_or(0);
-        let spread = draw(rng, Kind::WebhookShuffle).and_then(|fault| fault.delay_ms).map_or(0, |most| rng.u64(0..=most));
-        WebhookFate { copies, delay: delay + spread }
+        let delay = draw(rng, Kind::WebhookDelay)
+            .and_then(|fault| fault.delay_ms)
+            .unwrap_or(0);
+        let spread = draw(rng, Kind::WebhookShuffle)
+            .and_then(|fault| fault.delay_ms)
+            .map_or(0, |most| rng.u64(0..=most));
+        WebhookFate {
+            copies,
+            delay: delay + spread,
+        }
     }
 
     /// Draws what becomes of a REST call.
     pub fn rest(&mut self, rng: &mut Rng, scope: Option<&Scope>, endpoint: Endpoint) -> RestFate {
         let (owner, repo) = (scope.map_or("", Scope::owner), scope.and_then(Scope::repo));
-        let mut draw = |rng: &mut Rng, kind| self.strike(rng, Occasion { kind, owner, repo, endpoint: Some(endpoint), action: None });
+        let mut draw = |rng: &mut Rng, kind| {
+            self.strike(
+                rng,
+                Occasion {
+                    kind,
+                    owner,
+                    repo,
+                    endpoint: Some(endpoint),
+                    action: None,
+                },
+            )
+        };
         let delay = draw(rng, Kind::RestSlow).and_then(|fault| fault.delay_ms).unwrap_or(0);
-        let outcome = [Kind::RestStatus, Kind::RestCut, Kind::RestGarbage].into_iter().find_map(|kind| draw(rng, kind));
+        let outcome = [Kind::RestStatus, Kind::RestCut, Kind::RestGarbage]
+            .into_iter()
+            .find_map(|kind| draw(rng, kind));
         RestFate { delay, outcome }
     }
 
     /// Draws whether this happens to a runner, or to a list of them.
     pub fn runner(&mut self, rng: &mut Rng, scope: &Scope, kind: Kind) -> Option<Fault> {
-        self.strike(rng, Occasion { kind, owner: scope.owner(), repo: scope.repo(), endpoint: None, action: None })
+        self.strike(
+            rng,
+            Occasion {
+                kind,
+                owner: scope.owner(),
+                repo: scope.repo(),
+                endpoint: None,
+                action: None,
+            },
+        )
     }
 }
 
@@ -295,7 +349,9 @@ mod tests {
             let (mut faults, mut rng) = (Faults::default(), Rng::with_seed(seed));
             faults.add(fault(r#"{"fault":"webhook_drop","probability":0.3}"#));
             faults.add(fault(r#"{"fault":"webhook_shuffle","delay_ms":500,"probability":0.5}"#));
-            (0..200).map(|_| faults.webhook(&mut rng, "acme", "app", Action::Queued)).collect::<Vec<_>>()
+            (0..200)
+                .map(|_| faults.webhook(&mut rng, "acme", "app", Action::Queued))
+                .collect::<Vec<_>>()
         };
         assert_eq!(course(1), course(1));
         assert_ne!(course(1), course(2));
@@ -306,7 +362,9 @@ mod tests {
     #[test]
     fn filters_and_counts() {
         let (mut faults, mut rng) = (Faults::default(), Rng::with_seed(1));
-        faults.add(fault(r#"{"fault":"webhook_drop","org":"Acme","action":"completed","count":1}"#));
+        faults.add(fault(
+            r#"{"fault":"webhook_drop","org":"Acme","action":"completed","count":1}"#,
+        ));
         assert_eq!(faults.webhook(&mut rng, "acme", "app", Action::Queued).copies, 1);
         assert_eq!(faults.webhook(&mut rng, "other", "app", Action::Completed).copies, 1);
         assert_eq!(faults.webhook(&mut rng, "acme", "app", Action::Completed).copies, 0);
@@ -314,8 +372,15 @@ mod tests {
         assert_eq!((faults.list()[0].struck, faults.list()[0].count), (1, Some(0)));
         faults.clear(Some(1));
         assert!(faults.list().is_empty());
-        faults.add(fault(r#"{"fault":"rest_status","status":403,"org":"acme","repo":"Site"}"#));
-        let mut struck = |scope: Option<Scope>| faults.rest(&mut rng, scope.as_ref(), Endpoint::GenerateJitconfig).outcome.is_some();
+        faults.add(fault(
+            r#"{"fault":"rest_status","status":403,"org":"acme","repo":"Site"}"#,
+        ));
+        let mut struck = |scope: Option<Scope>| {
+            faults
+                .rest(&mut rng, scope.as_ref(), Endpoint::GenerateJitconfig)
+                .outcome
+                .is_some()
+        };
         assert!(struck(Some(Scope::Repository("acme".into(), "site".into()))));
         assert!(!struck(Some(Scope::Repository("acme".into(), "app".into()))));
         assert!(!struck(Some(Scope::Organization("acme".into()))) && !struck(None));

@@ -1,7 +1,7 @@
 //! The life of a job: created, queued, held, approved, cancelled, run again.
 //!
-//! `waiting ⇄ queued → in_progress → completed`; what is completed stays so, and a rerun is a new job. Each step emits the webhook that
-//! GitHub sends for it.
+//! `waiting ⇄ queued → in_progress → completed`; what is completed stays so, and a rerun is a new job. Each step emits
+//! the webhook that GitHub sends for it.
 
 use std::sync::Arc;
 
@@ -93,13 +93,17 @@ impl Server {
             _ => return Err(ControlError::Invalid("name either org or user".into())),
         };
         if spec.repo.is_empty() || spec.repo.contains('/') || spec.labels.is_empty() || spec.jobs_per_run == 0 {
-            return Err(ControlError::Invalid("repo, labels and jobs_per_run must not be empty".into()));
+            return Err(ControlError::Invalid(
+                "repo, labels and jobs_per_run must not be empty".into(),
+            ));
         }
         if spec.count == 0 || spec.count > MOST_JOBS {
             return Err(ControlError::Invalid(format!("count must be from 1 to {MOST_JOBS}")));
         }
         self.add_owner(login, kind)?;
-        let repo = self.repo(login, &spec.repo, !spec.public).ok_or_else(|| ControlError::Invalid("no such owner".into()))?;
+        let repo = self
+            .repo(login, &spec.repo, !spec.public)
+            .ok_or_else(|| ControlError::Invalid("no such owner".into()))?;
         let facts = Arc::new(JobFacts {
             repo,
             name: spec.name.as_deref().unwrap_or("build").into(),
@@ -110,7 +114,12 @@ impl Server {
             outcome: spec.conclusion.unwrap_or(Conclusion::Success),
             environment: spec.environment.as_deref().map(Into::into),
             deployment: spec.deployment || spec.environment.is_some(),
-            head_sha: format!("{:016x}{:016x}{:08x}", self.rng.u64(..), self.rng.u64(..), self.rng.u32(..)),
+            head_sha: format!(
+                "{:016x}{:016x}{:08x}",
+                self.rng.u64(..),
+                self.rng.u64(..),
+                self.rng.u32(..)
+            ),
         });
         let waiting = spec.approval.unwrap_or(spec.environment.is_some());
         let mut ids = Vec::with_capacity(spec.count);
@@ -123,19 +132,36 @@ impl Server {
         Ok(ids)
     }
 
-    fn create_job(&mut self, facts: Arc<JobFacts>, run_id: u64, run_attempt: u32, waiting: bool, now: Ms, age: Ms) -> u64 {
+    fn create_job(
+        &mut self,
+        facts: Arc<JobFacts>,
+        run_id: u64,
+        run_attempt: u32,
+        waiting: bool,
+        now: Ms,
+        age: Ms,
+    ) -> u64 {
         self.next.job += 1;
         let id = self.next.job;
         let (owner, _) = facts.repo.key();
         self.gauges.entry(owner).or_default().jobs += 1;
         self.totals.jobs += 1;
-        self.log.push(now, Event::JobCreated { job: id, owner: facts.repo.owner.clone() });
+        self.log.push(
+            now,
+            Event::JobCreated {
+                job: id,
+                owner: facts.repo.owner.clone(),
+            },
+        );
         let run = self.runs.entry(run_id).or_default();
         if run.is_empty() {
             self.repo_runs.entry(facts.repo.id).or_default().push(run_id);
         }
         run.push(id);
-        let times = Times { created: now.saturating_sub(age), ..Times::default() };
+        let times = Times {
+            created: now.saturating_sub(age),
+            ..Times::default()
+        };
         let job = Job {
             id,
             run_id,
@@ -176,13 +202,26 @@ impl Server {
     /// Puts a webhook about the job, as it is now, in the outbox, or not, as the faults will.
     pub(super) fn emit(&mut self, id: u64, action: Action, now: Ms) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let fate = self.faults.webhook(&mut self.rng, &job.facts.repo.owner, &job.facts.repo.name, action);
+        let fate = self
+            .faults
+            .webhook(&mut self.rng, &job.facts.repo.owner, &job.facts.repo.name, action);
         if fate.copies == 0 {
             self.counters.webhooks_dropped += 1;
             self.log.push(now, Event::WebhookDropped { job: id, action });
         }
-        let backdated = if action == Action::Queued { now.saturating_sub(job.times.queued.unwrap_or(now)) } else { 0 };
-        let delivery = Delivery { id: uuid(&mut self.rng).into(), action, job: job.clone(), delay: fate.delay, backdated, redelivery: false };
+        let backdated = if action == Action::Queued {
+            now.saturating_sub(job.times.queued.unwrap_or(now))
+        } else {
+            0
+        };
+        let delivery = Delivery {
+            id: uuid(&mut self.rng).into(),
+            action,
+            job: job.clone(),
+            delay: fate.delay,
+            backdated,
+            redelivery: false,
+        };
         for _ in 0..fate.copies {
             self.outbox.push(delivery.clone());
         }
@@ -254,7 +293,11 @@ impl Server {
 
     fn in_state(&self, id: u64, state: JobState) -> Result<(), ControlError> {
         let job = self.jobs.get(&id).ok_or(ControlError::NoJob)?;
-        if job.state == state { Ok(()) } else { Err(ControlError::State(job.state)) }
+        if job.state == state {
+            Ok(())
+        } else {
+            Err(ControlError::State(job.state))
+        }
     }
 
     /// The job takes no runner any more: out of the queue, or away from the runner that has not taken it yet.
@@ -280,7 +323,14 @@ impl Server {
         job.conclusion = Some(conclusion);
         job.times.completed = Some(now);
         let place = (job.times.queued.unwrap_or(0), id);
-        self.log.push(now, Event::JobCompleted { job: id, runner: job.runner.as_ref().map(|runner| runner.id), conclusion });
+        self.log.push(
+            now,
+            Event::JobCompleted {
+                job: id,
+                runner: job.runner.as_ref().map(|runner| runner.id),
+                conclusion,
+            },
+        );
         self.unrequested.get_mut(&owner).map(|jobs| jobs.remove(&place));
         self.emit(id, Action::Completed, now);
     }
@@ -288,7 +338,13 @@ impl Server {
     /// The runner takes the job that it was assigned.
     pub(super) fn begin(&mut self, id: u64, runner: RunnerRef, now: Ms) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        self.log.push(now, Event::JobStarted { job: id, runner: runner.id });
+        self.log.push(
+            now,
+            Event::JobStarted {
+                job: id,
+                runner: runner.id,
+            },
+        );
         job.state = JobState::InProgress;
         job.starts += 1;
         job.assigned = None;

@@ -20,15 +20,37 @@ pub enum Event {
     /// A job came to be.
     JobCreated { job: u64, owner: Arc<str> },
     /// A request to the webhook's URL began.
-    WebhookSent { job: u64, action: Action, delivery: Arc<str> },
+    WebhookSent {
+        job: u64,
+        action: Action,
+        delivery: Arc<str>,
+    },
     /// It ended: `status` is 0 when there was no answer, and `error` says why.
-    WebhookAnswered { job: u64, action: Action, delivery: Arc<str>, status: u16, took_ms: Ms, error: Option<&'static str> },
+    WebhookAnswered {
+        job: u64,
+        action: Action,
+        delivery: Arc<str>,
+        status: u16,
+        took_ms: Ms,
+        error: Option<&'static str>,
+    },
     /// A fault swallowed it.
     WebhookDropped { job: u64, action: Action },
     /// A REST call other than `generate-jitconfig`; `fault` names what was done to it.
-    Rest { endpoint: &'static str, owner: Arc<str>, status: u16, fault: Option<&'static str> },
+    Rest {
+        endpoint: &'static str,
+        owner: Arc<str>,
+        status: u16,
+        fault: Option<&'static str>,
+    },
     /// A `generate-jitconfig` call; `runner` is what was registered.
-    JitRequest { owner: Arc<str>, status: u16, runner: Option<u64>, name: Option<Arc<str>>, fault: Option<&'static str> },
+    JitRequest {
+        owner: Arc<str>,
+        status: u16,
+        runner: Option<u64>,
+        name: Option<Arc<str>>,
+        fault: Option<&'static str>,
+    },
     /// A runner opened its session.
     RunnerConnected { runner: u64, owner: Arc<str> },
     /// A fault ended its listener with this code when it wanted a session.
@@ -36,7 +58,11 @@ pub enum Event {
     /// Its session ended, by itself or for want of a sign of life.
     RunnerOffline { runner: u64, owner: Arc<str> },
     /// Its registration went.
-    RunnerRemoved { runner: u64, owner: Arc<str>, why: &'static str },
+    RunnerRemoved {
+        runner: u64,
+        owner: Arc<str>,
+        why: &'static str,
+    },
     /// A job was given to a runner.
     JobAssigned { job: u64, runner: u64 },
     /// The runner did not take it.
@@ -44,7 +70,11 @@ pub enum Event {
     /// The runner took it.
     JobStarted { job: u64, runner: u64 },
     /// It is over.
-    JobCompleted { job: u64, runner: Option<u64>, conclusion: Conclusion },
+    JobCompleted {
+        job: u64,
+        runner: Option<u64>,
+        conclusion: Conclusion,
+    },
     /// It waits for an approval again, or was approved.
     JobHeld { job: u64, held: bool },
 }
@@ -72,7 +102,11 @@ impl Log {
     /// Adds an event.
     pub fn push(&mut self, at: Ms, event: Event) {
         self.last += 1;
-        self.entries.push_back(Entry { seq: self.last, at, event });
+        self.entries.push_back(Entry {
+            seq: self.last,
+            at,
+            event,
+        });
         if self.entries.len() > KEEP {
             self.entries.pop_front();
         }

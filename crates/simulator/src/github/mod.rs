@@ -1,7 +1,8 @@
 //! A simulated GitHub Enterprise Server: REST, webhooks and runners, in memory.
 //!
-//! [`Server`] is the state and knows no network; this file puts the network around it. The system under test sees what it
-//! would see of a real one, under `/api/v3`; tests steer it under `/_control`, simulated runners speak to `/_runner`.
+//! [`Server`] is the state and knows no network; this file puts the network around it. The system under test sees what
+//! it would see of a real one, under `/api/v3`; tests steer it under `/_control`, simulated runners speak to
+//! `/_runner`.
 
 pub mod answer;
 pub mod api;
@@ -171,16 +172,30 @@ impl Drop for Running {
 /// When the address cannot be listened on.
 pub async fn start(options: Options) -> anyhow::Result<Running> {
     crate::install_tls();
-    let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("listen on {}", options.listen))?;
     let address = listener.local_addr()?;
-    let url = options.public_url.unwrap_or_else(|| format!("http://{address}")).trim_end_matches('/').to_owned();
+    let url = options
+        .public_url
+        .unwrap_or_else(|| format!("http://{address}"))
+        .trim_end_matches('/')
+        .to_owned();
     let shutdown = CancellationToken::new();
     let hook_url = options.hook.as_ref().and_then(|hook| hook.url.clone());
     let (webhooks, queue) = webhook::Outgoing::new(options.hook);
     let mut server = Server::new(options.settings.clone());
-    if let Some((id, path)) = options.settings.app_id.as_deref().zip(options.settings.app_public_key_file.as_deref()) {
+    if let Some((id, path)) = options
+        .settings
+        .app_id
+        .as_deref()
+        .zip(options.settings.app_public_key_file.as_deref())
+    {
         let pem = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        server.set_app(id, app::public_key(&pem).with_context(|| format!("read {}", path.display()))?);
+        server.set_app(
+            id,
+            app::public_key(&pem).with_context(|| format!("read {}", path.display()))?,
+        );
     }
     let app = Arc::new(App {
         site: payload::Site::new(&url, &options.settings),
@@ -191,14 +206,23 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         server: Mutex::new(server),
     });
     app.with(|server, _| server.hooks.url = hook_url.map(Into::into));
-    let router = Router::new().nest("/api/v3", rest::routes()).nest("/_runner", runners::routes()).nest("/_control", control::routes());
+    let router = Router::new()
+        .nest("/api/v3", rest::routes())
+        .nest("/_runner", runners::routes())
+        .nest("/_control", control::routes());
     let router = router.fallback(rest::unknown).with_state(app.clone());
     let tasks = vec![
         tokio::spawn(serve::serve(listener, router, shutdown.clone())),
         tokio::spawn(webhook::run(app.clone(), queue, options.settings, shutdown.clone())?),
         tokio::spawn(ticks(app.clone(), shutdown.clone())),
     ];
-    Ok(Running { url, address, shutdown, app, tasks })
+    Ok(Running {
+        url,
+        address,
+        shutdown,
+        app,
+        tasks,
+    })
 }
 
 async fn ticks(app: Arc<App>, shutdown: CancellationToken) {

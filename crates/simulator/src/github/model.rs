@@ -1,7 +1,7 @@
 //! The nouns of the simulated GitHub: owners, repositories, runner groups, jobs and runners.
 //!
-//! Plain data; what may happen to it is in [`super::state`]. Names are compared without regard to case, so every index holds
-//! lower case and every answer holds the name as it was first written.
+//! Plain data; what may happen to it is in [`super::state`]. Names are compared without regard to case, so every index
+//! holds lower case and every answer holds the name as it was first written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -73,7 +73,11 @@ impl Scope {
 
     /// The name of the repository, where it is one.
     pub fn repo(&self) -> Option<&str> {
-        if let Self::Repository(_, repo) = self { Some(repo) } else { None }
+        if let Self::Repository(_, repo) = self {
+            Some(repo)
+        } else {
+            None
+        }
     }
 }
 
@@ -180,7 +184,8 @@ pub struct Group {
     pub id: u64,
     /// Its name.
     pub name: Arc<str>,
-    /// Lower-case names of the repositories (of the organizations, in an enterprise's group) that it serves; none means all.
+    /// Lower-case names of the repositories (of the organizations, in an enterprise's group) that it serves; none means
+    /// all.
     pub selected: Option<BTreeSet<String>>,
     /// Whether public repositories may use it.
     pub public: bool,
@@ -189,7 +194,12 @@ pub struct Group {
 impl Group {
     /// The group that every organization and enterprise has.
     pub fn default_group() -> Self {
-        Self { id: 1, name: "Default".into(), selected: None, public: true }
+        Self {
+            id: 1,
+            name: "Default".into(),
+            selected: None,
+            public: true,
+        }
     }
 
     /// Whether a job of `repo` may run on this group's runners; `member` is what `selected` lists.
@@ -234,7 +244,8 @@ pub struct Times {
     pub sent: Option<Ms>,
     /// The first `queued` webhook was answered with a 2xx.
     pub accepted: Option<Ms>,
-    /// A JIT configuration was asked for that can serve it: the n-th request of an owner pairs with its n-th fitting job.
+    /// A JIT configuration was asked for that can serve it: the n-th request of an owner pairs with its n-th fitting
+    /// job.
     pub requested: Option<Ms>,
     /// A runner took it.
     pub started: Option<Ms>,

@@ -1,7 +1,7 @@
 //! What GitHub says about a job: the `workflow_job` webhook and the REST object, which are alike.
 //!
-//! Shaped after GitHub's published examples, every field of them, so that a body has the size of a real one (8 to 12 kB). The
-//! parts that do not change (repository, organization, enterprise, sender) are made once and kept as text.
+//! Shaped after GitHub's published examples, every field of them, so that a body has the size of a real one (8 to 12
+//! kB). The parts that do not change (repository, organization, enterprise, sender) are made once and kept as text.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -15,7 +15,10 @@ use crate::clock::iso;
 /// About what a queued webhook holds beside its repository, in bytes.
 const AROUND_THE_REPOSITORY: usize = 2_500;
 /// A custom property's value, and about how many bytes it takes with its name.
-const PROPERTY: (&str, usize) = ("what an organization notes about each of its repositories, such as who is to be called at night", 112);
+const PROPERTY: (&str, usize) = (
+    "what an organization notes about each of its repositories, such as who is to be called at night",
+    112,
+);
 
 /// The server as its own answers name it.
 #[derive(Debug)]
@@ -85,7 +88,9 @@ impl Site {
 
     /// The `repository` object.
     pub fn repository(&self, repo: &Repo) -> Arc<str> {
-        repo.payload.get_or_init(|| self.repository_json(repo).to_string().into()).clone()
+        repo.payload
+            .get_or_init(|| self.repository_json(repo).to_string().into())
+            .clone()
     }
 
     fn repository_json(&self, repo: &Repo) -> Value {
@@ -93,7 +98,8 @@ impl Site {
         let (html, api) = (format!("{}/{full}", self.url), format!("{}/repos/{full}", self.api));
         let mut json = json!({
             "id": repo.id, "node_id": format!("R_kgDO{:08x}", repo.id), "name": repo.name, "full_name": full, "private": repo.private,
-            "owner": self.account(&repo.owner, repo.owner_id, repo.owner_kind), "html_url": html, "description": "A repository of the simulator", "fork": false,
+            "owner": self.account(&repo.owner, repo.owner_id, repo.owner_kind), "html_url": html, "description": "A \
+             repository of the simulator", "fork": false,
             "url": api, "created_at": "2024-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "pushed_at": "2026-01-01T00:00:00Z",
             "git_url": format!("git://{}/{full}.git", self.host), "ssh_url": format!("git@{}:{full}.git", self.host), "clone_url": format!("{html}.git"),
             "svn_url": html, "homepage": null, "size": 39, "stargazers_count": 0, "watchers_count": 0, "language": "Rust", "has_issues": true,
@@ -144,7 +150,9 @@ impl Site {
         for (key, path) in LINKS {
             json[key] = json!(format!("{api}{path}"));
         }
-        let missing = self.bytes.saturating_sub(json.to_string().len() + AROUND_THE_REPOSITORY);
+        let missing = self
+            .bytes
+            .saturating_sub(json.to_string().len() + AROUND_THE_REPOSITORY);
         for number in 0..missing / PROPERTY.1 {
             json["custom_properties"][format!("property-{number:02}")] = json!(PROPERTY.0);
         }
@@ -228,7 +236,9 @@ impl Site {
 
 /// The steps of a job as they stand: none before it runs, the first while it does, all of them at its end.
 fn steps(job: &Job) -> Vec<Value> {
-    let Some(started) = job.times.started else { return Vec::new() };
+    let Some(started) = job.times.started else {
+        return Vec::new();
+    };
     let step = |number: usize, name: &str, conclusion: Option<Conclusion>, from: Ms, to: Option<Ms>| {
         let status = if to.is_some() { "completed" } else { "in_progress" };
         json!({ "name": name, "status": status, "conclusion": conclusion, "number": number, "started_at": iso(from), "completed_at": to.map(iso) })
@@ -236,8 +246,26 @@ fn steps(job: &Job) -> Vec<Value> {
     let Some(end) = job.times.completed.filter(|_| job.state == JobState::Completed) else {
         return vec![step(1, "Set up job", None, started, None)];
     };
-    const NAMES: [&str; 8] =
-        ["Set up job", "Run actions/checkout@v4", "Set up toolchain", "Restore cache", "Build", "Test", "Post Run actions/checkout@v4", "Complete job"];
-    let conclusion = |name: &str| if name == "Test" { job.conclusion } else { Some(Conclusion::Success) };
-    NAMES.iter().enumerate().map(|(index, name)| step(index + 1, name, conclusion(name), started, Some(end))).collect()
+    const NAMES: [&str; 8] = [
+        "Set up job",
+        "Run actions/checkout@v4",
+        "Set up toolchain",
+        "Restore cache",
+        "Build",
+        "Test",
+        "Post Run actions/checkout@v4",
+        "Complete job",
+    ];
+    let conclusion = |name: &str| {
+        if name == "Test" {
+            job.conclusion
+        } else {
+            Some(Conclusion::Success)
+        }
+    };
+    NAMES
+        .iter()
+        .enumerate()
+        .map(|(index, name)| step(index + 1, name, conclusion(name), started, Some(end)))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! Runners as REST callers see them: registered just in time, listed, looked up, deleted; and the groups they belong to.
+//! Runners as REST callers see them: registered just in time, listed, looked up, deleted; and the groups they belong
+//! to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,28 +27,53 @@ struct Registration {
 
 /// Checks the body as GitHub's schema does, and says what is wrong in its words.
 fn check(body: &[u8]) -> Result<Registration, Answer> {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else { return Err(Answer::error(400, "Problems parsing JSON")) };
-    let Some(object) = body.as_object() else { return Err(Answer::error(400, "Body should be a JSON object")) };
-    let missing: Vec<String> = ["name", "runner_group_id", "labels"].iter().filter(|key| !object.contains_key(**key)).map(|key| format!("{key:?}")).collect();
+    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        return Err(Answer::error(400, "Problems parsing JSON"));
+    };
+    let Some(object) = body.as_object() else {
+        return Err(Answer::error(400, "Body should be a JSON object"));
+    };
+    let missing: Vec<String> = ["name", "runner_group_id", "labels"]
+        .iter()
+        .filter(|key| !object.contains_key(**key))
+        .map(|key| format!("{key:?}"))
+        .collect();
     match missing.as_slice() {
         [] => {}
         [one] => return Err(Answer::invalid(&format!("{one} wasn't supplied."))),
         several => return Err(Answer::invalid(&format!("{} weren't supplied.", several.join(", ")))),
     }
-    let wrong = |key: &str, kind: &str| Answer::invalid(&format!("For 'properties/{key}', {} is not {kind}.", body[key]));
-    let name = body["name"].as_str().ok_or_else(|| wrong("name", "a string"))?.to_owned();
-    let group = body["runner_group_id"].as_u64().ok_or_else(|| wrong("runner_group_id", "an integer"))?;
+    let wrong =
+        |key: &str, kind: &str| Answer::invalid(&format!("For 'properties/{key}', {} is not {kind}.", body[key]));
+    let name = body["name"]
+        .as_str()
+        .ok_or_else(|| wrong("name", "a string"))?
+        .to_owned();
+    let group = body["runner_group_id"]
+        .as_u64()
+        .ok_or_else(|| wrong("runner_group_id", "an integer"))?;
     let labels = body["labels"].as_array().ok_or_else(|| wrong("labels", "an array"))?;
     if labels.is_empty() {
-        return Err(Answer::invalid("For 'properties/labels', no fewer than 1 item is required; only 0 were supplied."));
+        return Err(Answer::invalid(
+            "For 'properties/labels', no fewer than 1 item is required; only 0 were supplied.",
+        ));
     }
     if labels.len() > 100 {
-        return Err(Answer::invalid(&format!("For 'properties/labels', no more than 100 items are allowed; {} were supplied.", labels.len())));
+        return Err(Answer::invalid(&format!(
+            "For 'properties/labels', no more than 100 items are allowed; {} were supplied.",
+            labels.len()
+        )));
     }
-    let labels =
-        labels.iter().map(|label| label.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().ok_or_else(|| wrong("labels", "an array of strings"))?;
+    let labels = labels
+        .iter()
+        .map(|label| label.as_str().map(str::to_owned))
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| wrong("labels", "an array of strings"))?;
     if name.is_empty() || name.chars().count() > LONGEST_NAME {
-        return Err(Answer::error(422, format!("Validation Failed: the name of a runner has 1 to {LONGEST_NAME} characters")));
+        return Err(Answer::error(
+            422,
+            format!("Validation Failed: the name of a runner has 1 to {LONGEST_NAME} characters"),
+        ));
     }
     Ok(Registration { name, group, labels })
 }
@@ -62,7 +88,13 @@ impl Server {
     }
 
     /// POST …/generate-jitconfig. `url` is what the runner will connect to.
-    pub(super) fn register(&mut self, scope: &Scope, call: &Call, url: &str, now: Ms) -> Result<(Answer, u64, Arc<str>), Answer> {
+    pub(super) fn register(
+        &mut self,
+        scope: &Scope,
+        call: &Call,
+        url: &str,
+        now: Ms,
+    ) -> Result<(Answer, u64, Arc<str>), Answer> {
         let Registration { name, group, labels } = check(&call.body)?;
         self.spend_registration(scope, now)?;
         // A repository has the default group and no other.
@@ -73,7 +105,10 @@ impl Server {
         };
         let key = (scope.clone(), name.to_lowercase());
         if self.names.contains_key(&key) {
-            return Err(Answer::error(409, format!("Already exists - A runner with the name {name} already exists.")));
+            return Err(Answer::error(
+                409,
+                format!("Already exists - A runner with the name {name} already exists."),
+            ));
         }
         let id = self.next_runner();
         let secret = format!("{:032x}{:032x}", self.rng.u128(..), self.rng.u128(..));
@@ -94,8 +129,17 @@ impl Server {
             mute: None,
         };
         let filler: String = std::iter::repeat_with(|| self.rng.alphanumeric()).take(1200).collect();
-        let encoded = JitConfig { server_url: url.to_owned(), runner_id: id, name, secret }.encode(&filler);
-        let answer = Answer::json(201, json!({ "runner": runner_json(&runner), "encoded_jit_config": encoded }));
+        let encoded = JitConfig {
+            server_url: url.to_owned(),
+            runner_id: id,
+            name,
+            secret,
+        }
+        .encode(&filler);
+        let answer = Answer::json(
+            201,
+            json!({ "runner": runner_json(&runner), "encoded_jit_config": encoded }),
+        );
         let name = runner.name.clone();
         self.counters.jit_registered += 1;
         self.pair_request(&runner, now);
@@ -110,7 +154,9 @@ impl Server {
     }
 
     fn spend_registration(&mut self, scope: &Scope, now: Ms) -> Result<(), Answer> {
-        let Some(limit) = self.settings.registration_limit else { return Ok(()) };
+        let Some(limit) = self.settings.registration_limit else {
+            return Ok(());
+        };
         let (start, used) = self.registrations.entry(scope.clone()).or_insert((now, 0));
         if now >= *start + REGISTRATION_WINDOW {
             (*start, *used) = (now, 0);
@@ -121,16 +167,34 @@ impl Server {
         }
         self.counters.rest_limited += 1;
         let reset = (*start + REGISTRATION_WINDOW).div_ceil(1000);
-        let answer = Answer::refused(403, true).header("x-ratelimit-limit", limit).header("x-ratelimit-remaining", 0);
-        Err(answer.header("x-ratelimit-reset", reset).header("x-ratelimit-resource", "actions_runner_registration"))
+        let answer = Answer::refused(403, true)
+            .header("x-ratelimit-limit", limit)
+            .header("x-ratelimit-remaining", 0);
+        Err(answer
+            .header("x-ratelimit-reset", reset)
+            .header("x-ratelimit-resource", "actions_runner_registration"))
     }
 
-    /// Pairs the registration with the oldest job that it could serve and that has none: how long a job waited for its request.
+    /// Pairs the registration with the oldest job that it could serve and that has none: how long a job waited for its
+    /// request.
     fn pair_request(&mut self, runner: &Runner, now: Ms) {
-        let fits = |job: &&(Ms, u64)| self.jobs.get(&job.1).is_some_and(|job| self.may_run(runner, &job.facts));
+        let fits = |job: &&(Ms, u64)| {
+            self.jobs
+                .get(&job.1)
+                .is_some_and(|job| self.may_run(runner, &job.facts))
+        };
         let place = match &runner.scope {
-            Scope::Enterprise(_) => self.unrequested.values().filter_map(|jobs| jobs.iter().find(fits)).min().copied(),
-            scope => self.unrequested.get(scope.owner()).and_then(|jobs| jobs.iter().find(fits)).copied(),
+            Scope::Enterprise(_) => self
+                .unrequested
+                .values()
+                .filter_map(|jobs| jobs.iter().find(fits))
+                .min()
+                .copied(),
+            scope => self
+                .unrequested
+                .get(scope.owner())
+                .and_then(|jobs| jobs.iter().find(fits))
+                .copied(),
         };
         let Some(job) = place.and_then(|(_, id)| self.jobs.get_mut(&id)) else {
             self.counters.jit_unneeded += 1;
@@ -147,7 +211,10 @@ impl Server {
     pub(super) fn list_runners(&mut self, scope: &Scope, call: &Call, url: &str) -> Answer {
         let page = Page::of(call);
         let shifted = page.from() > 0 && self.faults.runner(&mut self.rng, scope, Kind::RunnersShift).is_some();
-        let wanted = call.query.get("name").filter(|_| !self.settings.server_version.starts_with("3.10."));
+        let wanted = call
+            .query
+            .get("name")
+            .filter(|_| !self.settings.server_version.starts_with("3.10."));
         let all: Vec<&Runner> = self
             .by_scope
             .get(scope)
@@ -156,10 +223,20 @@ impl Server {
             .filter_map(|id| self.runners.get(id))
             .filter(|runner| wanted.is_none_or(|name| runner.name.eq_ignore_ascii_case(name)))
             .collect();
-        // One of an earlier page has gone since that was read, and another has come at the end: all between have moved up by one.
-        let moved_up = if shifted { all.get(1..).unwrap_or_default() } else { &all };
+        // One of an earlier page has gone since that was read, and another has come at the end: all between have moved
+        // up by one.
+        let moved_up = if shifted {
+            all.get(1..).unwrap_or_default()
+        } else {
+            &all
+        };
         let shown: Vec<Value> = page.slice(moved_up).iter().map(|runner| runner_json(runner)).collect();
-        page.link(Answer::json(200, json!({ "total_count": all.len(), "runners": shown })), all.len(), call, url)
+        page.link(
+            Answer::json(200, json!({ "total_count": all.len(), "runners": shown })),
+            all.len(),
+            call,
+            url,
+        )
     }
 
     fn runner_in(&self, scope: &Scope, id: Option<u64>) -> Option<&Runner> {
@@ -168,14 +245,23 @@ impl Server {
 
     /// GET …/actions/runners/{id}
     pub(super) fn get_runner(&self, scope: &Scope, id: Option<u64>) -> Answer {
-        self.runner_in(scope, id).map_or_else(Answer::not_found, |runner| Answer::json(200, runner_json(runner)))
+        self.runner_in(scope, id)
+            .map_or_else(Answer::not_found, |runner| Answer::json(200, runner_json(runner)))
     }
 
     /// DELETE …/actions/runners/{id}
     pub(super) fn delete_runner(&mut self, scope: &Scope, id: Option<u64>, now: Ms) -> Answer {
-        let Some(runner) = self.runner_in(scope, id) else { return Answer::not_found() };
+        let Some(runner) = self.runner_in(scope, id) else {
+            return Answer::not_found();
+        };
         if runner.busy() {
-            return Answer::error(422, format!("Runner {:?} is currently running a job and cannot be deleted.", runner.name));
+            return Answer::error(
+                422,
+                format!(
+                    "Runner {:?} is currently running a job and cannot be deleted.",
+                    runner.name
+                ),
+            );
         }
         let id = runner.id;
         self.remove_runner(id, "deleted", now);
@@ -186,15 +272,30 @@ impl Server {
     pub(super) fn list_groups(&self, scope: &Scope, call: &Call, url: &str) -> Answer {
         let page = Page::of(call);
         let groups = self.groups(scope);
-        let shown: Vec<Value> = page.slice(groups).iter().map(|group| group_json(group, scope, url)).collect();
-        page.link(Answer::json(200, json!({ "total_count": groups.len(), "runner_groups": shown })), groups.len(), call, url)
+        let shown: Vec<Value> = page
+            .slice(groups)
+            .iter()
+            .map(|group| group_json(group, scope, url))
+            .collect();
+        page.link(
+            Answer::json(200, json!({ "total_count": groups.len(), "runner_groups": shown })),
+            groups.len(),
+            call,
+            url,
+        )
     }
 
     /// The scope that a caller named, if it is there.
     pub(super) fn find_scope(&self, scope: &Scope) -> bool {
         match scope {
-            Scope::Organization(owner) => self.owners.get(owner).is_some_and(|owner| owner.kind == OwnerKind::Organization),
-            Scope::Repository(owner, repo) => self.owners.get(owner).is_some_and(|owner| owner.repos.contains_key(repo)),
+            Scope::Organization(owner) => self
+                .owners
+                .get(owner)
+                .is_some_and(|owner| owner.kind == OwnerKind::Organization),
+            Scope::Repository(owner, repo) => self
+                .owners
+                .get(owner)
+                .is_some_and(|owner| owner.repos.contains_key(repo)),
             Scope::Enterprise(slug) => self.settings.enterprise.eq_ignore_ascii_case(slug),
         }
     }
@@ -203,7 +304,9 @@ impl Server {
 /// A runner as GitHub describes it.
 fn runner_json(runner: &Runner) -> Value {
     let label = |(index, name): (usize, &String)| {
-        let read_only = ["self-hosted", "linux", "x64"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        let read_only = ["self-hosted", "linux", "x64"]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known));
         json!({ "id": index + 1, "name": name, "type": if read_only { "read-only" } else { "custom" } })
     };
     json!({
@@ -236,7 +339,11 @@ fn group_json(group: &Group, scope: &Scope, url: &str) -> Value {
         "selected_workflows": [],
         "workflow_restrictions_read_only": false,
     });
-    let selected = if kind == "orgs" { "repositories" } else { "organizations" };
+    let selected = if kind == "orgs" {
+        "repositories"
+    } else {
+        "organizations"
+    };
     if group.selected.is_some() {
         json[format!("selected_{selected}_url")] = json!(format!("{base}/{selected}"));
     }

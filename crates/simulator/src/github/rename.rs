@@ -23,14 +23,24 @@ impl Server {
         if new.is_empty() || new.contains('/') || (old_key != new_key && self.owners.contains_key(&new_key)) {
             return Err(ControlError::Invalid(format!("the login {new:?} cannot be had")));
         }
-        let mut owner = self.owners.remove(&old_key).ok_or_else(|| ControlError::Invalid(format!("no owner {login}")))?;
+        let mut owner = self
+            .owners
+            .remove(&old_key)
+            .ok_or_else(|| ControlError::Invalid(format!("no owner {login}")))?;
         (owner.login, owner.payload) = (new.into(), Default::default());
         for repo in owner.repos.values_mut() {
-            *repo = Arc::new(Repo { owner: owner.login.clone(), payload: Default::default(), ..(**repo).clone() });
+            *repo = Arc::new(Repo {
+                owner: owner.login.clone(),
+                payload: Default::default(),
+                ..(**repo).clone()
+            });
         }
         for job in self.jobs.values_mut().filter(|job| job.facts.repo.owner_id == owner.id) {
             if let Some(repo) = owner.repos.get(&job.facts.repo.key().1) {
-                job.facts = Arc::new(JobFacts { repo: repo.clone(), ..(*job.facts).clone() });
+                job.facts = Arc::new(JobFacts {
+                    repo: repo.clone(),
+                    ..(*job.facts).clone()
+                });
             }
         }
         self.owners.insert(new_key.clone(), owner);
@@ -45,8 +55,14 @@ impl Server {
         for runner in self.runners.values_mut() {
             runner.scope = moved(runner.scope.clone());
         }
-        self.names = std::mem::take(&mut self.names).into_iter().map(|((scope, name), id)| ((moved(scope), name), id)).collect();
-        self.by_scope = std::mem::take(&mut self.by_scope).into_iter().map(|(scope, ids)| (moved(scope), ids)).collect();
+        self.names = std::mem::take(&mut self.names)
+            .into_iter()
+            .map(|((scope, name), id)| ((moved(scope), name), id))
+            .collect();
+        self.by_scope = std::mem::take(&mut self.by_scope)
+            .into_iter()
+            .map(|(scope, ids)| (moved(scope), ids))
+            .collect();
         self.idle = rekeyed(&mut self.idle, moved);
         self.registrations = rekeyed(&mut self.registrations, moved);
         if let Some(jobs) = self.queued.remove(&old_key) {
@@ -63,7 +79,9 @@ impl Server {
 
     /// The redirect of a repository whose owner was renamed.
     pub(super) fn redirect(&self, call: &Call, site: &Site) -> Option<Answer> {
-        let Some(Scope::Repository(owner, _)) = &call.scope else { return None };
+        let Some(Scope::Repository(owner, _)) = &call.scope else {
+            return None;
+        };
         let new = self.moved.get(owner).filter(|_| !self.owners.contains_key(owner))?;
         let rest = call.path.split("/repos/").nth(1)?.split_once('/')?.1;
         let mut to = reqwest::Url::parse(&format!("{}/repos/{new}/{rest}", site.api)).ok()?;
@@ -75,5 +93,8 @@ impl Server {
 }
 
 fn rekeyed<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: impl Fn(K) -> K) -> HashMap<K, V> {
-    std::mem::take(map).into_iter().map(|(old, value)| (key(old), value)).collect()
+    std::mem::take(map)
+        .into_iter()
+        .map(|(old, value)| (key(old), value))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! The REST API over HTTP: from a request to a [`Call`], and from an [`Answer`] to a response, with the faults in between.
+//! The REST API over HTTP: from a request to a [`Call`], and from an [`Answer`] to a response, with the faults in
+//! between.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +32,10 @@ pub(super) fn routes() -> Router<Shared> {
         Router::new()
             .route("/runners/generate-jitconfig", route(Endpoint::GenerateJitconfig))
             .route("/runners", route(Endpoint::ListRunners))
-            .route("/runners/{id}", route(Endpoint::GetRunner).merge(route(Endpoint::DeleteRunner)))
+            .route(
+                "/runners/{id}",
+                route(Endpoint::GetRunner).merge(route(Endpoint::DeleteRunner)),
+            )
             .route("/runner-groups", route(Endpoint::ListGroups))
     };
     let hooks = || {
@@ -40,13 +44,18 @@ pub(super) fn routes() -> Router<Shared> {
             .route("/hooks/{hook}/deliveries", route(Endpoint::ListDeliveries))
             .route("/hooks/{hook}/deliveries/{id}/attempts", route(Endpoint::Redeliver))
     };
-    let repository =
-        runners().route("/jobs/{id}", route(Endpoint::GetJob)).route("/runs", route(Endpoint::ListRuns)).route("/runs/{id}/jobs", route(Endpoint::ListRunJobs));
+    let repository = runners()
+        .route("/jobs/{id}", route(Endpoint::GetJob))
+        .route("/runs", route(Endpoint::ListRuns))
+        .route("/runs/{id}/jobs", route(Endpoint::ListRunJobs));
     Router::new()
         .nest("/orgs/{org}/actions", runners())
         .nest("/enterprises/{enterprise}/actions", runners())
         .nest("/repos/{owner}/{repo}/actions", repository)
-        .nest("/orgs/{org}", hooks().route("/repos", route(Endpoint::ListRepositories)))
+        .nest(
+            "/orgs/{org}",
+            hooks().route("/repos", route(Endpoint::ListRepositories)),
+        )
         .nest("/repos/{owner}/{repo}", hooks())
         .route("/app/hook/config", route(Endpoint::AppHook))
         .route("/app/hook/deliveries", route(Endpoint::ListDeliveries))
@@ -110,7 +119,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// GitHub's mark of an answer. It says of itself that its answers vary with the authorization, so another token has another.
+/// GitHub's mark of an answer. It says of itself that its answers vary with the authorization, so another token has
+/// another.
 fn mark(answer: &Answer, authorization: Option<&HeaderValue>) -> Option<String> {
     let body = answer.body.as_ref().filter(|_| answer.status == 200)?.to_string();
     let vary = authorization.map_or(&[][..], HeaderValue::as_bytes);
@@ -128,7 +138,13 @@ async fn carry_out(app: &App, call: &Call, known: Option<&str>, authorization: O
             server.refuse(call, fault, now)
         }),
         outcome => {
-            let name = outcome.as_ref().map(|fault| if fault.fault == Kind::RestCut { "rest_cut" } else { "rest_garbage" });
+            let name = outcome.as_ref().map(|fault| {
+                if fault.fault == Kind::RestCut {
+                    "rest_cut"
+                } else {
+                    "rest_garbage"
+                }
+            });
             app.with(|server, now| server.rest(call, &app.site, name.or((fate.delay > 0).then_some("rest_slow")), now))
         }
     };
@@ -151,18 +167,35 @@ async fn carry_out(app: &App, call: &Call, known: Option<&str>, authorization: O
 }
 
 fn authorize(app: &App, headers: &HeaderMap) -> Result<Caller, Answer> {
-    let Some(value) = headers.get(AUTHORIZATION) else { return Err(Answer::error(401, "Requires authentication")) };
-    let token =
-        value.to_str().ok().and_then(|value| value.split_once(' ')).filter(|(kind, _)| ["bearer", "token"].iter().any(|k| kind.eq_ignore_ascii_case(k)));
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Err(Answer::error(401, "Requires authentication"));
+    };
+    let token = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .filter(|(kind, _)| ["bearer", "token"].iter().any(|k| kind.eq_ignore_ascii_case(k)));
     match token {
         Some((_, token)) => app.with(|server, now| server.caller(token.trim(), app.token.expose_secret(), now)),
         None => Err(Answer::error(401, "Bad credentials")),
     }
 }
 
-fn call(endpoint: Endpoint, caller: Caller, params: &HashMap<String, String>, path: String, query: HashMap<String, String>, body: Bytes) -> Option<Call> {
+fn call(
+    endpoint: Endpoint,
+    caller: Caller,
+    params: &HashMap<String, String>,
+    path: String,
+    query: HashMap<String, String>,
+    body: Bytes,
+) -> Option<Call> {
     let lower = |key: &str| params.get(key).map(|value| value.to_lowercase());
-    let scope = match (lower("org").or_else(|| lower("user")), lower("enterprise"), lower("owner"), lower("repo")) {
+    let scope = match (
+        lower("org").or_else(|| lower("user")),
+        lower("enterprise"),
+        lower("owner"),
+        lower("repo"),
+    ) {
         (Some(org), ..) => Some(Scope::Organization(org)),
         (_, Some(slug), ..) => Some(Scope::Enterprise(slug)),
         (.., Some(owner), Some(repo)) => Some(Scope::Repository(owner, repo)),
@@ -172,12 +205,23 @@ fn call(endpoint: Endpoint, caller: Caller, params: &HashMap<String, String>, pa
         Some(id) => Some(id.parse().ok()?),
         None => None,
     };
-    Some(Call { endpoint, caller, scope, id, path, query, body })
+    Some(Call {
+        endpoint,
+        caller,
+        scope,
+        id,
+        path,
+        query,
+        body,
+    })
 }
 
 fn respond(answer: Answer, version: &str) -> Response {
-    let mut response = Response::builder().status(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
-    response = response.header("x-github-enterprise-version", version).header("x-github-media-type", "github.v3; format=json");
+    let mut response =
+        Response::builder().status(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+    response = response
+        .header("x-github-enterprise-version", version)
+        .header("x-github-media-type", "github.v3; format=json");
     for (name, value) in &answer.headers {
         response = response.header(*name, value);
     }

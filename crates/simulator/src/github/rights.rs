@@ -1,7 +1,7 @@
 //! What a caller may do at an owner: rights that an operator of the simulator takes away and gives back.
 //!
-//! As GitHub answers: what a caller may not see is not there (404); what it sees and may not do is forbidden (403), with other words for a
-//! GitHub App than for a token.
+//! As GitHub answers: what a caller may not see is not there (404); what it sees and may not do is forbidden (403),
+//! with other words for a GitHub App than for a token.
 
 use std::collections::BTreeSet;
 
@@ -45,10 +45,13 @@ struct Lack {
 pub(super) struct Rights(Vec<Lack>);
 
 impl Server {
-    /// Says what a caller (or, with none, every caller) may not do at an owner (or any); it replaces what was said of the two before.
+    /// Says what a caller (or, with none, every caller) may not do at an owner (or any); it replaces what was said of
+    /// the two before.
     pub fn set_rights(&mut self, caller: Option<Caller>, owner: Option<&str>, without: BTreeSet<Right>) {
         let owner = owner.map(str::to_lowercase);
-        self.rights.0.retain(|lack| (&lack.caller, &lack.owner) != (&caller, &owner));
+        self.rights
+            .0
+            .retain(|lack| (&lack.caller, &lack.owner) != (&caller, &owner));
         if !without.is_empty() {
             self.rights.0.push(Lack { caller, owner, without });
         }
@@ -56,8 +59,14 @@ impl Server {
 
     /// Whether a caller lacks a right at an owner.
     pub(super) fn lacks(&self, caller: &Caller, owner: &str, right: Right) -> bool {
-        let concerns = |lack: &&Lack| lack.caller.as_ref().is_none_or(|its| its == caller) && lack.owner.as_ref().is_none_or(|its| its == owner);
-        self.rights.0.iter().filter(concerns).any(|lack| lack.without.contains(&right))
+        let concerns = |lack: &&Lack| {
+            lack.caller.as_ref().is_none_or(|its| its == caller) && lack.owner.as_ref().is_none_or(|its| its == owner)
+        };
+        self.rights
+            .0
+            .iter()
+            .filter(concerns)
+            .any(|lack| lack.without.contains(&right))
     }
 
     /// What a caller is told that lacks a right which its call needs.
@@ -68,12 +77,20 @@ impl Server {
             return Some(Answer::not_found());
         }
         let right = match call.endpoint {
-            Endpoint::GenerateJitconfig | Endpoint::ListRunners | Endpoint::GetRunner | Endpoint::DeleteRunner | Endpoint::ListGroups => Right::Runners,
+            Endpoint::GenerateJitconfig
+            | Endpoint::ListRunners
+            | Endpoint::GetRunner
+            | Endpoint::DeleteRunner
+            | Endpoint::ListGroups => Right::Runners,
             Endpoint::GetJob | Endpoint::ListRuns | Endpoint::ListRunJobs => Right::Actions,
             Endpoint::ListHooks | Endpoint::ListDeliveries | Endpoint::Redeliver => Right::Hooks,
             _ => return None,
         };
-        let whose = if matches!(call.caller, Caller::Installation(_)) { "integration" } else { "personal access token" };
+        let whose = if matches!(call.caller, Caller::Installation(_)) {
+            "integration"
+        } else {
+            "personal access token"
+        };
         lacks(right).then(|| Answer::error(403, format!("Resource not accessible by {whose}")))
     }
 }

@@ -1,4 +1,5 @@
-//! The runners' protocol over HTTP: long polls that end when the bell rings, and that tell by being cut that a runner is dead.
+//! The runners' protocol over HTTP: long polls that end when the bell rings, and that tell by being cut that a runner
+//! is dead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 async fn connect(State(app): State<Arc<App>>, Json(body): Json<Connect>) -> Response {
-    let Ok(jit) = JitConfig::decode(&body.jit_config) else { return StatusCode::BAD_REQUEST.into_response() };
+    let Ok(jit) = JitConfig::decode(&body.jit_config) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
     match app.with(|server, now| server.connect(&jit, now)) {
         Ok(welcome) => Json(welcome).into_response(),
         Err(Refusal::Unknown) => StatusCode::NOT_FOUND.into_response(),
@@ -44,7 +47,8 @@ async fn connect(State(app): State<Arc<App>>, Json(body): Json<Connect>) -> Resp
     }
 }
 
-/// A request that is held open. While there is one, its runner is alive; when it is dropped, answered or cut, the lease runs.
+/// A request that is held open. While there is one, its runner is alive; when it is dropped, answered or cut, the lease
+/// runs.
 struct Held<'a> {
     app: &'a App,
     session: &'a str,
@@ -55,7 +59,12 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     fn new(app: &'a App, session: &'a str, longest: Duration) -> Option<Self> {
         let bell = app.with(|server, _| server.open(session))?;
-        Some(Self { app, session, bell, until: Instant::now() + longest })
+        Some(Self {
+            app,
+            session,
+            bell,
+            until: Instant::now() + longest,
+        })
     }
 
     /// Looks whenever the bell rings, until `look` sees something or the time is up.
@@ -76,7 +85,9 @@ impl Drop for Held<'_> {
 }
 
 async fn job(State(app): State<Arc<App>>, Path(session): Path<String>) -> Response {
-    let Some(held) = Held::new(&app, &session, app.poll) else { return StatusCode::GONE.into_response() };
+    let Some(held) = Held::new(&app, &session, app.poll) else {
+        return StatusCode::GONE.into_response();
+    };
     let look = || match app.with(|server, now| server.poll(&session, now)) {
         Polled::Nothing => None,
         other => Some(other),
@@ -89,7 +100,9 @@ async fn job(State(app): State<Arc<App>>, Path(session): Path<String>) -> Respon
 }
 
 async fn watch(State(app): State<Arc<App>>, Path(session): Path<String>) -> Response {
-    let Some(held) = Held::new(&app, &session, app.poll) else { return StatusCode::GONE.into_response() };
+    let Some(held) = Held::new(&app, &session, app.poll) else {
+        return StatusCode::GONE.into_response();
+    };
     let look = || match app.with(|server, _| server.watch(&session)) {
         Watched::Running => None,
         other => Some(other),
@@ -102,7 +115,11 @@ async fn watch(State(app): State<Arc<App>>, Path(session): Path<String>) -> Resp
 }
 
 async fn done(State(app): State<Arc<App>>, Path(session): Path<String>) -> StatusCode {
-    if app.with(|server, now| server.done(&session, now)) { StatusCode::NO_CONTENT } else { StatusCode::GONE }
+    if app.with(|server, now| server.done(&session, now)) {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::GONE
+    }
 }
 
 async fn bye(State(app): State<Arc<App>>, Path(session): Path<String>) -> StatusCode {

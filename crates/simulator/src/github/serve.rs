@@ -51,10 +51,18 @@ async fn connection(stream: TcpStream, router: Router) {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
-            if response.extensions().get::<Cut>().is_some() { Err(io::Error::other("cut by a fault")) } else { Ok(response) }
+            if response.extensions().get::<Cut>().is_some() {
+                Err(io::Error::other("cut by a fault"))
+            } else {
+                Ok(response)
+            }
         }
     });
-    let result = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(SILENCE).serve_connection(TokioIo::new(stream), service).await;
+    let result = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }

@@ -1,7 +1,7 @@
 //! What runners say: connect, poll for a job, watch for a cancellation, done, bye.
 //!
-//! The protocol is the simulator's own; only its meaning is GitHub's. A runner is alive while a request of it is open, and for
-//! a lease after that.
+//! The protocol is the simulator's own; only its meaning is GitHub's. A runner is alive while a request of it is open,
+//! and for a lease after that.
 
 use std::sync::Arc;
 
@@ -88,18 +88,34 @@ impl Server {
     /// A [`Refusal`].
     pub fn connect(&mut self, jit: &JitConfig, now: Ms) -> Result<Welcome, Refusal> {
         let lease = self.settings.lease_ms;
-        let Some(runner) = self.runners.get_mut(&jit.runner_id).filter(|runner| runner.secret == jit.secret) else {
+        let Some(runner) = self
+            .runners
+            .get_mut(&jit.runner_id)
+            .filter(|runner| runner.secret == jit.secret)
+        else {
             return Err(Refusal::Unknown);
         };
         let owner: Arc<str> = runner.scope.owner().into();
         let (faults, rng) = (&mut self.faults, &mut self.rng);
-        if *runner.mute.get_or_insert_with(|| faults.runner(rng, &runner.scope, Kind::RunnerNeverConnects).is_some()) {
+        if *runner
+            .mute
+            .get_or_insert_with(|| faults.runner(rng, &runner.scope, Kind::RunnerNeverConnects).is_some())
+        {
             return Err(Refusal::Mute);
         }
         if let Some(fault) = faults.runner(rng, &runner.scope, Kind::RunnerEnds) {
             let code = fault.exit_code.unwrap_or(TOO_OLD);
-            let words = fault.message.unwrap_or_else(|| "An error occurred: Runner version v2.320.0 is deprecated and cannot receive messages.".into());
-            self.log.push(now, Event::RunnerEnds { runner: runner.id, owner, code });
+            let words = fault.message.unwrap_or_else(|| {
+                "An error occurred: Runner version v2.320.0 is deprecated and cannot receive messages.".into()
+            });
+            self.log.push(
+                now,
+                Event::RunnerEnds {
+                    runner: runner.id,
+                    owner,
+                    code,
+                },
+            );
             return Err(Refusal::Ends(Return { code, words }));
         }
         match (&runner.session, runner.work) {
@@ -109,7 +125,11 @@ impl Server {
         }
         let session = uuid(rng);
         let id = runner.id;
-        runner.session = Some(Session { id: session.clone(), open: 0, lease_until: now + lease });
+        runner.session = Some(Session {
+            id: session.clone(),
+            open: 0,
+            lease_until: now + lease,
+        });
         runner.offline_since = None;
         self.sessions.insert(session.clone(), id);
         self.counters.runners_connected += 1;
@@ -117,7 +137,10 @@ impl Server {
         self.totals.connected.up();
         self.log.push(now, Event::RunnerConnected { runner: id, owner });
         self.idle(id, now);
-        Ok(Welcome { session, lease_ms: lease })
+        Ok(Welcome {
+            session,
+            lease_ms: lease,
+        })
     }
 
     /// A request of the runner is held open from now on; the bell rings when it should look again.
@@ -139,7 +162,9 @@ impl Server {
 
     /// The runner asks for its job; with that, the job is in progress. Asked again, the answer is the same.
     pub fn poll(&mut self, session: &str, now: Ms) -> Polled {
-        let Some(runner) = self.sessions.get(session).and_then(|id| self.runners.get_mut(id)) else { return Polled::Gone };
+        let Some(runner) = self.sessions.get(session).and_then(|id| self.runners.get_mut(id)) else {
+            return Polled::Gone;
+        };
         let id = match runner.work {
             Work::Idle => return Polled::Nothing,
             Work::Spent => return Polled::Gone,
@@ -148,7 +173,12 @@ impl Server {
         };
         runner.work = Work::Running(id);
         let scope = runner.scope.clone();
-        let runner = RunnerRef { id: runner.id, name: runner.name.clone(), group_id: runner.group_id, group_name: runner.group_name.clone() };
+        let runner = RunnerRef {
+            id: runner.id,
+            name: runner.name.clone(),
+            group_id: runner.group_id,
+            group_name: runner.group_name.clone(),
+        };
         self.begin(id, runner, now);
         let dies = self.faults.runner(&mut self.rng, &scope, Kind::RunnerDies).is_some();
         Polled::Job(self.order(id, dies))
@@ -156,12 +186,18 @@ impl Server {
 
     fn order(&self, job: u64, dies: bool) -> Order {
         let duration_ms = self.jobs.get(&job).map_or(0, |job| job.facts.duration);
-        Order { job_id: job, duration_ms, die_after_ms: dies.then_some(duration_ms / 2) }
+        Order {
+            job_id: job,
+            duration_ms,
+            die_after_ms: dies.then_some(duration_ms / 2),
+        }
     }
 
     /// The runner asks whether its job is still wanted.
     pub fn watch(&self, session: &str) -> Watched {
-        let Some(runner) = self.sessions.get(session).and_then(|id| self.runners.get(id)) else { return Watched::Gone };
+        let Some(runner) = self.sessions.get(session).and_then(|id| self.runners.get(id)) else {
+            return Watched::Gone;
+        };
         match runner.work {
             Work::Running(job) if self.jobs.get(&job).is_some_and(|job| job.cancelled) => Watched::Cancelled,
             Work::Running(_) => Watched::Running,
@@ -171,8 +207,12 @@ impl Server {
 
     /// The runner is done with its job, and with that goes its registration. False when it has no such session or job.
     pub fn done(&mut self, session: &str, now: Ms) -> bool {
-        let Some(id) = self.sessions.get(session).copied() else { return false };
-        let Some(Work::Running(job)) = self.runners.get(&id).map(|runner| runner.work) else { return false };
+        let Some(id) = self.sessions.get(session).copied() else {
+            return false;
+        };
+        let Some(Work::Running(job)) = self.runners.get(&id).map(|runner| runner.work) else {
+            return false;
+        };
         let conclusion = match self.jobs.get(&job) {
             Some(job) if job.cancelled => Conclusion::Cancelled,
             Some(job) => job.facts.outcome,
@@ -184,7 +224,9 @@ impl Server {
 
     /// The runner was told to stop, and says so: its job fails at once, and an idle one is offline.
     pub fn bye(&mut self, session: &str, now: Ms) {
-        let Some(id) = self.sessions.get(session).copied() else { return };
+        let Some(id) = self.sessions.get(session).copied() else {
+            return;
+        };
         match self.runners.get(&id).map(|runner| runner.work) {
             Some(Work::Running(job)) => self.finish(id, job, Conclusion::Failure, now),
             _ => self.go_offline(id, now),

@@ -74,7 +74,8 @@ pub struct Settings {
     /// Registrations in five minutes and scope (github.com: 1500); unlimited by default
     #[arg(long)]
     pub registration_limit: Option<u32>,
-    /// Points a minute of one caller at one endpoint (github.com: 900; a POST takes 5), and a secondary limit above; unlimited by default
+    /// Points a minute of one caller at one endpoint (github.com: 900; a POST takes 5), and a secondary limit above;
+    /// unlimited by default
     #[arg(long)]
     pub points_per_minute: Option<u64>,
     /// Id of a GitHub App

@@ -1,12 +1,12 @@
 //! The simulated GitHub itself: one plain struct, changed by pure methods.
 //!
-//! Nothing here reads a clock, draws from the system's randomness or touches the network: the moment comes in with every call,
-//! the generator is seeded, and webhooks go out through [`Server::take_outbox`]. This file holds the struct, owners and groups; the life
-//! of jobs is in [`super::jobs`], which runner gets which in `assign`, what runners say in [`super::sessions`], what REST callers ask in
-//! [`super::api`] and `registry`.
+//! Nothing here reads a clock, draws from the system's randomness or touches the network: the moment comes in with
+//! every call, the generator is seeded, and webhooks go out through [`Server::take_outbox`]. This file holds the
+//! struct, owners and groups; the life of jobs is in [`super::jobs`], which runner gets which in `assign`, what runners
+//! say in [`super::sessions`], what REST callers ask in [`super::api`] and `registry`.
 //!
-//! Kept at every moment: a job is in `queued` exactly when it is queued and assigned to nobody; a runner is in `idle` exactly when it
-//! has a session and no work; `running` counts the jobs in progress.
+//! Kept at every moment: a job is in `queued` exactly when it is queued and assigned to nobody; a runner is in `idle`
+//! exactly when it has a session and no work; `running` counts the jobs in progress.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -147,7 +147,14 @@ impl Server {
             rights: Rights::default(),
             outbox: Vec::new(),
             hooks: Hooks::default(),
-            next: NextIds { owner: 1000, repo: 700_000_000, run: 9_000_000_000, job: 30_000_000_000, runner: 100, group: 1 },
+            next: NextIds {
+                owner: 1000,
+                repo: 700_000_000,
+                run: 9_000_000_000,
+                job: 30_000_000_000,
+                runner: 100,
+                group: 1,
+            },
             settings,
         };
         for number in 1..=server.settings.orgs {
@@ -181,21 +188,43 @@ impl Server {
             return Err(ControlError::Invalid("an owner needs a login without a slash".into()));
         }
         if let Some(owner) = self.owners.get(&key) {
-            return if owner.kind == kind { Ok(()) } else { Err(ControlError::Invalid(format!("{login} is no {kind:?}"))) };
+            return if owner.kind == kind {
+                Ok(())
+            } else {
+                Err(ControlError::Invalid(format!("{login} is no {kind:?}")))
+            };
         }
         self.next.owner += 1;
-        let groups = if kind == OwnerKind::Organization { vec![Group::default_group()] } else { Vec::new() };
-        let owner = Owner { id: self.next.owner, login: login.into(), kind, groups, repos: BTreeMap::new(), payload: Default::default() };
+        let groups = if kind == OwnerKind::Organization {
+            vec![Group::default_group()]
+        } else {
+            Vec::new()
+        };
+        let owner = Owner {
+            id: self.next.owner,
+            login: login.into(),
+            kind,
+            groups,
+            repos: BTreeMap::new(),
+            payload: Default::default(),
+        };
         self.owners.insert(key, owner);
         Ok(())
     }
 
-    /// Adds a runner group to an organization (or, with none, to the enterprise), or changes the one of that name. Returns its id.
+    /// Adds a runner group to an organization (or, with none, to the enterprise), or changes the one of that name.
+    /// Returns its id.
     ///
     /// # Errors
     ///
     /// [`ControlError::Invalid`] when there is no such organization.
-    pub fn set_group(&mut self, org: Option<&str>, name: &str, selected: Option<Vec<String>>, public: bool) -> Result<u64, ControlError> {
+    pub fn set_group(
+        &mut self,
+        org: Option<&str>,
+        name: &str,
+        selected: Option<Vec<String>>,
+        public: bool,
+    ) -> Result<u64, ControlError> {
         let groups = match org {
             None => &mut self.enterprise_groups,
             Some(org) => match self.owners.get_mut(&org.to_lowercase()) {
@@ -209,7 +238,12 @@ impl Server {
             return Ok(group.id);
         }
         self.next.group += 1;
-        groups.push(Group { id: self.next.group, name: name.into(), selected, public });
+        groups.push(Group {
+            id: self.next.group,
+            name: name.into(),
+            selected,
+            public,
+        });
         Ok(self.next.group)
     }
 
@@ -246,5 +280,13 @@ impl Server {
 pub(super) fn uuid(rng: &mut Rng) -> String {
     let bits = rng.u128(..);
     let hex = format!("{bits:032x}");
-    format!("{}-{}-4{}-{:x}{}-{}", &hex[..8], &hex[8..12], &hex[13..16], 8 + (bits >> 60 & 3), &hex[17..20], &hex[20..])
+    format!(
+        "{}-{}-4{}-{:x}{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        8 + (bits >> 60 & 3),
+        &hex[17..20],
+        &hex[20..]
+    )
 }

@@ -26,8 +26,19 @@ impl Percentiles {
     /// Nearest rank.
     pub fn of(mut spans: Vec<Ms>) -> Self {
         spans.sort_unstable();
-        let rank = |percent: usize| spans.get((spans.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0);
-        Self { count: spans.len(), p50: rank(50), p90: rank(90), p99: rank(99), max: spans.last().copied().unwrap_or(0) }
+        let rank = |percent: usize| {
+            spans
+                .get((spans.len() * percent).div_ceil(100).saturating_sub(1))
+                .copied()
+                .unwrap_or(0)
+        };
+        Self {
+            count: spans.len(),
+            p50: rank(50),
+            p90: rank(90),
+            p99: rank(99),
+            max: spans.last().copied().unwrap_or(0),
+        }
     }
 }
 
@@ -174,8 +185,16 @@ pub struct Summary {
 impl Server {
     /// Sums up what happened so far.
     pub fn summary(&self) -> Summary {
-        let mut jobs = JobCounts { created: self.totals.jobs, requeued: self.counters.jobs_requeued, ..JobCounts::default() };
-        let mut left = Leftovers { runners: self.runners.len(), runners_online: self.sessions.len(), ..Leftovers::default() };
+        let mut jobs = JobCounts {
+            created: self.totals.jobs,
+            requeued: self.counters.jobs_requeued,
+            ..JobCounts::default()
+        };
+        let mut left = Leftovers {
+            runners: self.runners.len(),
+            runners_online: self.sessions.len(),
+            ..Leftovers::default()
+        };
         for job in self.jobs.values() {
             jobs.run += u64::from(job.starts > 0);
             jobs.run_twice += u64::from(job.starts > 1);
@@ -196,7 +215,12 @@ impl Server {
                 left.job_ids.push(job.id);
             }
         }
-        left.runner_names = self.runners.values().take(20).map(|runner| runner.name.to_string()).collect();
+        left.runner_names = self
+            .runners
+            .values()
+            .take(20)
+            .map(|runner| runner.name.to_string())
+            .collect();
         let spans = |from: fn(&Times) -> Option<Ms>, to: fn(&Times) -> Option<Ms>| {
             let span = |times: &Times| Some(to(times)?.saturating_sub(from(times)?));
             Percentiles::of(self.jobs.values().filter_map(|job| span(&job.times)).collect())
@@ -228,8 +252,23 @@ impl Server {
                 webhook_to_start_ms: spans(|times| times.sent, |times| times.started),
                 queued_to_start_ms: spans(|times| times.queued, |times| times.started),
             },
-            total: Peaks { jit_requests: counters.jit_requests, registrations: counters.jit_registered, ..(&self.totals).into() },
-            orgs: self.gauges.iter().map(|(key, gauges)| (self.owners.get(key).map_or(key.clone(), |owner| owner.login.to_string()), gauges.into())).collect(),
+            total: Peaks {
+                jit_requests: counters.jit_requests,
+                registrations: counters.jit_registered,
+                ..(&self.totals).into()
+            },
+            orgs: self
+                .gauges
+                .iter()
+                .map(|(key, gauges)| {
+                    (
+                        self.owners
+                            .get(key)
+                            .map_or(key.clone(), |owner| owner.login.to_string()),
+                        gauges.into(),
+                    )
+                })
+                .collect(),
             leftovers: left,
         }
     }
@@ -242,7 +281,25 @@ mod tests {
     #[test]
     fn nearest_rank() {
         assert_eq!(Percentiles::of(Vec::new()), Percentiles::default());
-        assert_eq!(Percentiles::of((1..=100).rev().collect()), Percentiles { count: 100, p50: 50, p90: 90, p99: 99, max: 100 });
-        assert_eq!(Percentiles::of(vec![7]), Percentiles { count: 1, p50: 7, p90: 7, p99: 7, max: 7 });
+        assert_eq!(
+            Percentiles::of((1..=100).rev().collect()),
+            Percentiles {
+                count: 100,
+                p50: 50,
+                p90: 90,
+                p99: 99,
+                max: 100
+            }
+        );
+        assert_eq!(
+            Percentiles::of(vec![7]),
+            Percentiles {
+                count: 1,
+                p50: 7,
+                p90: 7,
+                p99: 7,
+                max: 7
+            }
+        );
     }
 }

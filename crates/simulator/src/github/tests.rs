@@ -25,11 +25,18 @@ struct World {
 }
 
 fn world_of(settings: Settings) -> World {
-    World { site: Site::new("http://ghes.test", &settings), server: Server::new(settings), now: 1_795_340_580_000 }
+    World {
+        site: Site::new("http://ghes.test", &settings),
+        server: Server::new(settings),
+        now: 1_795_340_580_000,
+    }
 }
 
 fn world() -> World {
-    world_of(Settings { pick: Pick::Oldest, ..Settings::default() })
+    world_of(Settings {
+        pick: Pick::Oldest,
+        ..Settings::default()
+    })
 }
 
 impl World {
@@ -42,14 +49,38 @@ impl World {
         self.jobs(json!({ "org": "org-0001", "repo": "app", "labels": labels, "duration_ms": 1000 }))[0]
     }
 
-    fn rest(&mut self, endpoint: Endpoint, scope: Scope, id: Option<u64>, body: Value, query: &[(&str, &str)]) -> Answer {
-        let query: HashMap<String, String> = query.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let call = Call { endpoint, caller: Caller::default(), scope: Some(scope), id, path: "/api/v3/x".into(), query, body: body.to_string().into() };
+    fn rest(
+        &mut self,
+        endpoint: Endpoint,
+        scope: Scope,
+        id: Option<u64>,
+        body: Value,
+        query: &[(&str, &str)],
+    ) -> Answer {
+        let query: HashMap<String, String> = query
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect();
+        let call = Call {
+            endpoint,
+            caller: Caller::default(),
+            scope: Some(scope),
+            id,
+            path: "/api/v3/x".into(),
+            query,
+            body: body.to_string().into(),
+        };
         self.server.rest(&call, &self.site, None, self.now)
     }
 
     fn register(&mut self, scope: Scope, name: &str, labels: &[&str]) -> Answer {
-        self.rest(Endpoint::GenerateJitconfig, scope, None, json!({ "name": name, "runner_group_id": 1, "labels": labels }), &[])
+        self.rest(
+            Endpoint::GenerateJitconfig,
+            scope,
+            None,
+            json!({ "name": name, "runner_group_id": 1, "labels": labels }),
+            &[],
+        )
     }
 
     /// Registers a runner in org-0001 and connects it; returns its id and session.
@@ -71,7 +102,11 @@ impl World {
     }
 
     fn actions(&mut self) -> Vec<Action> {
-        self.server.take_outbox().iter().map(|delivery| delivery.action).collect()
+        self.server
+            .take_outbox()
+            .iter()
+            .map(|delivery| delivery.action)
+            .collect()
     }
 
     fn pass(&mut self, ms: Ms) {
@@ -107,7 +142,10 @@ fn no_runner_belongs_to_a_job() {
     let (first, second) = (world.job(&["x"]), world.job(&["x"]));
     let (_, for_second) = world.runner("made-for-second", &["x"]);
     let (_, for_first) = world.runner("made-for-first", &["x"]);
-    assert_eq!((world.poll(&for_second), world.poll(&for_first)), (Some(first), Some(second)));
+    assert_eq!(
+        (world.poll(&for_second), world.poll(&for_first)),
+        (Some(first), Some(second))
+    );
 }
 
 #[test]
@@ -121,12 +159,27 @@ fn an_ephemeral_runner_is_gone_after_its_job() {
     assert!(world.server.done(&session, world.now));
     assert!(!world.server.done(&session, world.now));
     assert_eq!(world.server.job(job).unwrap().conclusion, Some(Conclusion::Success));
-    assert_eq!(world.rest(Endpoint::GetRunner, org(), Some(id), Value::Null, &[]).status, 404);
+    assert_eq!(
+        world
+            .rest(Endpoint::GetRunner, org(), Some(id), Value::Null, &[])
+            .status,
+        404
+    );
     assert_eq!(world.server.poll(&session, world.now), Polled::Gone);
     assert_eq!(world.register(org(), "a", &["x"]).status, 201, "the name is free again");
     let summary = world.server.summary();
-    assert_eq!((summary.jobs.run, summary.jobs.run_twice, summary.jobs.success), (1, 0, 1));
-    assert_eq!((summary.leftovers.runners, summary.leftovers.in_progress, summary.total.max_running), (1, 0, 1));
+    assert_eq!(
+        (summary.jobs.run, summary.jobs.run_twice, summary.jobs.success),
+        (1, 0, 1)
+    );
+    assert_eq!(
+        (
+            summary.leftovers.runners,
+            summary.leftovers.in_progress,
+            summary.total.max_running
+        ),
+        (1, 0, 1)
+    );
 }
 
 #[test]
@@ -138,9 +191,22 @@ fn a_busy_runner_cannot_be_deleted_and_an_idle_one_can() {
     world.poll(&session);
     let answer = world.rest(Endpoint::DeleteRunner, org(), Some(busy), Value::Null, &[]);
     assert_eq!(answer.status, 422);
-    assert_eq!(answer.body.unwrap()["message"], "Runner \"busy\" is currently running a job and cannot be deleted.");
-    assert_eq!(world.rest(Endpoint::DeleteRunner, org(), Some(idle), Value::Null, &[]).status, 204);
-    assert_eq!(world.rest(Endpoint::DeleteRunner, org(), Some(idle), Value::Null, &[]).status, 404);
+    assert_eq!(
+        answer.body.unwrap()["message"],
+        "Runner \"busy\" is currently running a job and cannot be deleted."
+    );
+    assert_eq!(
+        world
+            .rest(Endpoint::DeleteRunner, org(), Some(idle), Value::Null, &[])
+            .status,
+        204
+    );
+    assert_eq!(
+        world
+            .rest(Endpoint::DeleteRunner, org(), Some(idle), Value::Null, &[])
+            .status,
+        404
+    );
     assert_eq!(world.server.poll(&idle_session, world.now), Polled::Gone);
 }
 
@@ -149,23 +215,56 @@ fn registration_is_checked_as_github_checks_it() {
     let mut world = world();
     assert_eq!(world.register(org(), "a", &["x"]).status, 201);
     let again = world.register(org(), "A", &["x"]);
-    assert_eq!((again.status, again.body.unwrap()["message"].as_str().unwrap()), (409, "Already exists - A runner with the name A already exists."));
+    assert_eq!(
+        (again.status, again.body.unwrap()["message"].as_str().unwrap()),
+        (409, "Already exists - A runner with the name A already exists.")
+    );
     let bodies = [
-        (json!({ "name": "b", "labels": ["x"] }), "\"runner_group_id\" wasn't supplied."),
+        (
+            json!({ "name": "b", "labels": ["x"] }),
+            "\"runner_group_id\" wasn't supplied.",
+        ),
         (json!({}), "\"name\", \"runner_group_id\", \"labels\" weren't supplied."),
-        (json!({ "name": "b", "runner_group_id": 1, "labels": [] }), "only 0 were supplied"),
-        (json!({ "name": "b", "runner_group_id": 1, "labels": vec!["x"; 101] }), "101 were supplied"),
-        (json!({ "name": "b", "runner_group_id": "1", "labels": ["x"] }), "is not an integer"),
+        (
+            json!({ "name": "b", "runner_group_id": 1, "labels": [] }),
+            "only 0 were supplied",
+        ),
+        (
+            json!({ "name": "b", "runner_group_id": 1, "labels": vec!["x"; 101] }),
+            "101 were supplied",
+        ),
+        (
+            json!({ "name": "b", "runner_group_id": "1", "labels": ["x"] }),
+            "is not an integer",
+        ),
     ];
     for (body, says) in bodies {
         let answer = world.rest(Endpoint::GenerateJitconfig, org(), None, body, &[]);
         let message = answer.body.unwrap()["message"].as_str().unwrap().to_owned();
-        assert!(answer.status == 422 && message.contains(says), "{} {message}", answer.status);
+        assert!(
+            answer.status == 422 && message.contains(says),
+            "{} {message}",
+            answer.status
+        );
     }
     let group = |id: u64| json!({ "name": "b", "runner_group_id": id, "labels": ["x"] });
-    assert_eq!(world.rest(Endpoint::GenerateJitconfig, org(), None, group(9), &[]).status, 404);
-    assert_eq!(world.register(Scope::Organization("nobody".into()), "b", &["x"]).status, 404);
-    assert_eq!(world.register(Scope::Enterprise("simulated".into()), "a", &["x"]).status, 201, "names are unique in their scope only");
+    assert_eq!(
+        world
+            .rest(Endpoint::GenerateJitconfig, org(), None, group(9), &[])
+            .status,
+        404
+    );
+    assert_eq!(
+        world.register(Scope::Organization("nobody".into()), "b", &["x"]).status,
+        404
+    );
+    assert_eq!(
+        world
+            .register(Scope::Enterprise("simulated".into()), "a", &["x"])
+            .status,
+        201,
+        "names are unique in their scope only"
+    );
 }
 
 #[test]
@@ -176,11 +275,24 @@ fn runners_are_listed_in_pages_and_by_name() {
     }
     let page = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("page", "2")]);
     let body = page.body.unwrap();
-    assert_eq!((body["total_count"].as_u64(), body["runners"].as_array().unwrap().len()), (Some(35), 5));
+    assert_eq!(
+        (body["total_count"].as_u64(), body["runners"].as_array().unwrap().len()),
+        (Some(35), 5)
+    );
     let first = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("per_page", "10")]);
-    assert!(first.headers[0].1.contains("page=2&per_page=10>; rel=\"next\"") && first.headers[0].1.contains("page=4"), "{:?}", first.headers);
-    let named = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("name", "r-7")]).body.unwrap();
-    assert_eq!((named["total_count"].as_u64(), &named["runners"][0]["name"]), (Some(1), &json!("r-7")));
+    assert!(
+        first.headers[0].1.contains("page=2&per_page=10>; rel=\"next\"") && first.headers[0].1.contains("page=4"),
+        "{:?}",
+        first.headers
+    );
+    let named = world
+        .rest(Endpoint::ListRunners, org(), None, Value::Null, &[("name", "r-7")])
+        .body
+        .unwrap();
+    assert_eq!(
+        (named["total_count"].as_u64(), &named["runners"][0]["name"]),
+        (Some(1), &json!("r-7"))
+    );
 }
 
 #[test]
@@ -195,8 +307,15 @@ fn an_offline_runner_gets_nothing_and_a_lost_one_fails_its_job() {
     assert_eq!(world.state(job), JobState::InProgress);
     world.pass(1);
     assert_eq!(world.server.job(job).unwrap().conclusion, Some(Conclusion::Failure));
-    let runner = world.rest(Endpoint::GetRunner, org(), Some(id), Value::Null, &[]).body.unwrap();
-    assert_eq!((&runner["status"], &runner["busy"]), (&json!("offline"), &json!(false)), "still registered");
+    let runner = world
+        .rest(Endpoint::GetRunner, org(), Some(id), Value::Null, &[])
+        .body
+        .unwrap();
+    assert_eq!(
+        (&runner["status"], &runner["busy"]),
+        (&json!("offline"), &json!(false)),
+        "still registered"
+    );
     world.pass(86_400_000);
     assert_eq!(world.server.summary().leftovers.runners, 0, "until a day has passed");
 }
@@ -236,7 +355,12 @@ fn deleting_an_assigned_runner_gives_its_job_to_another() {
     let job = world.job(&["x"]);
     let (first, _) = world.runner("first", &["x"]);
     let (_, second) = world.runner("second", &["x"]);
-    assert_eq!(world.rest(Endpoint::DeleteRunner, org(), Some(first), Value::Null, &[]).status, 204);
+    assert_eq!(
+        world
+            .rest(Endpoint::DeleteRunner, org(), Some(first), Value::Null, &[])
+            .status,
+        204
+    );
     assert_eq!(world.poll(&second), Some(job));
 }
 
@@ -244,10 +368,16 @@ fn deleting_an_assigned_runner_gives_its_job_to_another() {
 fn cancel_hold_approve_rerun() {
     let mut world = world();
     let held = world.jobs(json!({ "org": "org-0001", "labels": ["x"], "environment": "production" }))[0];
-    assert_eq!((world.state(held), world.actions()), (JobState::Waiting, vec![Action::Waiting]));
+    assert_eq!(
+        (world.state(held), world.actions()),
+        (JobState::Waiting, vec![Action::Waiting])
+    );
     world.server.approve(held, world.now).unwrap();
     world.server.hold(held, world.now).unwrap();
-    assert_eq!(world.server.hold(held, world.now), Err(ControlError::State(JobState::Waiting)));
+    assert_eq!(
+        world.server.hold(held, world.now),
+        Err(ControlError::State(JobState::Waiting))
+    );
     let (_, session) = world.runner("a", &["x"]);
     assert_eq!(world.poll(&session), None, "a waiting job is given to nobody");
     world.server.approve(held, world.now).unwrap();
@@ -262,7 +392,10 @@ fn cancel_hold_approve_rerun() {
     let (old, new) = (world.server.job(held).unwrap(), world.server.job(again).unwrap());
     assert!(again != held && new.run_id == old.run_id && new.run_attempt == 2);
     world.server.cancel(again, world.now).unwrap();
-    assert_eq!(world.server.cancel(again, world.now), Err(ControlError::State(JobState::Completed)));
+    assert_eq!(
+        world.server.cancel(again, world.now),
+        Err(ControlError::State(JobState::Completed))
+    );
     assert_eq!(world.server.cancel(7, world.now), Err(ControlError::NoJob));
     assert_eq!(world.server.summary().jobs.never_run, 1);
 }
@@ -285,41 +418,87 @@ fn scopes_and_groups_decide_who_may_run_what() {
     let private = world.jobs(json!({ "org": "org-0001", "repo": "private", "labels": ["x"] }))[0];
     let public = world.jobs(json!({ "org": "org-0001", "repo": "public", "public": true, "labels": ["x"] }))[0];
     let connect = |world: &mut World, scope: Scope, name: &str, group: u64| {
-        let answer = world.rest(Endpoint::GenerateJitconfig, scope, None, json!({ "name": name, "runner_group_id": group, "labels": ["x"] }), &[]);
+        let answer = world.rest(
+            Endpoint::GenerateJitconfig,
+            scope,
+            None,
+            json!({ "name": name, "runner_group_id": group, "labels": ["x"] }),
+            &[],
+        );
         world.server.connect(&jit(&answer), world.now).unwrap().session
     };
-    let group = world.server.set_group(Some("org-0001"), "closed", Some(vec!["Public".into()]), false).unwrap();
+    let group = world
+        .server
+        .set_group(Some("org-0001"), "closed", Some(vec!["Public".into()]), false)
+        .unwrap();
     let closed = connect(&mut world, org(), "closed", group);
-    assert_eq!(world.poll(&closed), None, "private is not selected, public repositories are not allowed");
+    assert_eq!(
+        world.poll(&closed),
+        None,
+        "private is not selected, public repositories are not allowed"
+    );
     let of_repo = connect(&mut world, repo("public"), "of-repo", 1);
     assert_eq!(world.poll(&of_repo), Some(public));
     let of_enterprise = connect(&mut world, Scope::Enterprise("simulated".into()), "of-enterprise", 1);
     assert_eq!(world.poll(&of_enterprise), Some(private));
-    let of_user = connect(&mut world, Scope::Repository("alice".into(), "dots".into()), "of-user", 1);
+    let of_user = connect(
+        &mut world,
+        Scope::Repository("alice".into(), "dots".into()),
+        "of-user",
+        1,
+    );
     assert_eq!(world.poll(&of_user), Some(users));
-    assert_eq!(world.register(Scope::Organization("alice".into()), "a", &["x"]).status, 404, "a user is no organization");
+    assert_eq!(
+        world.register(Scope::Organization("alice".into()), "a", &["x"]).status,
+        404,
+        "a user is no organization"
+    );
 }
 
 #[test]
 fn faults_keep_runners_away_and_kill_them() {
     let mut world = world();
-    world.server.faults.add(serde_json::from_value(json!({ "fault": "runner_never_connects", "count": 1 })).unwrap());
-    world.server.faults.add(serde_json::from_value(json!({ "fault": "runner_dies" })).unwrap());
+    world
+        .server
+        .faults
+        .add(serde_json::from_value(json!({ "fault": "runner_never_connects", "count": 1 })).unwrap());
+    world
+        .server
+        .faults
+        .add(serde_json::from_value(json!({ "fault": "runner_dies" })).unwrap());
     let mute = jit(&world.register(org(), "mute", &["x"]));
     assert_eq!(world.server.connect(&mute, world.now).unwrap_err(), Refusal::Mute);
     assert_eq!(world.server.connect(&mute, world.now).unwrap_err(), Refusal::Mute);
     let job = world.job(&["x"]);
     let (_, session) = world.runner("mortal", &["x"]);
-    assert_eq!(world.server.poll(&session, world.now), Polled::Job(Order { job_id: job, duration_ms: 1000, die_after_ms: Some(500) }));
-    let stranger = JitConfig { secret: "guess".into(), ..mute };
-    assert_eq!(world.server.connect(&stranger, world.now).unwrap_err(), Refusal::Unknown);
+    assert_eq!(
+        world.server.poll(&session, world.now),
+        Polled::Job(Order {
+            job_id: job,
+            duration_ms: 1000,
+            die_after_ms: Some(500)
+        })
+    );
+    let stranger = JitConfig {
+        secret: "guess".into(),
+        ..mute
+    };
+    assert_eq!(
+        world.server.connect(&stranger, world.now).unwrap_err(),
+        Refusal::Unknown
+    );
 }
 
 #[test]
 fn one_seed_one_course() {
     let course = |seed: u64| {
-        let mut world = world_of(Settings { seed, ..Settings::default() });
-        let sessions: Vec<String> = (0..20).map(|number| world.runner(&format!("r-{number}"), &["x"]).1).collect();
+        let mut world = world_of(Settings {
+            seed,
+            ..Settings::default()
+        });
+        let sessions: Vec<String> = (0..20)
+            .map(|number| world.runner(&format!("r-{number}"), &["x"]).1)
+            .collect();
         let jobs = world.jobs(json!({ "org": "org-0001", "labels": ["x"], "count": 10 }));
         let taken: Vec<Option<u64>> = sessions.iter().map(|session| world.poll(session)).collect();
         assert_eq!(taken.iter().flatten().count(), jobs.len());
@@ -340,7 +519,10 @@ fn requests_are_paired_with_jobs_for_the_latencies() {
     world.server.cancel(second, world.now).unwrap();
     world.register(org(), "too-late", &["x"]);
     let times = |id| world.server.job(id).unwrap().times;
-    assert_eq!((times(first).requested, times(second).requested), (Some(world.now), None));
+    assert_eq!(
+        (times(first).requested, times(second).requested),
+        (Some(world.now), None)
+    );
     let runners = world.server.summary().runners;
     assert_eq!((runners.registered, runners.unneeded), (3, 2));
 }

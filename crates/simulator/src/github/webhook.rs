@@ -28,7 +28,14 @@ impl Outgoing {
     pub(super) fn new(hook: Option<Hook>) -> (Self, mpsc::UnboundedReceiver<Delivery>) {
         let (queue, receiver) = mpsc::unbounded_channel();
         let (url, secret) = hook.map(|hook| (hook.url.map(Into::into), hook.secret)).unzip();
-        (Self { queue, hook: Mutex::new(url.flatten()), secret }, receiver)
+        (
+            Self {
+                queue,
+                hook: Mutex::new(url.flatten()),
+                secret,
+            },
+            receiver,
+        )
     }
 
     pub(super) fn send(&self, deliveries: Vec<Delivery>) {
@@ -83,7 +90,9 @@ pub(super) fn run(
                 });
                 continue;
             }
-            let Some(Ok(permit)) = shutdown.run_until_cancelled(permits.clone().acquire_owned()).await else { break };
+            let Some(Ok(permit)) = shutdown.run_until_cancelled(permits.clone().acquire_owned()).await else {
+                break;
+            };
             tokio::spawn(async move {
                 shutdown.run_until_cancelled(deliver(&app, &client, delivery)).await;
                 drop(permit);
@@ -98,9 +107,14 @@ type Reply = (u16, Option<&'static str>);
 async fn deliver(app: &App, client: &reqwest::Client, delivery: Delivery) {
     let organization = app.with(|server, now| {
         server.webhook_sent(&delivery, now);
-        server.owners.get(&delivery.job.facts.repo.key().0).and_then(|owner| app.site.organization(owner))
+        server
+            .owners
+            .get(&delivery.job.facts.repo.key().0)
+            .and_then(|owner| app.site.organization(owner))
     });
-    let body = app.site.webhook(delivery.action, &delivery.job, organization.as_deref());
+    let body = app
+        .site
+        .webhook(delivery.action, &delivery.job, organization.as_deref());
     let started = Instant::now();
     let reply = match app.webhooks.url() {
         Some(url) => post(app, client, &url, &delivery.id, body).await,
@@ -130,7 +144,10 @@ async fn post(app: &App, client: &reqwest::Client, url: &str, delivery: &str, bo
     }
     match request.body(body).send().await {
         // The answer is read to its end, so that the connection can serve again.
-        Ok(response) => (response.status().as_u16(), response.bytes().await.err().map(|_| "answer cut")),
+        Ok(response) => (
+            response.status().as_u16(),
+            response.bytes().await.err().map(|_| "answer cut"),
+        ),
         Err(error) if error.is_timeout() => (0, Some("timed out")),
         Err(error) if error.is_connect() => (0, Some("connection refused")),
         Err(error) => {
@@ -148,7 +165,14 @@ impl Server {
         if let Some(job) = self.jobs.get_mut(&job).filter(|_| action == Action::Queued) {
             job.times.sent.get_or_insert(now);
         }
-        self.log.push(now, Event::WebhookSent { job, action, delivery: delivery.id.clone() });
+        self.log.push(
+            now,
+            Event::WebhookSent {
+                job,
+                action,
+                delivery: delivery.id.clone(),
+            },
+        );
     }
 
     /// A webhook was answered, or not.
@@ -164,6 +188,16 @@ impl Server {
             job.times.accepted.get_or_insert(now);
         }
         self.record(delivery, status, error, took_ms, now);
-        self.log.push(now, Event::WebhookAnswered { job, action, delivery: delivery.id.clone(), status, took_ms, error });
+        self.log.push(
+            now,
+            Event::WebhookAnswered {
+                job,
+                action,
+                delivery: delivery.id.clone(),
+                status,
+                took_ms,
+                error,
+            },
+        );
     }
 }

@@ -17,8 +17,14 @@ use super::faults::{Fault, lock};
 
 /// Serves until `shutdown`.
 pub(super) async fn serve(listener: TcpListener, kubelet: Arc<Kubelet>, shutdown: CancellationToken) {
-    let router = Router::new().route("/faults", get(list).post(add).delete(clear)).route("/counts", get(counts)).with_state(kubelet);
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
+    let router = Router::new()
+        .route("/faults", get(list).post(add).delete(clear))
+        .route("/counts", get(counts))
+        .with_state(kubelet);
+    if let Err(error) = axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+    {
         tracing::error!(%error, "the control port is gone");
     }
 }
@@ -29,8 +35,16 @@ async fn list(State(kubelet): State<Arc<Kubelet>>) -> Json<Value> {
 
 async fn add(State(kubelet): State<Arc<Kubelet>>, fault: Result<Json<Fault>, JsonRejection>) -> Response {
     match fault {
-        Ok(Json(fault)) => (StatusCode::CREATED, Json(json!({ "ids": [lock(&kubelet.faults).add(fault)] }))).into_response(),
-        Err(rejection) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": rejection.body_text() }))).into_response(),
+        Ok(Json(fault)) => (
+            StatusCode::CREATED,
+            Json(json!({ "ids": [lock(&kubelet.faults).add(fault)] })),
+        )
+            .into_response(),
+        Err(rejection) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Json(json!({ "error": rejection.body_text() })),
+        )
+            .into_response(),
     }
 }
 

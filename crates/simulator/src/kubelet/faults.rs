@@ -1,4 +1,5 @@
-//! What goes wrong with pods on request: by an annotation on the pod, or by the control port with a probability and a number of times.
+//! What goes wrong with pods on request: by an annotation on the pod, or by the control port with a probability and a
+//! number of times.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,12 +20,14 @@ pub enum Kind {
     NeverStart,
     /// No node takes the pod.
     Unschedulable,
-    /// The pod is bound, and its node does not admit it: phase Failed at once, with `reason` (`OutOfcpu`) and `message`.
+    /// The pod is bound, and its node does not admit it: phase Failed at once, with `reason` (`OutOfcpu`) and
+    /// `message`.
     Reject,
-    /// The image cannot be pulled. The kubelet tries again after 10 s, 20 s … 300 s, and finds it once the fault is removed.
+    /// The image cannot be pulled. The kubelet tries again after 10 s, 20 s … 300 s, and finds it once the fault is
+    /// removed.
     ImagePullError,
-    /// The runner's container ends with `exit_code` (1) and the last words `message`, `after_ms` (0) after its start, without having
-    /// spoken to GitHub.
+    /// The runner's container ends with `exit_code` (1) and the last words `message`, `after_ms` (0) after its start,
+    /// without having spoken to GitHub.
     Exit,
     /// The pod is evicted `after_ms` after its start.
     Evict,
@@ -56,7 +59,8 @@ pub struct Fault {
     /// The kubelet's reason of `reject`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Message of `reject`; last words of `exit`, which reach the pod's status only where its container has them taken from the log.
+    /// Message of `reject`; last words of `exit`, which reach the pod's status only where its container has them taken
+    /// from the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Its number; only shown.
@@ -73,7 +77,18 @@ fn always() -> f64 {
 
 impl Fault {
     fn of(kind: Kind) -> Self {
-        Self { fault: kind, org: None, probability: always(), count: None, after_ms: None, exit_code: None, reason: None, message: None, id: 0, struck: 0 }
+        Self {
+            fault: kind,
+            org: None,
+            probability: always(),
+            count: None,
+            after_ms: None,
+            exit_code: None,
+            reason: None,
+            message: None,
+            id: 0,
+            struck: 0,
+        }
     }
 
     /// How long after a pod's start it strikes.
@@ -93,13 +108,21 @@ pub struct Faults {
 impl Faults {
     /// No faults; draws come from this seed.
     pub fn new(seed: u64) -> Self {
-        Self { list: Vec::new(), rng: Rng::with_seed(seed), last: 0 }
+        Self {
+            list: Vec::new(),
+            rng: Rng::with_seed(seed),
+            last: 0,
+        }
     }
 
     /// Adds a fault and returns its number.
     pub fn add(&mut self, fault: Fault) -> u64 {
         self.last += 1;
-        self.list.push(Fault { id: self.last, struck: 0, ..fault });
+        self.list.push(Fault {
+            id: self.last,
+            struck: 0,
+            ..fault
+        });
         self.last
     }
 
@@ -125,8 +148,17 @@ impl Faults {
             return Some(Fault::of(kind));
         }
         let (org, rng) = (pod.labels().get("org"), &mut self.rng);
-        let fits = |fault: &Fault| fault.count != Some(0) && fault.org.as_ref().is_none_or(|wanted| org.is_some_and(|org| org.eq_ignore_ascii_case(wanted)));
-        let fault = self.list.iter_mut().find(|fault| fits(fault) && rng.f64() < fault.probability)?;
+        let fits = |fault: &Fault| {
+            fault.count != Some(0)
+                && fault
+                    .org
+                    .as_ref()
+                    .is_none_or(|wanted| org.is_some_and(|org| org.eq_ignore_ascii_case(wanted)))
+        };
+        let fault = self
+            .list
+            .iter_mut()
+            .find(|fault| fits(fault) && rng.f64() < fault.probability)?;
         fault.struck += 1;
         fault.count = fault.count.map(|left| left - 1);
         Some(fault.clone())
@@ -152,14 +184,20 @@ mod tests {
     fn by_annotation_or_by_list() {
         let mut faults = Faults::new(1);
         assert!(faults.doom(&pod(json!({}))).is_none());
-        let doomed = faults.doom(&pod(json!({ "annotations": { ANNOTATION: "image_pull_error" } }))).unwrap();
+        let doomed = faults
+            .doom(&pod(json!({ "annotations": { ANNOTATION: "image_pull_error" } })))
+            .unwrap();
         assert!(doomed.fault == Kind::ImagePullError && faults.holds(&doomed));
-        faults.add(serde_json::from_value(json!({ "fault": "die", "org": "acme", "count": 1, "after_ms": 20 })).unwrap());
+        faults
+            .add(serde_json::from_value(json!({ "fault": "die", "org": "acme", "count": 1, "after_ms": 20 })).unwrap());
         assert!(faults.doom(&pod(json!({ "labels": { "org": "other" } }))).is_none());
         let acme = pod(json!({ "labels": { "org": "Acme" } }));
         let doomed = faults.doom(&acme).unwrap();
         assert_eq!((doomed.fault, doomed.after()), (Kind::Die, Duration::from_millis(20)));
-        assert!(faults.doom(&acme).is_none() && faults.holds(&doomed), "used up, and in force for the pod that it struck");
+        assert!(
+            faults.doom(&acme).is_none() && faults.holds(&doomed),
+            "used up, and in force for the pod that it struck"
+        );
         faults.clear();
         assert!(!faults.holds(&doomed));
     }

@@ -1,8 +1,8 @@
-//! A kubelet without containers, for a real API server that has no nodes: binds runner pods to a node of its own, moves them through
-//! their phases, and runs a simulated runner in place of their container.
+//! A kubelet without containers, for a real API server that has no nodes: binds runner pods to a node of its own, moves
+//! them through their phases, and runs a simulated runner in place of their container.
 //!
-//! One watch, one task a pod, and a limited number of requests at once. What a pod's task does is in [`pod`], what it writes in
-//! [`status`], the node in [`node`], and what can go wrong in [`faults`].
+//! One watch, one task a pod, and a limited number of requests at once. What a pod's task does is in [`pod`], what it
+//! writes in [`status`], the node in [`node`], and what can go wrong in [`faults`].
 
 pub mod control;
 pub mod faults;
@@ -168,14 +168,28 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         options,
     });
     node::register(&kubelet).await.context("make the node")?;
-    let mut tasks = vec![tokio::spawn(node::keep_alive(kubelet.clone(), shutdown.clone())), tokio::spawn(watch(kubelet.clone(), shutdown.clone()))];
+    let mut tasks = vec![
+        tokio::spawn(node::keep_alive(kubelet.clone(), shutdown.clone())),
+        tokio::spawn(watch(kubelet.clone(), shutdown.clone())),
+    ];
     let mut control = None;
     if let Some(listen) = kubelet.options.control {
-        let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
+        let listener = tokio::net::TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("listen on {listen}"))?;
         control = Some(listener.local_addr()?);
-        tasks.push(tokio::spawn(control::serve(listener, kubelet.clone(), shutdown.clone())));
+        tasks.push(tokio::spawn(control::serve(
+            listener,
+            kubelet.clone(),
+            shutdown.clone(),
+        )));
     }
-    Ok(Running { control, shutdown, kubelet, tasks })
+    Ok(Running {
+        control,
+        shutdown,
+        kubelet,
+        tasks,
+    })
 }
 
 /// Follows the pods, and starts and tells their tasks.
@@ -214,7 +228,13 @@ async fn watch(kubelet: Arc<Kubelet>, shutdown: CancellationToken) {
     tracker.wait().await;
 }
 
-fn saw(kubelet: &Arc<Kubelet>, pods: &mut HashMap<String, Signals>, tracker: &TaskTracker, shutdown: &CancellationToken, pod: Pod) {
+fn saw(
+    kubelet: &Arc<Kubelet>,
+    pods: &mut HashMap<String, Signals>,
+    tracker: &TaskTracker,
+    shutdown: &CancellationToken,
+    pod: Pod,
+) {
     let Some(uid) = pod.uid() else { return };
     let deleted = pod.metadata.deletion_timestamp.is_some();
     if let Some(signals) = pods.get(&uid) {
@@ -227,13 +247,19 @@ fn saw(kubelet: &Arc<Kubelet>, pods: &mut HashMap<String, Signals>, tracker: &Ta
     if node.is_some_and(|node| node != kubelet.options.node) || status::is_over(&pod) {
         return;
     }
-    let signals = Signals { gone: shutdown.child_token(), ..Signals::default() };
+    let signals = Signals {
+        gone: shutdown.child_token(),
+        ..Signals::default()
+    };
     if deleted {
         signals.stop.cancel();
     }
     pods.insert(uid, signals.clone());
     let kubelet = kubelet.clone();
     tracker.spawn(async move {
-        signals.gone.run_until_cancelled(pod::live(&kubelet, &pod, &signals.stop)).await;
+        signals
+            .gone
+            .run_until_cancelled(pod::live(&kubelet, &pod, &signals.stop))
+            .await;
     });
 }

@@ -55,7 +55,14 @@ async fn ready(kubelet: &Kubelet) -> kube::Result<()> {
         "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }, { "type": "Hostname", "address": kubelet.options.node }],
     });
     let nodes: Api<Node> = Api::all(kubelet.client.clone());
-    nodes.patch_status(&kubelet.options.node, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await.map(|_| ())
+    nodes
+        .patch_status(
+            &kubelet.options.node,
+            &PatchParams::default(),
+            &Patch::Merge(json!({ "status": status })),
+        )
+        .await
+        .map(|_| ())
 }
 
 async fn renew(kubelet: &Kubelet) -> kube::Result<()> {
@@ -66,7 +73,14 @@ async fn renew(kubelet: &Kubelet) -> kube::Result<()> {
         "spec": { "holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": micro(Timestamp::now()) },
     });
     // Applied, so that it is made when it is missing.
-    leases.patch(name, &PatchParams::apply("jit-simulator").force(), &Patch::Apply(&lease)).await.map(|_| ())
+    leases
+        .patch(
+            name,
+            &PatchParams::apply("jit-simulator").force(),
+            &Patch::Apply(&lease),
+        )
+        .await
+        .map(|_| ())
 }
 
 /// A time with exactly six digits after the point, as a `MicroTime` must have.
@@ -87,6 +101,9 @@ pub(super) async fn keep_alive(kubelet: Arc<Kubelet>, shutdown: CancellationToke
 mod tests {
     #[test]
     fn micro_time_has_six_digits() {
-        assert_eq!(super::micro(k8s_openapi::jiff::Timestamp::UNIX_EPOCH), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(
+            super::micro(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
+            "1970-01-01T00:00:00.000000Z"
+        );
     }
 }

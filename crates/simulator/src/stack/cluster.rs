@@ -11,11 +11,23 @@ use kube::{
 
 /// A new namespace in which pods can be created: its `default` service account is there.
 pub(super) async fn create_namespace() -> anyhow::Result<String> {
-    anyhow::ensure!(std::env::var_os("KUBECONFIG").is_some(), "KUBECONFIG is not set: run through `make`, which starts a control plane");
+    anyhow::ensure!(
+        std::env::var_os("KUBECONFIG").is_some(),
+        "KUBECONFIG is not set: run through `make`, which starts a control plane"
+    );
     let client = Client::try_default().await.context("the cluster of $KUBECONFIG")?;
-    let metadata = ObjectMeta { generate_name: Some("jit-runners-".into()), ..ObjectMeta::default() };
-    let namespace = Namespace { metadata, ..Namespace::default() };
-    let created = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.context("cannot create a namespace")?;
+    let metadata = ObjectMeta {
+        generate_name: Some("jit-runners-".into()),
+        ..ObjectMeta::default()
+    };
+    let namespace = Namespace {
+        metadata,
+        ..Namespace::default()
+    };
+    let created = Api::<Namespace>::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await
+        .context("cannot create a namespace")?;
     let name = created.metadata.name.context("a namespace has a name")?;
     let accounts: Api<ServiceAccount> = Api::namespaced(client, &name);
     for _ in 0..600 {
@@ -29,15 +41,22 @@ pub(super) async fn create_namespace() -> anyhow::Result<String> {
 
 pub(super) async fn delete_namespace(name: &str) {
     if let Ok(client) = Client::try_default().await {
-        let _ = Api::<Node>::all(client.clone()).delete(name, &DeleteParams::default()).await;
+        let _ = Api::<Node>::all(client.clone())
+            .delete(name, &DeleteParams::default())
+            .await;
         super::policy::forget(&client, name).await;
-        let _ = Api::<Namespace>::all(client).delete(name, &DeleteParams::default()).await;
+        let _ = Api::<Namespace>::all(client)
+            .delete(name, &DeleteParams::default())
+            .await;
     }
 }
 
 /// Each stack's node has the name of its namespace.
 pub(super) async fn delete_node(name: &str) -> anyhow::Result<()> {
-    match Api::<Node>::all(Client::try_default().await?).delete(name, &DeleteParams::default()).await {
+    match Api::<Node>::all(Client::try_default().await?)
+        .delete(name, &DeleteParams::default())
+        .await
+    {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => Ok(other.map(drop)?),
     }
@@ -57,7 +76,15 @@ pub(super) async fn delete_bound_pods(namespace: &str) -> anyhow::Result<()> {
 /// Pods and Secrets that are there.
 pub(super) async fn contents(namespace: &str) -> anyhow::Result<(usize, usize)> {
     let client = Client::try_default().await?;
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?.items.len();
-    let secrets = Api::<Secret>::namespaced(client, namespace).list(&ListParams::default()).await?.items.len();
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace)
+        .list(&ListParams::default())
+        .await?
+        .items
+        .len();
+    let secrets = Api::<Secret>::namespaced(client, namespace)
+        .list(&ListParams::default())
+        .await?
+        .items
+        .len();
     Ok((pods, secrets))
 }

@@ -1,8 +1,9 @@
-//! A way to the API server that reads what goes through: it counts what is created by organization, refuses that on request in the server's
-//! place, and ends watches with 410 Gone, as a server does whose history no longer reaches back.
+//! A way to the API server that reads what goes through: it counts what is created by organization, refuses that on
+//! request in the server's place, and ends watches with 410 Gone, as a server does whose history no longer reaches
+//! back.
 //!
-//! A real server says 410 after it was compacted, which takes five minutes. This one says it on request: it reads HTTP, so the worker behind
-//! it speaks plain HTTP, and TLS begins here. Everything else goes through as it is.
+//! A real server says 410 after it was compacted, which takes five minutes. This one says it on request: it reads HTTP,
+//! so the worker behind it speaks plain HTTP, and TLS begins here. Everything else goes through as it is.
 
 use std::{
     collections::BTreeMap,
@@ -64,9 +65,17 @@ impl Shared {
     fn creates(&self, resource: &str, body: &[u8]) -> Option<Refusal> {
         let object: Value = serde_json::from_slice(body).unwrap_or_default();
         let org = object["metadata"]["labels"]["org"].as_str().unwrap_or_default();
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner).entry((resource.into(), org.into())).or_default() += 1;
+        *self
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry((resource.into(), org.into()))
+            .or_default() += 1;
         let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.iter().find(|refusal| refusal.resource == resource && refusal.org.as_ref().is_none_or(|its| its == org)).cloned()
+        refusals
+            .iter()
+            .find(|refusal| refusal.resource == resource && refusal.org.as_ref().is_none_or(|its| its == org))
+            .cloned()
     }
 }
 
@@ -79,7 +88,12 @@ impl Gate {
         let mut config = kube::Config::infer().await?;
         (config.default_retry, config.read_timeout) = (false, None);
         let client = kube::Client::try_from(config)?;
-        let shared = Arc::new(Shared { client, gone: watch::Sender::new(0), refusals: Mutex::default(), asked: Mutex::default() });
+        let shared = Arc::new(Shared {
+            client,
+            gone: watch::Sender::new(0),
+            refusals: Mutex::default(),
+            asked: Mutex::default(),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let router = Router::new().fallback(forward).with_state(shared.clone());
@@ -102,12 +116,20 @@ impl Gate {
 
     /// Refuses these creations from now on.
     pub fn refuse(&self, refusal: Refusal) {
-        self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner).push(refusal);
+        self.shared
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(refusal);
     }
 
     /// Refuses nothing any more.
     pub fn allow(&self) {
-        self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// How many of a resource were to be created for an organization, refused ones too.
@@ -125,7 +147,10 @@ impl Drop for Gate {
 }
 
 async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let watches = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1"));
+    let watches = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1"));
     let (mut gone, gone_now) = (shared.gone.subscribe(), shared.gone.clone());
     let before = *gone.borrow_and_update();
     let (mut parts, body) = request.into_parts();
@@ -143,14 +168,31 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     {
         return refused(&refusal);
     }
-    match shared.client.send(axum::http::Request::from_parts(parts, body.into())).await {
+    match shared
+        .client
+        .send(axum::http::Request::from_parts(parts, body.into()))
+        .await
+    {
         Ok(answer) if watches && answer.status().is_success() => {
             let (parts, body) = answer.into_parts();
             let told = async move { drop(gone.changed().await) };
-            let events = body.into_data_stream().map(|chunk| chunk.map_err(axum::Error::new)).boxed().take_until(Box::pin(told));
+            let events = body
+                .into_data_stream()
+                .map(|chunk| chunk.map_err(axum::Error::new))
+                .boxed()
+                .take_until(Box::pin(told));
             // A watch that ends by itself, after its time, just ends.
-            let last = async move { Ok(Bytes::from_static(if *gone_now.borrow() == before { b"" } else { GONE.as_bytes() })) };
-            hop_by_hop(Response::from_parts(parts, Body::from_stream(events.chain(futures::stream::once(last)))))
+            let last = async move {
+                Ok(Bytes::from_static(if *gone_now.borrow() == before {
+                    b""
+                } else {
+                    GONE.as_bytes()
+                }))
+            };
+            hop_by_hop(Response::from_parts(
+                parts,
+                Body::from_stream(events.chain(futures::stream::once(last))),
+            ))
         }
         Ok(answer) => hop_by_hop(answer.map(Body::new)),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
@@ -159,7 +201,12 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 
 /// A refusal in the API server's words.
 fn refused(refusal: &Refusal) -> Response {
-    let Refusal { status, reason, message, .. } = refusal;
+    let Refusal {
+        status,
+        reason,
+        message,
+        ..
+    } = refusal;
     let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": status });
     let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = (status, Json(body)).into_response();

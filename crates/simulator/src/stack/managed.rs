@@ -50,7 +50,10 @@ impl Managed {
         let (log, out) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.out")));
         File::create(&log)?;
         File::create(&out)?;
-        let env = ["PATH", "HOME", "LANG"].into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
+        let env = ["PATH", "HOME", "LANG"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+            .collect();
         Ok(Self {
             name: name.into(),
             program: program.into(),
@@ -77,7 +80,8 @@ impl Managed {
     }
 
     pub(super) fn inherit(mut self, name: &str) -> Self {
-        self.env.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
+        self.env
+            .extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
         self
     }
 
@@ -136,9 +140,25 @@ impl Managed {
         let append = |path| OpenOptions::new().append(true).open(path);
         // It goes when this process goes, also when that is killed; and Ctrl-C is ours to pass on.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(&self.program).args(&self.args).env_clear().envs(self.env.iter().cloned());
-        command.stdin(Stdio::null()).stdout(append(&self.out)?).stderr(append(&self.log)?).process_group(0).kill_on_drop(true);
-        self.child = Some(command.spawn().with_context(|| format!("cannot start {} ({} by setpriv of util-linux)", self.name, self.program.display()))?);
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().cloned());
+        command
+            .stdin(Stdio::null())
+            .stdout(append(&self.out)?)
+            .stderr(append(&self.log)?)
+            .process_group(0)
+            .kill_on_drop(true);
+        self.child = Some(command.spawn().with_context(|| {
+            format!(
+                "cannot start {} ({} by setpriv of util-linux)",
+                self.name,
+                self.program.display()
+            )
+        })?);
         (self.spawned, self.ready_after) = (Instant::now(), None);
         Ok(())
     }
@@ -147,21 +167,38 @@ impl Managed {
         while self.ready_after.is_none() {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
                 self.child = None;
-                bail!("{} ended ({status}) before it was ready:\n{}", self.name, self.log_tail());
+                bail!(
+                    "{} ended ({status}) before it was ready:\n{}",
+                    self.name,
+                    self.log_tail()
+                );
             }
             let ready = match &self.ready {
                 Ready::Started => true,
                 Ready::Port(port) => tokio::net::TcpStream::connect(("127.0.0.1", *port)).await.is_ok(),
-                Ready::Url(url) => http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()),
+                Ready::Url(url) => http
+                    .get(url)
+                    .send()
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success()),
                 Ready::Probe => match self.probe_url() {
-                    Some(url) => http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()),
+                    Some(url) => http
+                        .get(url)
+                        .send()
+                        .await
+                        .is_ok_and(|answer| answer.status().is_success()),
                     None => false,
                 },
             };
             if ready {
                 self.ready_after = Some(self.spawned.elapsed());
             } else if self.spawned.elapsed() > within {
-                bail!("{} is not ready after {} s:\n{}", self.name, within.as_secs(), self.log_tail());
+                bail!(
+                    "{} is not ready after {} s:\n{}",
+                    self.name,
+                    within.as_secs(),
+                    self.log_tail()
+                );
             } else {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -172,7 +209,9 @@ impl Managed {
     /// Address that a line `"address":"127.0.0.1:1234"` of its log names.
     fn probe_url(&self) -> Option<String> {
         let log = fs::read_to_string(&self.log).ok()?;
-        let (_, rest) = log.get(usize::try_from(self.log_from).ok()?..)?.split_once("\"address\":\"")?;
+        let (_, rest) = log
+            .get(usize::try_from(self.log_from).ok()?..)?
+            .split_once("\"address\":\"")?;
         Some(format!("http://{}/ready", rest.split('"').next()?))
     }
 
@@ -232,7 +271,11 @@ impl Managed {
     #[must_use]
     pub fn log_since_start(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(log.get(usize::try_from(self.log_from).unwrap_or(0)..).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(
+            log.get(usize::try_from(self.log_from).unwrap_or(0)..)
+                .unwrap_or_default(),
+        )
+        .into_owned()
     }
 
     /// SIGTERM.
@@ -261,15 +304,26 @@ impl Managed {
 }
 
 pub(super) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
-    OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 /// Ends the process groups of runners that the process backend's records name.
 pub(super) fn end_recorded_runners(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
-        let record = fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-        let pid = record.as_ref().and_then(|record| record["runner"]["pid"].as_i64()).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let record = fs::read(entry.path())
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let pid = record
+            .as_ref()
+            .and_then(|record| record["runner"]["pid"].as_i64())
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         if let Some(pid) = pid {
             let _ = kill_process_group(pid, Signal::KILL);
         }

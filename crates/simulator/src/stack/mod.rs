@@ -1,7 +1,8 @@
-//! The whole system on one machine: a Redis of its own, the simulated GitHub, receiver, workers and beat, each a separate process.
+//! The whole system on one machine: a Redis of its own, the simulated GitHub, receiver, workers and beat, each a
+//! separate process.
 //!
-//! The demo, the benchmark and the integration tests stand on it. Everything lies in one temporary directory, listens on free loopback
-//! ports, gets a clean environment, and ends with the [`Stack`], however that ends.
+//! The demo, the benchmark and the integration tests stand on it. Everything lies in one temporary directory, listens
+//! on free loopback ports, gets a clean environment, and ends with the [`Stack`], however that ends.
 
 use std::{
     net::TcpListener,
@@ -68,7 +69,8 @@ pub struct Options {
     pub bin: Option<PathBuf>,
     /// Proxies stand between the parts, so that the network can fail.
     pub proxies: bool,
-    /// One gate stands between all workers and the API server: it counts what they create, and refuses it on request. Not with `proxies`.
+    /// One gate stands between all workers and the API server: it counts what they create, and refuses it on request.
+    /// Not with `proxies`.
     pub gate: bool,
     /// How many seconds the clock of each worker is ahead; needs libfaketime.
     pub clocks: Vec<i64>,
@@ -122,12 +124,16 @@ impl Stack {
     /// With the part that did not come up and the end of its log.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .build()?;
         let bin = options.bin.clone().map_or_else(bin_dir, Ok)?;
         let dir = tempfile::Builder::new().prefix("jit-runner-manager-").tempdir()?;
         let secret = |bytes: usize| -> anyhow::Result<String> {
             let mut buffer = vec![0; bytes];
-            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut buffer).map_err(|_| anyhow::anyhow!("no randomness"))?;
+            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut buffer)
+                .map_err(|_| anyhow::anyhow!("no randomness"))?;
             Ok(hex::encode(buffer))
         };
         let (webhook_secret, token, admin_key) = (secret(24)?, secret(20)?, secret(16)?);
@@ -149,24 +155,56 @@ impl Stack {
         if options.backend == Backend::Kubernetes {
             let namespace = cluster::create_namespace().await?;
             let control = format!("127.0.0.1:{}", free_port()?);
-            let args = ["kubelet", "--namespace", &namespace, "--node", &namespace, "--control", &control];
-            let kubelet = stack.program("kubelet", "jit-simulator", &args)?.inherit("KUBECONFIG").ready_on_url(&format!("http://{control}/counts"));
+            let args = [
+                "kubelet",
+                "--namespace",
+                &namespace,
+                "--node",
+                &namespace,
+                "--control",
+                &control,
+            ];
+            let kubelet = stack
+                .program("kubelet", "jit-simulator", &args)?
+                .inherit("KUBECONFIG")
+                .ready_on_url(&format!("http://{control}/counts"));
             stack.kubelet_url = Some(format!("http://{control}"));
             stack.namespace = Some(namespace);
             stack.parts.push(kubelet);
             stack.part("kubelet")?.spawn().await?;
         }
-        let limits: Vec<String> = options.org_limits.iter().map(|(org, limit)| format!("  {org}: {limit}\n")).collect();
-        std::fs::write(stack.dir.path().join(ORG_LIMITS), format!("org_limits:\n{}", limits.concat()))?;
+        let limits: Vec<String> = options
+            .org_limits
+            .iter()
+            .map(|(org, limit)| format!("  {org}: {limit}\n"))
+            .collect();
+        std::fs::write(
+            stack.dir.path().join(ORG_LIMITS),
+            format!("org_limits:\n{}", limits.concat()),
+        )?;
         let mut env = stack.environment(options);
         let receiver_env = stack.environment_of("receiver", &env, options).await?;
         stack.start_receiver(&receiver_env, &webhook_secret).await?;
         env.insert(0, ("WEBHOOK_URL".to_owned(), format!("{}/webhook", stack.receiver_url)));
-        stack.post(&format!("{}/_control/webhook", stack.github_url), &serde_json::json!({ "url": format!("{}/webhook", stack.receiver_url) })).await?;
+        stack
+            .post(
+                &format!("{}/_control/webhook", stack.github_url),
+                &serde_json::json!({ "url": format!("{}/webhook", stack.receiver_url) }),
+            )
+            .await?;
         for number in 1..=options.workers {
             let name = format!("worker-{number}");
             let mut env = stack.environment_of(&name, &env, options).await?;
-            env.extend(options.clocks.get(number - 1).filter(|ahead| **ahead != 0).map(|ahead| clock(*ahead)).transpose()?.into_iter().flatten());
+            env.extend(
+                options
+                    .clocks
+                    .get(number - 1)
+                    .filter(|ahead| **ahead != 0)
+                    .map(|ahead| clock(*ahead))
+                    .transpose()?
+                    .into_iter()
+                    .flatten(),
+            );
             let mut worker = stack.program(&name, "jit-worker", &[])?.envs(&env).ready_on_probe();
             if options.backend == Backend::Kubernetes && !options.proxies && !options.gate {
                 worker = worker.inherit("KUBECONFIG");
@@ -202,12 +240,22 @@ impl Stack {
             Some(namespace) => env.extend([("RUNNER_NAMESPACE".to_owned(), namespace.clone())]),
             None => env.extend([
                 ("RUNNER_BACKEND".to_owned(), "process".to_owned()),
-                ("RUNNER_COMMAND".to_owned(), format!("exec '{}' runner", self.bin.join("jit-simulator").display())),
-                ("RUNNER_DIRECTORY".to_owned(), self.dir.path().join("runners").display().to_string()),
+                (
+                    "RUNNER_COMMAND".to_owned(),
+                    format!("exec '{}' runner", self.bin.join("jit-simulator").display()),
+                ),
+                (
+                    "RUNNER_DIRECTORY".to_owned(),
+                    self.dir.path().join("runners").display().to_string(),
+                ),
             ]),
         }
         // Whoever brings credentials of its own needs no token.
-        if options.env.iter().any(|(name, _)| matches!(name.as_str(), "GITHUB_APP_ID" | "GITHUB_CREDENTIALS_FILE")) {
+        if options
+            .env
+            .iter()
+            .any(|(name, _)| matches!(name.as_str(), "GITHUB_APP_ID" | "GITHUB_CREDENTIALS_FILE"))
+        {
             env.retain(|(name, _)| name != "GITHUB_PAT_FILE");
         }
         env.extend(options.env.iter().cloned());
@@ -215,11 +263,19 @@ impl Stack {
     }
 
     /// The common environment, with this part's own ways to Redis and the API server.
-    async fn environment_of(&mut self, part: &str, common: &[(String, String)], options: &Options) -> anyhow::Result<Vec<(String, String)>> {
+    async fn environment_of(
+        &mut self,
+        part: &str,
+        common: &[(String, String)],
+        options: &Options,
+    ) -> anyhow::Result<Vec<(String, String)>> {
         let mut env = common.to_vec();
         if options.proxies {
             env.retain(|(name, _)| name != "REDIS_URL");
-            env.push(("REDIS_URL".to_owned(), self.network.redis_for(part, &self.redis_url).await?));
+            env.push((
+                "REDIS_URL".to_owned(),
+                self.network.redis_for(part, &self.redis_url).await?,
+            ));
             if options.backend == Backend::Kubernetes && part.starts_with("worker") {
                 let path = self.dir.path().join(format!("{part}.kubeconfig"));
                 self.network.kubernetes_for(part, &path).await?;
@@ -238,7 +294,18 @@ impl Stack {
             let port = free_port()?;
             let data = self.dir.path().join("redis");
             std::fs::create_dir_all(&data)?;
-            let args = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"];
+            let args = [
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--maxmemory-policy",
+                "noeviction",
+            ];
             let redis = Managed::new("redis", Path::new("redis-server"), self.dir.path())?
                 .args(&args)
                 .args(&["--dir", &data.display().to_string()])
@@ -246,7 +313,9 @@ impl Stack {
             self.parts.push(redis);
             self.redis_url = format!("redis://127.0.0.1:{port}/0");
             let (http, part) = (self.http.clone(), self.part("redis")?);
-            part.spawn().await.context("redis-server: `make demo` and `make test` install it")?;
+            part.spawn()
+                .await
+                .context("redis-server: `make demo` and `make test` install it")?;
             if part.ready(&http, START).await.is_ok() {
                 return Ok(());
             }
@@ -256,7 +325,11 @@ impl Stack {
     }
 
     async fn start_github(&mut self, options: &Options, webhook_secret: &str, token: &str) -> anyhow::Result<()> {
-        let (secret_file, token_file, port_file) = (self.dir.path().join("webhook-secret"), self.dir.path().join("token"), self.dir.path().join("github-url"));
+        let (secret_file, token_file, port_file) = (
+            self.dir.path().join("webhook-secret"),
+            self.dir.path().join("token"),
+            self.dir.path().join("github-url"),
+        );
         managed::write_secret(&secret_file, webhook_secret)?;
         managed::write_secret(&token_file, token)?;
         let (orgs, seed) = (options.orgs.to_string(), options.seed.to_string());
@@ -276,22 +349,35 @@ impl Stack {
             "--seed",
             &seed,
         ];
-        let github = self.program("github", "jit-simulator", &args)?.args(&options.github_args.iter().map(String::as_str).collect::<Vec<_>>());
+        let github = self
+            .program("github", "jit-simulator", &args)?
+            .args(&options.github_args.iter().map(String::as_str).collect::<Vec<_>>());
         self.parts.push(github);
         let part = self.part("github")?;
         part.spawn().await?;
         let line = part.first_line(START).await?;
-        let url = serde_json::from_str::<Value>(&line).ok().and_then(|value| value["url"].as_str().map(str::to_owned));
-        self.github_url = url.with_context(|| format!("the simulated GitHub did not say where it listens: {line:?}"))?;
+        let url = serde_json::from_str::<Value>(&line)
+            .ok()
+            .and_then(|value| value["url"].as_str().map(str::to_owned));
+        self.github_url =
+            url.with_context(|| format!("the simulated GitHub did not say where it listens: {line:?}"))?;
         Ok(())
     }
 
     async fn start_receiver(&mut self, env: &[(String, String)], webhook_secret: &str) -> anyhow::Result<()> {
         for _ in 0..20 {
             let port = free_port()?;
-            let secrets = [("PORT", port.to_string()), ("WEBHOOK_SECRET", webhook_secret.to_owned()), ("ADMIN_API_KEY", self.admin_key.clone())];
+            let secrets = [
+                ("PORT", port.to_string()),
+                ("WEBHOOK_SECRET", webhook_secret.to_owned()),
+                ("ADMIN_API_KEY", self.admin_key.clone()),
+            ];
             let secrets: Vec<_> = secrets.map(|(name, value)| (name.to_owned(), value)).into();
-            let receiver = self.program("receiver", "jit-receiver", &[])?.envs(env).envs(&secrets).ready_on_url(&format!("http://127.0.0.1:{port}/ready"));
+            let receiver = self
+                .program("receiver", "jit-receiver", &[])?
+                .envs(env)
+                .envs(&secrets)
+                .ready_on_url(&format!("http://127.0.0.1:{port}/ready"));
             self.parts.push(receiver);
             self.receiver_url = format!("http://127.0.0.1:{port}");
             let (http, part) = (self.http.clone(), self.part("receiver")?);
@@ -315,7 +401,10 @@ impl Stack {
     /// # Errors
     /// When there is none of this name.
     pub fn part(&mut self, name: &str) -> anyhow::Result<&mut Managed> {
-        self.parts.iter_mut().find(|part| part.name() == name).with_context(|| format!("no part is named {name}"))
+        self.parts
+            .iter_mut()
+            .find(|part| part.name() == name)
+            .with_context(|| format!("no part is named {name}"))
     }
 
     /// Starts a part that was ended, with what it was started with before, and waits until it is ready.
@@ -351,7 +440,11 @@ impl Stack {
 
     /// Ends everything: the system first and gracefully, then what it stands on.
     pub async fn stop(mut self) {
-        for part in self.parts.iter_mut().filter(|part| !matches!(part.name(), "redis" | "github" | "kubelet")) {
+        for part in self
+            .parts
+            .iter_mut()
+            .filter(|part| !matches!(part.name(), "redis" | "github" | "kubelet"))
+        {
             part.terminate();
         }
         for part in self.parts.iter_mut().rev() {
@@ -383,13 +476,20 @@ fn clock(ahead: i64) -> anyhow::Result<[(String, String); 3]> {
         "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
         "/usr/lib/faketime/libfaketimeMT.so.1",
     ];
-    let library = PLACES.iter().find(|path| Path::new(path).exists()).context("libfaketime is missing: `make libfaketime` installs it")?;
-    Ok([("LD_PRELOAD", (*library).to_owned()), ("FAKETIME", format!("{ahead:+}s")), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())]
-        .map(|(name, value)| (name.to_owned(), value)))
+    let library = PLACES
+        .iter()
+        .find(|path| Path::new(path).exists())
+        .context("libfaketime is missing: `make libfaketime` installs it")?;
+    Ok([
+        ("LD_PRELOAD", (*library).to_owned()),
+        ("FAKETIME", format!("{ahead:+}s")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value)))
 }
 
-/// A port that was free a moment ago. It lies below those from which the kernel serves outgoing connections, so that a part that is killed
-/// and started again finds it free, and below those that the test's API server takes.
+/// A port that was free a moment ago. It lies below those from which the kernel serves outgoing connections, so that a
+/// part that is killed and started again finds it free, and below those that the test's API server takes.
 fn free_port() -> std::io::Result<u16> {
     let mut tries = 100;
     loop {
@@ -410,7 +510,10 @@ fn bin_dir() -> anyhow::Result<PathBuf> {
     }
     for program in ["jit-receiver", "jit-worker", "jit-beat", "jitctl", "jit-simulator"] {
         if !dir.join(program).exists() {
-            bail!("{} is missing: build all programs first (`cargo build --workspace --bins`, as the Makefile does)", dir.join(program).display());
+            bail!(
+                "{} is missing: build all programs first (`cargo build --workspace --bins`, as the Makefile does)",
+                dir.join(program).display()
+            );
         }
     }
     Ok(dir.to_owned())

@@ -1,4 +1,5 @@
-//! What stands between the parts of a stack whose network can fail: a proxy from each to Redis, from each worker to the API server.
+//! What stands between the parts of a stack whose network can fail: a proxy from each to Redis, from each worker to the
+//! API server.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
@@ -21,24 +22,36 @@ pub struct Network {
 
 impl Network {
     pub(super) fn new() -> Self {
-        Self { redis: BTreeMap::new(), kubernetes: BTreeMap::new(), gate: None }
+        Self {
+            redis: BTreeMap::new(),
+            kubernetes: BTreeMap::new(),
+            gate: None,
+        }
     }
 
     /// A way of its own to Redis for a part: the URL of that.
     pub(super) async fn redis_for(&mut self, part: &str, url: &str) -> anyhow::Result<String> {
-        let upstream: SocketAddr = url.trim_start_matches("redis://").trim_end_matches("/0").parse().context("Redis's address")?;
+        let upstream: SocketAddr = url
+            .trim_start_matches("redis://")
+            .trim_end_matches("/0")
+            .parse()
+            .context("Redis's address")?;
         let proxy = Proxy::start(upstream).await?;
         let url = format!("redis://{}/0", proxy.address());
         self.redis.insert(part.to_owned(), proxy);
         Ok(url)
     }
 
-    /// A way of its own to the API server for a worker, written to `path` as a kubeconfig. The first worker's ends in a [`Gate`] and is plain
-    /// HTTP; the others' is TLS from end to end.
+    /// A way of its own to the API server for a worker, written to `path` as a kubeconfig. The first worker's ends in a
+    /// [`Gate`] and is plain HTTP; the others' is TLS from end to end.
     pub(super) async fn kubernetes_for(&mut self, part: &str, path: &Path) -> anyhow::Result<()> {
         let own = std::env::var_os("KUBECONFIG").context("KUBECONFIG is not set")?;
         let mut config = Kubeconfig::read_from(Path::new(&own))?;
-        let cluster = config.clusters.first_mut().and_then(|named| named.cluster.as_mut()).context("a cluster in $KUBECONFIG")?;
+        let cluster = config
+            .clusters
+            .first_mut()
+            .and_then(|named| named.cluster.as_mut())
+            .context("a cluster in $KUBECONFIG")?;
         let server = cluster.server.clone().unwrap_or_default();
         let first = self.gate.is_none();
         let upstream = if first {
@@ -47,10 +60,18 @@ impl Network {
             self.gate = Some(gate);
             address
         } else {
-            server.trim_start_matches("https://").trim_end_matches('/').parse().with_context(|| format!("{server} is not an address on loopback"))?
+            server
+                .trim_start_matches("https://")
+                .trim_end_matches('/')
+                .parse()
+                .with_context(|| format!("{server} is not an address on loopback"))?
         };
         let proxy = Proxy::start(upstream).await?;
-        cluster.server = Some(format!("{}://{}", if first { "http" } else { "https" }, proxy.address()));
+        cluster.server = Some(format!(
+            "{}://{}",
+            if first { "http" } else { "https" },
+            proxy.address()
+        ));
         managed::write_secret(path, &serde_json::to_string(&config)?)?;
         self.kubernetes.insert(part.to_owned(), proxy);
         Ok(())
@@ -60,7 +81,11 @@ impl Network {
     pub(super) async fn gated(&mut self, path: &Path) -> anyhow::Result<()> {
         let own = std::env::var_os("KUBECONFIG").context("KUBECONFIG is not set")?;
         let mut config = Kubeconfig::read_from(Path::new(&own))?;
-        let cluster = config.clusters.first_mut().and_then(|named| named.cluster.as_mut()).context("a cluster in $KUBECONFIG")?;
+        let cluster = config
+            .clusters
+            .first_mut()
+            .and_then(|named| named.cluster.as_mut())
+            .context("a cluster in $KUBECONFIG")?;
         let gate = match self.gate.take() {
             Some(gate) => gate,
             None => Gate::start().await?,
@@ -117,7 +142,10 @@ impl Network {
 
     /// Everything passes again.
     pub fn heal(&self) {
-        self.redis.values().chain(self.kubernetes.values()).for_each(|proxy| proxy.set(Mode::Pass));
+        self.redis
+            .values()
+            .chain(self.kubernetes.values())
+            .for_each(|proxy| proxy.set(Mode::Pass));
         if let Some(gate) = &self.gate {
             gate.allow();
         }

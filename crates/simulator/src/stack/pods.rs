@@ -29,11 +29,16 @@ struct Counts {
 }
 
 impl PodCount {
-    /// Watches a namespace from now on, straight at the API server of `$KUBECONFIG`. `limit` is that of an organization, by its label.
+    /// Watches a namespace from now on, straight at the API server of `$KUBECONFIG`. `limit` is that of an
+    /// organization, by its label.
     ///
     /// # Errors
     /// When there is no cluster.
-    pub async fn watch(namespace: &str, limit: impl Fn(&str) -> usize + Send + 'static, maximum: usize) -> anyhow::Result<Self> {
+    pub async fn watch(
+        namespace: &str,
+        limit: impl Fn(&str) -> usize + Send + 'static,
+        maximum: usize,
+    ) -> anyhow::Result<Self> {
         let counts = Self::default();
         let pods: Api<Pod> = Api::namespaced(Client::try_default().await?, namespace);
         let told = Arc::downgrade(&counts.0);
@@ -99,8 +104,17 @@ impl Counts {
 
     fn saw(&mut self, pod: &Pod, gone: bool, limit: &impl Fn(&str) -> usize, maximum: usize) {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let org = pod.metadata.labels.as_ref().and_then(|labels| labels.get("org")).cloned().unwrap_or_default();
-        let over = matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let org = pod
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get("org"))
+            .cloned()
+            .unwrap_or_default();
+        let over = matches!(
+            pod.status.as_ref().and_then(|status| status.phase.as_deref()),
+            Some("Succeeded" | "Failed")
+        );
         self.seen.insert(name.clone());
         if let Some(listed) = &mut self.listed {
             listed.insert(name.clone());
@@ -120,7 +134,12 @@ impl Counts {
         *most = (*most).max(now);
         self.most_in_all = self.most_in_all.max(in_all);
         if (now > limit(&org) || in_all > maximum) && self.over.is_none() {
-            let names: BTreeSet<_> = self.live.iter().filter(|(_, other)| in_all > maximum || **other == org).map(|(name, _)| name).collect();
+            let names: BTreeSet<_> = self
+                .live
+                .iter()
+                .filter(|(_, other)| in_all > maximum || **other == org)
+                .map(|(name, _)| name)
+                .collect();
             self.over = Some(format!("{now} pods of {org}, {in_all} in all: {names:?}"));
         }
     }

@@ -1,7 +1,7 @@
 //! A TCP proxy on loopback that can be told to fail: what a network does to a worker and its Redis, or its API server.
 //!
-//! What it is told counts at once, for open connections too. Bytes that were held back go on when it passes again, as TCP would send them
-//! again; only a reset loses any.
+//! What it is told counts at once, for open connections too. Bytes that were held back go on when it passes again, as
+//! TCP would send them again; only a reset loses any.
 
 use std::{
     net::SocketAddr,
@@ -64,7 +64,12 @@ impl Proxy {
         let address = listener.local_addr()?;
         let (mode, cuts) = (watch::Sender::new(Mode::Pass), watch::Sender::new(0));
         let task = tokio::spawn(accept(listener, address, upstream, mode.subscribe(), cuts.subscribe()));
-        Ok(Self { address, mode, cuts, task })
+        Ok(Self {
+            address,
+            mode,
+            cuts,
+            task,
+        })
     }
 
     /// Where it listens.
@@ -90,7 +95,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, address: SocketAddr, upstream: SocketAddr, mut mode: watch::Receiver<Mode>, cuts: watch::Receiver<u64>) {
+async fn accept(
+    listener: TcpListener,
+    address: SocketAddr,
+    upstream: SocketAddr,
+    mut mode: watch::Receiver<Mode>,
+    cuts: watch::Receiver<u64>,
+) {
     let mut listener = Some(listener);
     loop {
         if *mode.borrow_and_update() == Mode::Refuse {
@@ -119,14 +130,22 @@ async fn accept(listener: TcpListener, address: SocketAddr, upstream: SocketAddr
     }
 }
 
-async fn connection(client: TcpStream, upstream: SocketAddr, mut mode: watch::Receiver<Mode>, mut cuts: watch::Receiver<u64>) {
+async fn connection(
+    client: TcpStream,
+    upstream: SocketAddr,
+    mut mode: watch::Receiver<Mode>,
+    mut cuts: watch::Receiver<u64>,
+) {
     let resets = |mode: &Mode| matches!(mode, Mode::Refuse | Mode::Reset);
-    let _ = (client.set_zero_linger(), client.set_nodelay(true)); // what ends here ends with a reset, unless it was shut down
+    // what ends here ends with a reset, unless it was shut down
+    let _ = (client.set_zero_linger(), client.set_nodelay(true));
     cuts.mark_unchanged();
     if resets(&mode.borrow()) {
         return;
     }
-    let Ok(server) = TcpStream::connect(upstream).await else { return };
+    let Ok(server) = TcpStream::connect(upstream).await else {
+        return;
+    };
     let _ = (server.set_zero_linger(), server.set_nodelay(true));
     let passed = Arc::new(AtomicU64::new(0));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
@@ -143,7 +162,13 @@ async fn connection(client: TcpStream, upstream: SocketAddr, mut mode: watch::Re
 }
 
 /// An error ends the other direction too.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>, passed: Arc<AtomicU64>, answer: bool) -> std::io::Result<()> {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+    passed: Arc<AtomicU64>,
+    answer: bool,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
@@ -216,7 +241,11 @@ mod tests {
             assert!(silent.is_err(), "{mode:?}");
             proxy.set(Mode::Pass);
             let mut buffer = [0; 8];
-            assert_eq!(open.read(&mut buffer).await.unwrap(), 1, "{mode:?}: what was held back comes");
+            assert_eq!(
+                open.read(&mut buffer).await.unwrap(),
+                1,
+                "{mode:?}: what was held back comes"
+            );
         }
 
         proxy.cut();
@@ -237,7 +266,10 @@ mod tests {
             }
         };
         assert_eq!(ask(&mut open, "fg").await.unwrap(), "fg");
-        assert!(matches!(ask(&mut open, "hi").await.as_deref(), Ok("h") | Err(_)), "the fifth byte is the last");
+        assert!(
+            matches!(ask(&mut open, "hi").await.as_deref(), Ok("h") | Err(_)),
+            "the fifth byte is the last"
+        );
         assert!(ask(&mut open, "j").await.is_err());
     }
 }

@@ -38,7 +38,12 @@ impl Sink {
         self.received()
             .iter()
             .map(|(_, body)| parse(body))
-            .map(|body| (body["action"].as_str().unwrap().into(), body["workflow_job"]["id"].as_u64().unwrap()))
+            .map(|body| {
+                (
+                    body["action"].as_str().unwrap().into(),
+                    body["workflow_job"]["id"].as_u64().unwrap(),
+                )
+            })
             .collect()
     }
 
@@ -52,7 +57,9 @@ impl Sink {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), enough).await.unwrap_or_else(|_| panic!("fewer than {count} webhooks: {:?}", self.actions()));
+        tokio::time::timeout(Duration::from_secs(60), enough)
+            .await
+            .unwrap_or_else(|_| panic!("fewer than {count} webhooks: {:?}", self.actions()));
     }
 }
 
@@ -83,15 +90,30 @@ pub async fn lab(settings: Settings) -> Lab {
     let url = format!("http://{}/webhook", listener.local_addr().unwrap());
     let router = Router::new().route("/webhook", post(receive)).with_state(sink.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let hook = Hook { url: Some(url), secret: SECRET.into() };
-    let github = github::start(Options { settings, ..Options::local(TOKEN, Some(hook)) }).await.unwrap();
-    Lab { github, sink, client: reqwest::Client::builder().no_proxy().build().unwrap() }
+    let hook = Hook {
+        url: Some(url),
+        secret: SECRET.into(),
+    };
+    let github = github::start(Options {
+        settings,
+        ..Options::local(TOKEN, Some(hook))
+    })
+    .await
+    .unwrap();
+    Lab {
+        github,
+        sink,
+        client: reqwest::Client::builder().no_proxy().build().unwrap(),
+    }
 }
 
 impl Lab {
     /// A call with the token.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<Got> {
-        let mut request = self.client.request(method, format!("{}{path}", self.github.url)).bearer_auth(TOKEN);
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.github.url))
+            .bearer_auth(TOKEN);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -99,7 +121,12 @@ impl Lab {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or_default();
-        Ok(Got { status, headers, text, body })
+        Ok(Got {
+            status,
+            headers,
+            text,
+            body,
+        })
     }
 
     /// A REST call of the API.
@@ -109,29 +136,45 @@ impl Lab {
 
     /// A POST to the control API, which must succeed.
     pub async fn control(&self, path: &str, body: Value) -> Value {
-        let got = self.call(Method::POST, &format!("/_control/{path}"), Some(body)).await.unwrap();
+        let got = self
+            .call(Method::POST, &format!("/_control/{path}"), Some(body))
+            .await
+            .unwrap();
         assert!(got.status < 300, "{path}: {} {}", got.status, got.text);
         got.body
     }
 
     /// A GET of the control API.
     pub async fn look(&self, path: &str) -> Value {
-        let got = self.call(Method::GET, &format!("/_control/{path}"), None).await.unwrap();
+        let got = self
+            .call(Method::GET, &format!("/_control/{path}"), None)
+            .await
+            .unwrap();
         assert_eq!(got.status, 200, "{path}: {}", got.text);
         got.body
     }
 
     /// Creates one job in org-0001/app with the label `x`.
     pub async fn job(&self, duration_ms: u64) -> u64 {
-        self.control("jobs", json!({ "org": "org-0001", "repo": "app", "labels": ["self-hosted", "x"], "duration_ms": duration_ms })).await["ids"][0]
+        self.control(
+            "jobs",
+            json!({ "org": "org-0001", "repo": "app", "labels": ["self-hosted", "x"], "duration_ms": duration_ms }),
+        )
+        .await["ids"][0]
             .as_u64()
             .unwrap()
     }
 
     /// Registers a runner in org-0001.
     pub async fn register(&self, name: &str) -> Got {
-        let body = json!({ "name": name, "runner_group_id": 1, "labels": ["self-hosted", "x"], "work_folder": "_work" });
-        self.api(Method::POST, "/orgs/org-0001/actions/runners/generate-jitconfig", Some(body)).await
+        let body =
+            json!({ "name": name, "runner_group_id": 1, "labels": ["self-hosted", "x"], "work_folder": "_work" });
+        self.api(
+            Method::POST,
+            "/orgs/org-0001/actions/runners/generate-jitconfig",
+            Some(body),
+        )
+        .await
     }
 
     /// The JIT configuration of a new runner.

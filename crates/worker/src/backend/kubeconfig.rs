@@ -25,7 +25,10 @@ pub(super) async fn find() -> anyhow::Result<Config> {
 
 async fn from_file() -> anyhow::Result<Config> {
     let kubeconfig = Kubeconfig::read()?;
-    let proxy = proxy_url(&kubeconfig).map(|proxy| proxy.parse()).transpose().context("the kubeconfig's proxy-url")?;
+    let proxy = proxy_url(&kubeconfig)
+        .map(|proxy| proxy.parse())
+        .transpose()
+        .context("the kubeconfig's proxy-url")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.proxy_url = proxy;
     Ok(config)
@@ -33,10 +36,18 @@ async fn from_file() -> anyhow::Result<Config> {
 
 /// The proxy that the current context's cluster names.
 fn proxy_url(kubeconfig: &Kubeconfig) -> Option<String> {
-    let context = kubeconfig.contexts.iter().find(|context| Some(&context.name) == kubeconfig.current_context.as_ref())?;
+    let context = kubeconfig
+        .contexts
+        .iter()
+        .find(|context| Some(&context.name) == kubeconfig.current_context.as_ref())?;
     let name = &context.context.as_ref()?.cluster;
     let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == *name)?;
-    cluster.cluster.as_ref()?.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+    cluster
+        .cluster
+        .as_ref()?
+        .proxy_url
+        .clone()
+        .filter(|proxy| !proxy.is_empty())
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Runners as pods.
 //!
-//! A plain create is the compare-and-set: the second of two workers is told [`BackendError::Exists`]. The pod names its Secret as a
-//! volume and waits for it, so quota and policy refuse before GitHub is asked for anything. Nothing is remembered between two calls:
-//! the pod holds all that a later one needs, so any worker can take over.
+//! A plain create is the compare-and-set: the second of two workers is told [`BackendError::Exists`]. The pod names its
+//! Secret as a volume and waits for it, so quota and policy refuse before GitHub is asked for anything. Nothing is
+//! remembered between two calls: the pod holds all that a later one needs, so any worker can take over.
 //!
 //! Rights, in each namespace of the profiles: pods create, get, list, watch, delete; secrets create, delete; and, to
 //! tell the namespace from one of its name in another cluster, get of itself.
 //!
-//! kube's client would retry 429, 503 and 504 up to 15 times, waiting for minutes; that is off, and each request has a time limit,
-//! since who calls decides what an outage means.
+//! kube's client would retry 429, 503 and 504 up to 15 times, waiting for minutes; that is off, and each request has a
+//! time limit, since who calls decides what an outage means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -32,8 +32,9 @@ use super::pod_state::{is_stuck, observe};
 use super::profile::{Mode, Profile};
 use super::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped, bounded};
 
-/// Time after which the server ends a watch and it is taken up again where it was. kube's own is 290 s; but it is also how long a
-/// connection that silently died goes unnoticed (plus 5 s), and with it the slots of the runners that end meanwhile.
+/// Time after which the server ends a watch and it is taken up again where it was. kube's own is 290 s; but it is also
+/// how long a connection that silently died goes unnoticed (plus 5 s), and with it the slots of the runners that end
+/// meanwhile.
 const WATCH_SECONDS: u32 = 60;
 /// Pods a page of a list: what a worker holds in memory at once.
 const PAGE: u32 = 500;
@@ -60,8 +61,9 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Connects as `$KUBECONFIG` or the pod's service account says, and asks the server for its version once. `namespace` is for the
-    /// profiles that name none, `timeout` for each request. The proxy of `HTTPS_PROXY` is not used; a kubeconfig's `proxy-url` is.
+    /// Connects as `$KUBECONFIG` or the pod's service account says, and asks the server for its version once.
+    /// `namespace` is for the profiles that name none, `timeout` for each request. The proxy of `HTTPS_PROXY` is not
+    /// used; a kubeconfig's `proxy-url` is.
     ///
     /// # Errors
     /// No configuration, a server that does not answer, no profile, or two of one name.
@@ -72,12 +74,20 @@ impl Kubernetes {
     }
 
     /// As [`Kubernetes::connect`], with a configuration at hand.
-    pub async fn with_config(mut config: kube::Config, profiles: Vec<Profile>, namespace: &str, timeout: Duration) -> anyhow::Result<Self> {
+    pub async fn with_config(
+        mut config: kube::Config,
+        profiles: Vec<Profile>,
+        namespace: &str,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let mut by_name = BTreeMap::new();
         for profile in profiles {
             let namespace = profile.namespace.clone().unwrap_or_else(|| namespace.to_owned());
             let name = profile.name.clone();
-            anyhow::ensure!(by_name.insert(name.clone(), (namespace, profile)).is_none(), "two runner profiles are named {name:?}");
+            anyhow::ensure!(
+                by_name.insert(name.clone(), (namespace, profile)).is_none(),
+                "two runner profiles are named {name:?}"
+            );
         }
         anyhow::ensure!(!by_name.is_empty(), "there is no runner profile");
         let namespaces: BTreeSet<_> = by_name.values().map(|(namespace, _)| namespace.clone()).collect();
@@ -90,7 +100,10 @@ impl Kubernetes {
         let watching = kube::Client::try_from(config.clone()).context("cannot make a Kubernetes client")?;
 
         let version = tokio::time::timeout(timeout, client.apiserver_version()).await;
-        let version = version.context("no answer in time").and_then(|answer| Ok(answer?)).with_context(|| format!("Kubernetes at {}", config.cluster_url))?;
+        let version = version
+            .context("no answer in time")
+            .and_then(|answer| Ok(answer?))
+            .with_context(|| format!("Kubernetes at {}", config.cluster_url))?;
         let native_sidecars = native_sidecars(&version.major, &version.minor);
         if !native_sidecars && by_name.values().any(|(_, profile)| profile.mode == Mode::Dind) {
             tracing::warn!(
@@ -98,21 +111,33 @@ impl Kubernetes {
                 "no native sidecars before 1.29: pods with Docker are deleted when their runner has ended"
             );
         }
-        tracing::info!(kubernetes.version = version.git_version, kubernetes.namespaces = ?namespaces, "connected to Kubernetes");
+        tracing::info!(kubernetes.version = version.git_version, kubernetes.namespaces = ?namespaces, "connected to \
+         Kubernetes");
         let mut uids = BTreeMap::new();
         for name in &namespaces {
             match answer(timeout, Api::<Namespace>::all(client.clone()).get(name)).await {
                 Ok(namespace) => uids.extend(namespace.metadata.uid.map(|uid| (name.clone(), uid))),
                 Err(error) => {
-                    tracing::info!(%error, kubernetes.namespace = name, "the namespace may not be looked at: one of this name in another cluster would be taken for it")
+                    tracing::info!(%error, kubernetes.namespace = name, "the namespace may not be looked at: one of \
+                     this name in another cluster would be taken for it")
                 }
             }
         }
-        Ok(Self { client, watching, profiles: Arc::new(by_name), namespaces: Arc::new(namespaces), uids: Arc::new(uids), native_sidecars, timeout })
+        Ok(Self {
+            client,
+            watching,
+            profiles: Arc::new(by_name),
+            namespaces: Arc::new(namespaces),
+            uids: Arc::new(uids),
+            native_sidecars,
+            timeout,
+        })
     }
 
     fn place(&self, spec: &RunnerSpec) -> Result<&(String, Profile), BackendError> {
-        self.profiles.get(&spec.profile).ok_or_else(|| BackendError::Refused(format!("no runner profile is named {:?}", spec.profile)))
+        self.profiles
+            .get(&spec.profile)
+            .ok_or_else(|| BackendError::Refused(format!("no runner profile is named {:?}", spec.profile)))
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -128,7 +153,8 @@ impl Kubernetes {
         let mut tries = LIST_TRIES;
         'anew: loop {
             let mut found = Vec::new();
-            // No resourceVersion: the answer is at least as new as this moment. The pages after the first are of the same state.
+            // No resourceVersion: the answer is at least as new as this moment. The pages after the first are of the
+            // same state.
             let mut page = ListParams::default().labels(SELECTOR).limit(PAGE);
             loop {
                 match answer(self.timeout, pods.list(&page)).await {
@@ -155,12 +181,27 @@ impl Kubernetes {
             let params = DeleteParams::background().grace_period(GRACE_SECONDS);
             match found(answer(self.timeout, self.pods(namespace).delete(name, &params)).await)? {
                 None => Ok(Stopped::Absent),
-                Some(deleted) if deleted.as_ref().left().is_some_and(|pod| is_stuck(pod, Timestamp::now())) => Ok(Stopped::Stuck),
+                Some(deleted)
+                    if deleted
+                        .as_ref()
+                        .left()
+                        .is_some_and(|pod| is_stuck(pod, Timestamp::now())) =>
+                {
+                    Ok(Stopped::Stuck)
+                }
                 Some(_) => Ok(Stopped::Ending),
             }
         };
         // It would go with its pod; but it may have been made after the pod was gone.
-        let secret = async { found(answer(self.timeout, self.secrets(namespace).delete(name, &DeleteParams::background())).await) };
+        let secret = async {
+            found(
+                answer(
+                    self.timeout,
+                    self.secrets(namespace).delete(name, &DeleteParams::background()),
+                )
+                .await,
+            )
+        };
         let (pod, secret) = tokio::join!(pod, secret);
         secret?;
         pod
@@ -172,30 +213,51 @@ impl Backend for Kubernetes {
     async fn start(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
         let (namespace, profile) = self.place(spec)?;
         let pod = pod(spec, profile, self.native_sidecars);
-        answer(self.timeout, self.pods(namespace).create(&PostParams::default(), &pod)).await.map(drop).map_err(refusal)
+        answer(self.timeout, self.pods(namespace).create(&PostParams::default(), &pod))
+            .await
+            .map(drop)
+            .map_err(refusal)
     }
 
     async fn deliver(&self, spec: &RunnerSpec, jit_config: &SecretString) -> Result<(), BackendError> {
         let (namespace, _) = self.place(spec)?;
         // Asking for the pod costs some 2 ms next to the 10 of its creation, gives its uid whoever made it, and keeps a
         // configuration from being left behind for a pod that was evicted or deleted while GitHub was asked.
-        let Some(pod) = answer(self.timeout, self.pods(namespace).get_opt(&spec.name)).await.map_err(refusal)? else {
+        let Some(pod) = answer(self.timeout, self.pods(namespace).get_opt(&spec.name))
+            .await
+            .map_err(refusal)?
+        else {
             return Err(BackendError::Gone("its pod does not exist".into()));
         };
         let seen = observe(&pod);
         if seen.terminating || seen.phase == Phase::Ended {
-            return Err(BackendError::Gone(seen.detail.unwrap_or_else(|| "its pod is being deleted".into())));
+            return Err(BackendError::Gone(
+                seen.detail.unwrap_or_else(|| "its pod is being deleted".into()),
+            ));
         }
         let secret = secret(spec, pod.metadata.uid.as_deref().unwrap_or_default(), jit_config);
-        answer(self.timeout, self.secrets(namespace).create(&PostParams::default(), &secret)).await.map(drop).map_err(refusal)
+        answer(
+            self.timeout,
+            self.secrets(namespace).create(&PostParams::default(), &secret),
+        )
+        .await
+        .map(drop)
+        .map_err(refusal)
     }
 
     async fn may_deliver(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
         let (namespace, _) = self.place(spec)?;
-        // Rights, quota and policy answer a dry run as they would the real one. A pod that owns it need not be there for that.
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        // Rights, quota and policy answer a dry run as they would the real one. A pod that owns it need not be there
+        // for that.
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         let secret = secret(spec, "00000000-0000-0000-0000-000000000000", &SecretString::from(""));
-        answer(self.timeout, self.secrets(namespace).create(&dry, &secret)).await.map(drop).map_err(refusal)
+        answer(self.timeout, self.secrets(namespace).create(&dry, &secret))
+            .await
+            .map(drop)
+            .map_err(refusal)
     }
 
     async fn stop(&self, name: &str) -> Result<Stopped, BackendError> {
@@ -222,18 +284,27 @@ impl Backend for Kubernetes {
             Some(uid) => format!("kubernetes/{namespace}/{uid}"),
             None => format!("kubernetes/{namespace}"),
         };
-        self.profiles.iter().map(|(profile, (namespace, _))| (profile.clone(), place(namespace))).collect()
+        self.profiles
+            .iter()
+            .map(|(profile, (namespace, _))| (profile.clone(), place(namespace)))
+            .collect()
     }
 
     fn watch(&self) -> BoxStream<'static, Change> {
-        let config = watcher::Config::default().labels(SELECTOR).page_size(PAGE).timeout(WATCH_SECONDS);
+        let config = watcher::Config::default()
+            .labels(SELECTOR)
+            .page_size(PAGE)
+            .timeout(WATCH_SECONDS);
         let streams: Vec<_> = self
             .namespaces
             .iter()
             .map(|namespace| {
-                let events = watcher(Api::<Pod>::namespaced(self.watching.clone(), namespace), config.clone()).default_backoff();
+                let events =
+                    watcher(Api::<Pod>::namespaced(self.watching.clone(), namespace), config.clone()).default_backoff();
                 let mut listing = false;
-                events.flat_map(move |event| stream::iter(changes(event, &mut listing))).boxed()
+                events
+                    .flat_map(move |event| stream::iter(changes(event, &mut listing)))
+                    .boxed()
             })
             .collect();
         stream::select_all(streams).boxed()
@@ -246,8 +317,8 @@ impl Backend for Kubernetes {
 
 /// What an event of kube's watcher means. `listing`: a new list was asked for, and none of it has come yet.
 ///
-/// [`Change::Restarted`] is told when the list is there, not when it is asked for: who reconciles upon it must not read an older state
-/// than that from which the watch goes on, or what ends between the two is missed.
+/// [`Change::Restarted`] is told when the list is there, not when it is asked for: who reconciles upon it must not read
+/// an older state than that from which the watch goes on, or what ends between the two is missed.
 fn changes(event: watcher::Result<watcher::Event<Pod>>, listing: &mut bool) -> impl Iterator<Item = Change> + use<> {
     let (restarted, change) = match event {
         Ok(watcher::Event::Init) => {
@@ -259,7 +330,10 @@ fn changes(event: watcher::Result<watcher::Event<Pod>>, listing: &mut bool) -> i
         Ok(watcher::Event::Apply(pod)) => (false, Some(Change::Seen(observe(&pod)))),
         Ok(watcher::Event::Delete(pod)) => (false, pod.metadata.name.map(Change::Gone)),
         Err(error) => {
-            tracing::warn!(error = bounded(&error.to_string()), "the watch on runner pods was interrupted, and is taken up again");
+            tracing::warn!(
+                error = bounded(&error.to_string()),
+                "the watch on runner pods was interrupted, and is taken up again"
+            );
             (false, None)
         }
     };
@@ -269,7 +343,11 @@ fn changes(event: watcher::Result<watcher::Event<Pod>>, listing: &mut bool) -> i
 /// The answer to a request, or an error of its own if there was none in time.
 async fn answer<T>(timeout: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
     let limit = tokio::time::timeout(timeout, request).await;
-    limit.unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", timeout.as_secs_f32()).into())))
+    limit.unwrap_or_else(|_| {
+        Err(kube::Error::Service(
+            format!("no answer within {} s", timeout.as_secs_f32()).into(),
+        ))
+    })
 }
 
 /// What was there to delete, if anything.
@@ -288,7 +366,9 @@ fn refusal(error: kube::Error) -> BackendError {
         error if unreachable(&error) => return BackendError::Unreachable(bounded(&chain(&error))),
         error => return BackendError::Unavailable(bounded(&chain(&error))),
     };
-    let Status { code, reason, message, .. } = *status;
+    let Status {
+        code, reason, message, ..
+    } = *status;
     let text = bounded(&message);
     match code {
         409 if reason == "AlreadyExists" => BackendError::Exists,
@@ -303,7 +383,11 @@ fn refusal(error: kube::Error) -> BackendError {
 /// Whether no connection came about: nothing was sent that could have been carried out.
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect))
+    causes.any(|cause| {
+        cause
+            .downcast_ref::<hyper_util::client::legacy::Error>()
+            .is_some_and(hyper_util::client::legacy::Error::is_connect)
+    })
 }
 
 /// An error with its causes: those of the HTTP client alone say nothing.
@@ -323,35 +407,55 @@ mod tests {
     use super::*;
 
     fn refused(code: u16, reason: &str, message: &str) -> BackendError {
-        refusal(kube::Error::Api(Status::failure(message, reason).with_code(code).boxed()))
+        refusal(kube::Error::Api(
+            Status::failure(message, reason).with_code(code).boxed(),
+        ))
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let quota = r#"pods "r-1" is forbidden: exceeded quota: runners, requested: pods=1, used: pods=3, limited: pods=3"#;
+        let quota =
+            r#"pods "r-1" is forbidden: exceeded quota: runners, requested: pods=1, used: pods=3, limited: pods=3"#;
         assert!(matches!(refused(403, "Forbidden", quota), BackendError::Quota(text) if text == quota));
         let policy = r#"pods "r-1" is forbidden: violates PodSecurity "baseline:latest": privileged"#;
         assert!(matches!(refused(403, "Forbidden", policy), BackendError::Refused(text) if text == policy));
         assert!(matches!(refused(422, "Invalid", "image"), BackendError::Refused(_)));
         assert!(matches!(refused(400, "BadRequest", "x"), BackendError::Refused(_)));
-        assert!(matches!(refused(404, "NotFound", "namespace"), BackendError::Refused(_)));
+        assert!(matches!(
+            refused(404, "NotFound", "namespace"),
+            BackendError::Refused(_)
+        ));
         assert!(matches!(refused(409, "AlreadyExists", "x"), BackendError::Exists));
         // The quota's own record was changed at the same time: worth another try, and no sign of a second runner.
-        assert!(matches!(refused(409, "Conflict", "quota"), BackendError::Unavailable(_)));
+        assert!(matches!(
+            refused(409, "Conflict", "quota"),
+            BackendError::Unavailable(_)
+        ));
         for code in [401, 429, 500, 503, 504] {
-            assert!(matches!(refused(code, "x", "y"), BackendError::Unavailable(text) if text == format!("{code} x: y")));
+            assert!(
+                matches!(refused(code, "x", "y"), BackendError::Unavailable(text) if text == format!("{code} x: y"))
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_without_an_answer_is_given_up() {
-        let error = answer::<()>(Duration::from_secs(10), std::future::pending()).await.map_err(refusal);
+        let error = answer::<()>(Duration::from_secs(10), std::future::pending())
+            .await
+            .map_err(refusal);
         assert!(matches!(error, Err(BackendError::Unavailable(text)) if text.contains("no answer within 10 s")));
     }
 
     #[test]
     fn versions() {
-        for (minor, native) in [("36", true), ("29", true), ("29+", true), ("28", false), ("24+", false), ("", false)] {
+        for (minor, native) in [
+            ("36", true),
+            ("29", true),
+            ("29+", true),
+            ("28", false),
+            ("24+", false),
+            ("", false),
+        ] {
             assert_eq!(native_sidecars("1", minor), native, "{minor}");
         }
     }

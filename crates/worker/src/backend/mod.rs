@@ -1,8 +1,8 @@
 //! Where runners run.
 //!
-//! A [`Backend`] makes, ends, lists and watches runners; it knows nothing of Redis or GitHub. Everything that the ledger would
-//! need to adopt a runner it does not know ([`RunnerSpec`]) travels with the runner itself: as labels and annotations of a pod,
-//! as a file beside a process. A further kind of backend is one more file here.
+//! A [`Backend`] makes, ends, lists and watches runners; it knows nothing of Redis or GitHub. Everything that the
+//! ledger would need to adopt a runner it does not know ([`RunnerSpec`]) travels with the runner itself: as labels and
+//! annotations of a pod, as a file beside a process. A further kind of backend is one more file here.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub mod process;
 pub mod profile;
 mod registry;
 
-/// Environment variable that has the runner's program (2.333.0 and later) end with 7 where GitHub refuses its version; without it the end is 0.
+/// Environment variable that has the runner's program (2.333.0 and later) end with 7 where GitHub refuses its version;
+/// without it the end is 0.
 const TELLS_TOO_OLD: (&str, &str) = ("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1");
 
 /// Everything that a backend is told about a runner, and everything that reconcile needs to adopt one.
@@ -120,7 +121,8 @@ pub enum BackendError {
 /// A place where runners run.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Makes the runner's place (its pod), which then waits for [`Backend::deliver`]. Quota and policy refuse here, before GitHub is asked.
+    /// Makes the runner's place (its pod), which then waits for [`Backend::deliver`]. Quota and policy refuse here,
+    /// before GitHub is asked.
     async fn start(&self, spec: &RunnerSpec) -> Result<(), BackendError>;
 
     /// Hands the runner its just-in-time configuration, upon which it starts.
@@ -141,18 +143,24 @@ pub trait Backend: Send + Sync + 'static {
     /// Changes from now on, for ever; it reconnects by itself. The first item is [`Change::Restarted`].
     fn watch(&self) -> BoxStream<'static, Change>;
 
-    /// How long one request may take before it is given up as [`BackendError::Unavailable`]. Of the calls above, `start` makes one, `stop` two
-    /// at once (for each namespace), `deliver` two in a row, and `list` one for each page.
+    /// How long one request may take before it is given up as [`BackendError::Unavailable`]. Of the calls above,
+    /// `start` makes one, `stop` two at once (for each namespace), `deliver` two in a row, and `list` one for each
+    /// page.
     fn timeout(&self) -> Duration;
 }
 
-/// The longest text that is kept of what a server or a kubelet says, in characters: it ends up in the ledger and in logs.
+/// The longest text that is kept of what a server or a kubelet says, in characters: it ends up in the ledger and in
+/// logs.
 const TEXT_MAX: usize = 300;
 
 /// One line of at most [`TEXT_MAX`] characters.
 fn bounded(text: &str) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((cut, _)) = line.char_indices().nth(TEXT_MAX - 1).filter(|_| line.chars().count() > TEXT_MAX) {
+    if let Some((cut, _)) = line
+        .char_indices()
+        .nth(TEXT_MAX - 1)
+        .filter(|_| line.chars().count() > TEXT_MAX)
+    {
         line.truncate(cut);
         line.push('…');
     }

@@ -2,16 +2,18 @@
 //!
 //! What holds for every pod made here:
 //!
-//! * The JIT configuration is in no manifest but the Secret's. The pod names that Secret as a volume, so it may be created first; the
-//!   container's start command reads the file into the variable that the runner takes it from (and clears).
-//! * All of the [`RunnerSpec`] is in the annotations, exactly; the labels are for people and selectors, and hold what a label can hold.
+//! * The JIT configuration is in no manifest but the Secret's. The pod names that Secret as a volume, so it may be
+//!   created first; the container's start command reads the file into the variable that the runner takes it from (and
+//!   clears).
+//! * All of the [`RunnerSpec`] is in the annotations, exactly; the labels are for people and selectors, and hold what a
+//!   label can hold.
 //! * The Docker daemon listens on a socket in a volume that only this pod has, never on TCP.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, ExecAction, LocalObjectReference, Pod, PodSecurityContext, PodSpec, Probe, SeccompProfile, Secret,
-    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, ExecAction, LocalObjectReference, Pod, PodSecurityContext,
+    PodSpec, Probe, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use secrecy::{ExposeSecret, SecretString};
@@ -29,7 +31,8 @@ pub const RUNNER: &str = "runner";
 pub const DIND: &str = "dind";
 /// Key of the JIT configuration in the Secret, and name of its file in the container.
 pub const KEY: &str = "jitconfig";
-/// Time that a pod is given between TERM and KILL, in seconds: Kubernetes' own default, written down so that it has a bound.
+/// Time that a pod is given between TERM and KILL, in seconds: Kubernetes' own default, written down so that it has a
+/// bound.
 pub const GRACE_SECONDS: u32 = 30;
 
 /// Where the Secret is mounted: not below `/var/run`, which the runner shares with `dind`.
@@ -39,36 +42,47 @@ const WORK: &str = "/home/runner/_work";
 const EXTERNALS: &str = "/home/runner/externals";
 const EXTERNALS_COPY: &str = "/opt/jit-runner/externals";
 
-/// Reads the configuration and becomes the runner (`exec`: it gets the signals, and its exit code is the container's). Kubernetes looks
-/// for `$(NAME)` in commands, and leaves alone what names no variable.
+/// Reads the configuration and becomes the runner (`exec`: it gets the signals, and its exit code is the container's).
+/// Kubernetes looks for `$(NAME)` in commands, and leaves alone what names no variable.
 const START: &str = r#"ACTIONS_RUNNER_INPUT_JITCONFIG=$(cat /etc/jit-runner/jitconfig)
 export ACTIONS_RUNNER_INPUT_JITCONFIG
 exec "$@""#;
 
-/// The same with Docker: for a `container:` job the runner has the daemon mount `externals` (its Node.js) by the path that it has in the
-/// runner's image, so the daemon's container needs a copy there. ARC copies in an init container; here it is the first thing that the
-/// runner's container does, which takes as long and saves a container, its start and its share of a quota.
+/// The same with Docker: for a `container:` job the runner has the daemon mount `externals` (its Node.js) by the path
+/// that it has in the runner's image, so the daemon's container needs a copy there. ARC copies in an init container;
+/// here it is the first thing that the runner's container does, which takes as long and saves a container, its start
+/// and its share of a quota.
 const START_DIND: &str = r#"if [ -d /home/runner/externals ]; then cp -r /home/runner/externals/. /opt/jit-runner/externals/; fi
 ACTIONS_RUNNER_INPUT_JITCONFIG=$(cat /etc/jit-runner/jitconfig)
 export ACTIONS_RUNNER_INPUT_JITCONFIG
 exec "$@""#;
 
-/// The pod of a runner. `native_sidecars`: the server is 1.29 or later and ends a sidecar with the main container; without, the Docker
-/// daemon is an ordinary second container, and whoever sees the runner's container end has to delete the pod.
+/// The pod of a runner. `native_sidecars`: the server is 1.29 or later and ends a sidecar with the main container;
+/// without, the Docker daemon is an ordinary second container, and whoever sees the runner's container end has to
+/// delete the pod.
 pub fn pod(spec: &RunnerSpec, profile: &Profile, native_sidecars: bool) -> Pod {
     let mut volumes = vec![Volume {
         name: KEY.into(),
-        secret: Some(SecretVolumeSource { secret_name: Some(spec.name.clone()), ..Default::default() }),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(spec.name.clone()),
+            ..Default::default()
+        }),
         ..Default::default()
     }];
     let mut containers = vec![runner(profile)];
     let mut init_containers = None;
     if profile.mode == Mode::Dind {
         // A profile's own volume of one of these names takes its place: a disk for `work`, say.
-        let ours = ["work", "socket", "externals", "docker"].into_iter().filter(|name| profile.volumes.iter().all(|volume| volume.name != *name));
+        let ours = ["work", "socket", "externals", "docker"]
+            .into_iter()
+            .filter(|name| profile.volumes.iter().all(|volume| volume.name != *name));
         volumes.extend(ours.map(empty_dir));
         if native_sidecars {
-            init_containers = Some(vec![Container { restart_policy: Some("Always".into()), startup_probe: Some(docker_answers()), ..dind(profile) }]);
+            init_containers = Some(vec![Container {
+                restart_policy: Some("Always".into()),
+                startup_probe: Some(docker_answers()),
+                ..dind(profile)
+            }]);
         } else {
             containers.push(dind(profile));
         }
@@ -91,11 +105,20 @@ pub fn pod(spec: &RunnerSpec, profile: &Profile, native_sidecars: bool) -> Pod {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             service_account_name: profile.service_account.clone(),
-            image_pull_secrets: some(profile.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()),
-            // Privileged containers are exempt from it, as Kubernetes has it. No `runAsNonRoot`: the runner image names its user instead
-            // of numbering it, and the kubelet refuses what it cannot check.
+            image_pull_secrets: some(
+                profile
+                    .image_pull_secrets
+                    .iter()
+                    .map(|name| LocalObjectReference { name: name.clone() })
+                    .collect(),
+            ),
+            // Privileged containers are exempt from it, as Kubernetes has it. No `runAsNonRoot`: the runner image names
+            // its user instead of numbering it, and the kubelet refuses what it cannot check.
             security_context: Some(PodSecurityContext {
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".into(),
+                    ..Default::default()
+                }),
                 fs_group: profile.fs_group,
                 ..Default::default()
             }),
@@ -133,8 +156,8 @@ pub fn secret(spec: &RunnerSpec, pod_uid: &str, jit_config: &SecretString) -> Se
     }
 }
 
-/// A text as a label value: as it is where Kubernetes takes it, else shortened, with the first eight hex digits of its SHA-256 (what
-/// `printf %s owner/repo | sha256sum | cut -c1-8` prints) so that two texts do not become one.
+/// A text as a label value: as it is where Kubernetes takes it, else shortened, with the first eight hex digits of its
+/// SHA-256 (what `printf %s owner/repo | sha256sum | cut -c1-8` prints) so that two texts do not become one.
 pub fn label_value(text: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric();
     let inner = |c: char| fits(c) || "._-".contains(c);
@@ -142,7 +165,11 @@ pub fn label_value(text: &str) -> String {
         return text.to_owned();
     }
     let hash = hex::encode(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..4]);
-    let start: String = text.chars().map(|c| if inner(c) { c } else { '-' }).take(63 - 1 - hash.len()).collect();
+    let start: String = text
+        .chars()
+        .map(|c| if inner(c) { c } else { '-' })
+        .take(63 - 1 - hash.len())
+        .collect();
     match start.trim_matches(|c| !fits(c)) {
         "" => hash,
         start => format!("{start}-{hash}"),
@@ -167,8 +194,15 @@ pub(super) fn labels(spec: &RunnerSpec) -> BTreeMap<String, String> {
 /// Annotations of a runner's pod: the whole specification, and what keeps the tools that empty nodes away from a job.
 fn annotations(spec: &RunnerSpec) -> BTreeMap<String, String> {
     let labels = serde_json::Value::from(spec.labels.clone()).to_string();
-    let ours = [("org", spec.org.clone()), ("scope", spec.scope.clone()), ("group", spec.group.clone()), ("profile", spec.profile.clone())];
-    let ours = ours.into_iter().chain([("labels", labels), ("job", spec.job.to_string())]);
+    let ours = [
+        ("org", spec.org.clone()),
+        ("scope", spec.scope.clone()),
+        ("group", spec.group.clone()),
+        ("profile", spec.profile.clone()),
+    ];
+    let ours = ours
+        .into_iter()
+        .chain([("labels", labels), ("job", spec.job.to_string())]);
     let mut annotations: BTreeMap<_, _> = ours.map(|(key, value)| (format!("{ANNOTATION}{key}"), value)).collect();
     annotations.insert("cluster-autoscaler.kubernetes.io/safe-to-evict".into(), "false".into());
     annotations.insert("karpenter.sh/do-not-disrupt".into(), "true".into());
@@ -176,18 +210,34 @@ fn annotations(spec: &RunnerSpec) -> BTreeMap<String, String> {
 }
 
 fn runner(profile: &Profile) -> Container {
-    // The image of GitHub has the first one set, others may not: TERM reaches the runner, and its exit code becomes the container's.
-    let mut env = vec![env_var("RUNNER_MANUALLY_TRAP_SIG", "1"), env_var(TELLS_TOO_OLD.0, TELLS_TOO_OLD.1)];
-    let mut mounts = vec![VolumeMount { read_only: Some(true), ..mount(KEY, SECRET_DIR) }];
+    // The image of GitHub has the first one set, others may not: TERM reaches the runner, and its exit code becomes the
+    // container's.
+    let mut env = vec![
+        env_var("RUNNER_MANUALLY_TRAP_SIG", "1"),
+        env_var(TELLS_TOO_OLD.0, TELLS_TOO_OLD.1),
+    ];
+    let mut mounts = vec![VolumeMount {
+        read_only: Some(true),
+        ..mount(KEY, SECRET_DIR)
+    }];
     let mut start = START;
     if profile.mode == Mode::Dind {
         start = START_DIND;
         env.push(env_var("DOCKER_HOST", SOCKET));
         // Where no start-up probe holds the runner back, its own script waits for the daemon for so long.
         env.push(env_var("RUNNER_WAIT_FOR_DOCKER_IN_SECONDS", "120"));
-        mounts.extend([mount("work", WORK), mount("socket", "/var/run"), mount("externals", EXTERNALS_COPY)]);
+        mounts.extend([
+            mount("work", WORK),
+            mount("socket", "/var/run"),
+            mount("externals", EXTERNALS_COPY),
+        ]);
     }
-    let theirs: Vec<_> = profile.env.iter().filter(|theirs| env.iter().all(|ours| ours.name != theirs.name)).cloned().collect();
+    let theirs: Vec<_> = profile
+        .env
+        .iter()
+        .filter(|theirs| env.iter().all(|ours| ours.name != theirs.name))
+        .cloned()
+        .collect();
     env.extend(theirs);
     mounts.extend(profile.mounts.iter().cloned());
     Container {
@@ -198,16 +248,21 @@ fn runner(profile: &Profile) -> Container {
         args: Some(profile.command.clone()),
         env: Some(env),
         volume_mounts: Some(mounts),
-        // What the runner's program printed last stands in the pod's status where it ends with an error. Its log holds no output of jobs.
+        // What the runner's program printed last stands in the pod's status where it ends with an error. Its log holds
+        // no output of jobs.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: Some(profile.resources.clone()),
-        // Jobs install packages with sudo, which the runner image allows without a password. Forbidding privilege escalation
-        // (no_new_privs) ends sudo, and so does dropping the capabilities that it and apt need (SETUID, CHOWN, DAC_OVERRIDE …). So
-        // these stay as the container runtime has them, but for raw sockets, with which a job could forge its neighbours' packets.
+        // Jobs install packages with sudo, which the runner image allows without a password. Forbidding privilege
+        // escalation (no_new_privs) ends sudo, and so does dropping the capabilities that it and apt need (SETUID,
+        // CHOWN, DAC_OVERRIDE …). So these stay as the container runtime has them, but for raw sockets, with which a
+        // job could forge its neighbours' packets.
         security_context: Some(SecurityContext {
             privileged: Some(false),
             allow_privilege_escalation: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["NET_RAW".into()]), ..Default::default() }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["NET_RAW".into()]),
+                ..Default::default()
+            }),
             ..Default::default()
         }),
         ..Default::default()
@@ -216,10 +271,20 @@ fn runner(profile: &Profile) -> Container {
 
 fn dind(profile: &Profile) -> Container {
     // With `dockerd` as its first argument the image's entry point adds no listener of its own, which would be TCP.
-    let mut args = vec!["dockerd".to_owned(), format!("--host={SOCKET}"), format!("--group={}", profile.dind_group)];
+    let mut args = vec![
+        "dockerd".to_owned(),
+        format!("--host={SOCKET}"),
+        format!("--group={}", profile.dind_group),
+    ];
     args.extend(profile.dind_args.iter().cloned());
-    // The image's layers must not lie on the container's own overlay: on some runtimes that makes Docker fall back to copying them.
-    let mut mounts = vec![mount("work", WORK), mount("socket", "/var/run"), mount("externals", EXTERNALS), mount("docker", "/var/lib/docker")];
+    // The image's layers must not lie on the container's own overlay: on some runtimes that makes Docker fall back to
+    // copying them.
+    let mut mounts = vec![
+        mount("work", WORK),
+        mount("socket", "/var/run"),
+        mount("externals", EXTERNALS),
+        mount("docker", "/var/lib/docker"),
+    ];
     mounts.extend(profile.dind_mounts.iter().cloned());
     Container {
         name: DIND.into(),
@@ -228,7 +293,10 @@ fn dind(profile: &Profile) -> Container {
         args: Some(args),
         volume_mounts: Some(mounts),
         resources: Some(profile.dind_resources.clone()),
-        security_context: Some(SecurityContext { privileged: Some(true), ..Default::default() }),
+        security_context: Some(SecurityContext {
+            privileged: Some(true),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -237,7 +305,9 @@ fn dind(profile: &Profile) -> Container {
 fn docker_answers() -> Probe {
     let command = ["docker".to_owned(), format!("--host={SOCKET}"), "version".to_owned()];
     Probe {
-        exec: Some(ExecAction { command: Some(command.to_vec()) }),
+        exec: Some(ExecAction {
+            command: Some(command.to_vec()),
+        }),
         period_seconds: Some(1),
         timeout_seconds: Some(5),
         failure_threshold: Some(120),
@@ -246,15 +316,27 @@ fn docker_answers() -> Probe {
 }
 
 fn mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount { name: name.into(), mount_path: path.into(), ..Default::default() }
+    VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        ..Default::default()
+    }
 }
 
 fn empty_dir(name: &str) -> Volume {
-    Volume { name: name.into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() }
+    Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Default::default()
+    }
 }
 
 fn env_var(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.into(), value: Some(value.into()), ..Default::default() }
+    EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        ..Default::default()
+    }
 }
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
@@ -289,7 +371,14 @@ mod tests {
 
     #[test]
     fn standard() {
-        insta::assert_yaml_snapshot!(pod(&spec(), &Profile { mode: Mode::Standard, ..Profile::default() }, true));
+        insta::assert_yaml_snapshot!(pod(
+            &spec(),
+            &Profile {
+                mode: Mode::Standard,
+                ..Profile::default()
+            },
+            true
+        ));
     }
 
     #[test]
@@ -325,7 +414,11 @@ mod tests {
         let config = SecretString::from("ENCODED-CONFIG");
         insta::assert_yaml_snapshot!(secret(&spec(), "7b0b2d1e-0000-4000-8000-000000000001", &config));
         for native in [true, false] {
-            assert!(!serde_json::to_string(&pod(&spec(), &Profile::default(), native)).unwrap().contains("ENCODED-CONFIG"));
+            assert!(
+                !serde_json::to_string(&pod(&spec(), &Profile::default(), native))
+                    .unwrap()
+                    .contains("ENCODED-CONFIG")
+            );
         }
     }
 
@@ -344,16 +437,34 @@ mod tests {
         assert_eq!(label_value("acme/site"), "acme-site-caa854d4");
         assert_ne!(label_value("acme/site"), label_value("acme-site"));
         assert_ne!(label_value(&"a".repeat(64)), label_value(&"a".repeat(65)));
-        for odd in ["", "-", "_x", "x.", "é", "조직/저장소", "a b", &"ü/".repeat(60), &format!("{}/b", "a".repeat(53)), &format!("-{}/", "a".repeat(90))]
-        {
+        for odd in [
+            "",
+            "-",
+            "_x",
+            "x.",
+            "é",
+            "조직/저장소",
+            "a b",
+            &"ü/".repeat(60),
+            &format!("{}/b", "a".repeat(53)),
+            &format!("-{}/", "a".repeat(90)),
+        ] {
             let value = label_value(odd);
             assert!((1..=63).contains(&value.len()), "{value}");
-            assert!(value.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)), "{value}");
-            assert!(value.starts_with(|c: char| c.is_ascii_alphanumeric()) && value.ends_with(|c: char| c.is_ascii_alphanumeric()), "{value}");
+            assert!(
+                value.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)),
+                "{value}"
+            );
+            assert!(
+                value.starts_with(|c: char| c.is_ascii_alphanumeric())
+                    && value.ends_with(|c: char| c.is_ascii_alphanumeric()),
+                "{value}"
+            );
         }
     }
 
-    /// The start command itself, with a shell: the variable is set, the runner takes the shell's place, a missing file stops it.
+    /// The start command itself, with a shell: the variable is set, the runner takes the shell's place, a missing file
+    /// stops it.
     #[test]
     fn the_start_command_reads_the_file_into_the_environment() {
         let dir = tempfile::tempdir().unwrap();
@@ -362,14 +473,25 @@ mod tests {
         let run = |script: &str| {
             let show = r#"echo "$ACTIONS_RUNNER_INPUT_JITCONFIG|$$"; exit 7"#;
             let mut shell = std::process::Command::new("/bin/sh");
-            let shell = shell.args(["-euc", script, RUNNER, "/bin/sh", "-c", show]).stdout(Stdio::piped()).stderr(Stdio::null());
+            let shell = shell
+                .args(["-euc", script, RUNNER, "/bin/sh", "-c", show])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null());
             let child = shell.spawn().unwrap();
             let pid = child.id();
             (pid, child.wait_with_output().unwrap())
         };
         let (pid, output) = run(&script);
-        assert_eq!((String::from_utf8(output.stdout).unwrap(), output.status.code()), (format!("config value|{pid}\n"), Some(7)));
-        assert!(START_DIND.ends_with(START) && START_DIND.contains(EXTERNALS) && START_DIND.contains(EXTERNALS_COPY) && START.contains(SECRET_DIR));
+        assert_eq!(
+            (String::from_utf8(output.stdout).unwrap(), output.status.code()),
+            (format!("config value|{pid}\n"), Some(7))
+        );
+        assert!(
+            START_DIND.ends_with(START)
+                && START_DIND.contains(EXTERNALS)
+                && START_DIND.contains(EXTERNALS_COPY)
+                && START.contains(SECRET_DIR)
+        );
         std::fs::remove_file(dir.path().join(KEY)).unwrap();
         let (_, output) = run(&script);
         assert!(!output.status.success() && output.stdout.is_empty());

@@ -1,7 +1,7 @@
 //! What a pod says about its runner: the way back from [`super::pod`].
 //!
-//! The runner has ended when its container has, whatever becomes of the rest of the pod: an ordinary second container (Docker on a
-//! server older than 1.29) would keep the pod running for ever.
+//! The runner has ended when its container has, whatever becomes of the rest of the pod: an ordinary second container
+//! (Docker on a server older than 1.29) would keep the pod running for ever.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -25,17 +25,23 @@ pub fn observe(pod: &Pod) -> Observed {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         stuck: is_stuck(pod, Timestamp::now()),
         spec: spec(pod),
-        detail: status.and_then(|status| detail(status, phase)).map(|text| bounded(&text)),
+        detail: status
+            .and_then(|status| detail(status, phase))
+            .map(|text| bounded(&text)),
     }
 }
 
 /// Whether a pod should have been gone for some minutes: Kubernetes sets the time of its end, grace included, when it
 /// is to be deleted.
 pub(super) fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
-    pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| now.duration_since(due.0) > STUCK_AFTER)
+    pod.metadata
+        .deletion_timestamp
+        .as_ref()
+        .is_some_and(|due| now.duration_since(due.0) > STUCK_AFTER)
 }
 
-/// The specification in the annotations; `None` where one is missing or cannot be read, or where they contradict the labels or the name.
+/// The specification in the annotations; `None` where one is missing or cannot be read, or where they contradict the
+/// labels or the name.
 fn spec(pod: &Pod) -> Option<RunnerSpec> {
     let annotations = pod.metadata.annotations.as_ref()?;
     let get = |key: &str| annotations.get(&format!("{ANNOTATION}{key}")).cloned();
@@ -49,7 +55,10 @@ fn spec(pod: &Pod) -> Option<RunnerSpec> {
         job: get("job")?.parse().ok()?,
     };
     let theirs = pod.metadata.labels.as_ref()?;
-    ["org", "job-id", "runner-name"].into_iter().all(|key| theirs.get(key) == labels(&spec).get(key)).then_some(spec)
+    ["org", "job-id", "runner-name"]
+        .into_iter()
+        .all(|key| theirs.get(key) == labels(&spec).get(key))
+        .then_some(spec)
 }
 
 fn phase(status: Option<&PodStatus>) -> Phase {
@@ -58,7 +67,9 @@ fn phase(status: Option<&PodStatus>) -> Phase {
         return Phase::Ended;
     }
     match runner(status).and_then(|container| container.state.as_ref()) {
-        Some(ContainerState { terminated: Some(_), .. }) => Phase::Ended,
+        Some(ContainerState {
+            terminated: Some(_), ..
+        }) => Phase::Ended,
         Some(ContainerState { running: Some(_), .. }) => Phase::Running,
         _ => Phase::Starting,
     }
@@ -67,7 +78,9 @@ fn phase(status: Option<&PodStatus>) -> Phase {
 /// Whether its program ran, or may have.
 fn ran(status: &PodStatus) -> bool {
     status.phase.as_deref() == Some("Succeeded")
-        || runner(status).and_then(|container| container.state.as_ref()).is_some_and(|state| state.terminated.is_some() || state.running.is_some())
+        || runner(status)
+            .and_then(|container| container.state.as_ref())
+            .is_some_and(|state| state.terminated.is_some() || state.running.is_some())
 }
 
 fn detail(status: &PodStatus, phase: Phase) -> Option<String> {
@@ -85,11 +98,19 @@ fn waiting(status: &PodStatus) -> Option<String> {
         let reason = waiting.reason.as_deref().filter(|reason| !USUAL.contains(reason))?;
         Some(said(reason, waiting.message.as_deref()))
     });
-    let unscheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    reasons.into_iter().next().or_else(|| unscheduled.map(|it| said(it.reason.as_deref().unwrap_or("not scheduled"), it.message.as_deref())))
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    reasons
+        .into_iter()
+        .next()
+        .or_else(|| unscheduled.map(|it| said(it.reason.as_deref().unwrap_or("not scheduled"), it.message.as_deref())))
 }
 
-/// How it ended: what was done to the whole pod (evicted, node lost), else the runner's exit, else that of the container that failed.
+/// How it ended: what was done to the whole pod (evicted, node lost), else the runner's exit, else that of the
+/// container that failed.
 fn ended(status: &PodStatus) -> Option<String> {
     if let Some(reason) = status.reason.as_deref() {
         return Some(said(reason, status.message.as_deref()));
@@ -98,14 +119,24 @@ fn ended(status: &PodStatus) -> Option<String> {
     if let Some(terminated) = runner(status).and_then(exit) {
         return Some(code(&terminated));
     }
-    let failed = containers(status).find_map(|container| Some((&container.name, exit(container).filter(|it| it.exit_code != 0)?)));
-    failed.map(|(name, terminated)| format!("{name}: {}", code(&terminated))).or_else(|| status.message.clone())
+    let failed = containers(status)
+        .find_map(|container| Some((&container.name, exit(container).filter(|it| it.exit_code != 0)?)));
+    failed
+        .map(|(name, terminated)| format!("{name}: {}", code(&terminated)))
+        .or_else(|| status.message.clone())
 }
 
 /// `exit code 137: OOMKilled`. The number comes first, so that it can be recognized.
 fn code(terminated: &ContainerStateTerminated) -> String {
-    let said = said(terminated.reason.as_deref().unwrap_or_default(), terminated.message.as_deref());
-    format!("exit code {}{}{said}", terminated.exit_code, if said.is_empty() { "" } else { ": " })
+    let said = said(
+        terminated.reason.as_deref().unwrap_or_default(),
+        terminated.message.as_deref(),
+    );
+    format!(
+        "exit code {}{}{said}",
+        terminated.exit_code,
+        if said.is_empty() { "" } else { ": " }
+    )
 }
 
 fn said(reason: &str, message: Option<&str>) -> String {
@@ -117,11 +148,19 @@ fn said(reason: &str, message: Option<&str>) -> String {
 }
 
 fn runner(status: &PodStatus) -> Option<&ContainerStatus> {
-    status.container_statuses.iter().flatten().find(|container| container.name == RUNNER)
+    status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find(|container| container.name == RUNNER)
 }
 
 fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-    status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
+    status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten()
 }
 
 #[cfg(test)]
@@ -157,8 +196,15 @@ mod tests {
     fn a_pod_holds_all_that_it_was_made_of() {
         for org in ["acme", "acme/site", &"long-".repeat(20)] {
             let (spec, pod) = made(org);
-            let expected =
-                Observed { name: spec.name.clone(), phase: Phase::Starting, rejected: false, terminating: false, stuck: false, spec: Some(spec), detail: None };
+            let expected = Observed {
+                name: spec.name.clone(),
+                phase: Phase::Starting,
+                rejected: false,
+                terminating: false,
+                stuck: false,
+                spec: Some(spec),
+                detail: None,
+            };
             assert_eq!(observe(&pod), expected);
         }
     }
@@ -167,12 +213,26 @@ mod tests {
     fn a_pod_that_was_tampered_with_has_no_specification() {
         for key in ["org", "scope", "group", "profile", "labels", "job"] {
             let (_, mut pod) = made("acme/site");
-            pod.metadata.annotations.as_mut().unwrap().remove(&format!("{ANNOTATION}{key}"));
+            pod.metadata
+                .annotations
+                .as_mut()
+                .unwrap()
+                .remove(&format!("{ANNOTATION}{key}"));
             assert_eq!(observe(&pod).spec, None, "{key} removed");
         }
-        for (key, value) in [("org", "other"), ("job", "4712"), ("job", "many"), ("labels", "a,b"), ("labels", "{}")] {
+        for (key, value) in [
+            ("org", "other"),
+            ("job", "4712"),
+            ("job", "many"),
+            ("labels", "a,b"),
+            ("labels", "{}"),
+        ] {
             let (_, mut pod) = made("acme/site");
-            pod.metadata.annotations.as_mut().unwrap().insert(format!("{ANNOTATION}{key}"), value.into());
+            pod.metadata
+                .annotations
+                .as_mut()
+                .unwrap()
+                .insert(format!("{ANNOTATION}{key}"), value.into());
             assert_eq!(observe(&pod).spec, None, "{key} is {value}");
         }
         assert_eq!(observe(&Pod::default()).spec, None);
@@ -181,9 +241,11 @@ mod tests {
     #[test]
     fn starting() {
         let scheduler = "0/3 nodes are available: 3 Insufficient cpu.";
-        let unscheduled =
-            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": scheduler}]});
-        assert_eq!(seen(unscheduled), (Phase::Starting, Some(format!("Unschedulable: {scheduler}"))));
+        let unscheduled = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": scheduler}]});
+        assert_eq!(
+            seen(unscheduled),
+            (Phase::Starting, Some(format!("Unschedulable: {scheduler}")))
+        );
         let container = |name: &str, state: Value| json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         let waiting = |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
         let usual = json!({"phase": "Pending", "containerStatuses": [container("runner", json!({"waiting": {"reason": "ContainerCreating"}}))]});
@@ -191,7 +253,10 @@ mod tests {
         let image = json!({"phase": "Pending",
             "initContainerStatuses": [container("dind", waiting("ErrImagePull", "no such image"))],
             "containerStatuses": [container("runner", waiting("PodInitializing", ""))]});
-        assert_eq!(seen(image), (Phase::Starting, Some("ErrImagePull: no such image".into())));
+        assert_eq!(
+            seen(image),
+            (Phase::Starting, Some("ErrImagePull: no such image".into()))
+        );
         // Docker runs, the runner does not yet.
         let docker = json!({"phase": "Running",
             "containerStatuses": [container("dind", json!({"running": {}})), container("runner", waiting("CreateContainerConfigError", &"x".repeat(400)))]});
@@ -212,8 +277,15 @@ mod tests {
         assert_eq!(seen(well), (Phase::Ended, Some("exit code 0: Completed".into())));
         let memory = json!({"phase": "Failed", "containerStatuses": [container("runner", ended(137, "OOMKilled"))]});
         assert_eq!(seen(memory), (Phase::Ended, Some("exit code 137: OOMKilled".into())));
-        let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "});
-        assert_eq!(seen(evicted), (Phase::Ended, Some("Evicted: The node was low on resource: memory.".into())));
+        let evicted =
+            json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "});
+        assert_eq!(
+            seen(evicted),
+            (
+                Phase::Ended,
+                Some("Evicted: The node was low on resource: memory.".into())
+            )
+        );
         let sidecar = json!({"phase": "Failed", "initContainerStatuses": [container("dind", ended(1, "Error"))],
             "containerStatuses": [container("runner", json!({"waiting": {"reason": "PodInitializing"}}))]});
         assert_eq!(seen(sidecar), (Phase::Ended, Some("dind: exit code 1: Error".into())));
@@ -227,9 +299,15 @@ mod tests {
             observe(&pod).rejected
         };
         let state = |state: Value| json!([{"name": "runner", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
-        assert!(rejected(json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected"})));
-        assert!(rejected(json!({"phase": "Failed", "containerStatuses": state(json!({"waiting": {"reason": "PodInitializing"}}))})));
-        assert!(!rejected(json!({"phase": "Failed", "containerStatuses": state(json!({"terminated": {"exitCode": 1}}))})));
+        assert!(rejected(
+            json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected"})
+        ));
+        assert!(rejected(
+            json!({"phase": "Failed", "containerStatuses": state(json!({"waiting": {"reason": "PodInitializing"}}))})
+        ));
+        assert!(!rejected(
+            json!({"phase": "Failed", "containerStatuses": state(json!({"terminated": {"exitCode": 1}}))})
+        ));
         assert!(!rejected(json!({"phase": "Succeeded"})));
         assert!(!rejected(json!({"phase": "Pending"})));
     }

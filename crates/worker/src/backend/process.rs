@@ -1,11 +1,13 @@
 //! Runners as processes of this host: for the demo, and for a single host whose jobs are trusted.
 //!
-//! [`Backend::start`] writes a record into a directory that the host's workers share (`registry.rs`); [`Backend::deliver`] starts
-//! the runner. What holds:
+//! [`Backend::start`] writes a record into a directory that the host's workers share (`registry.rs`);
+//! [`Backend::deliver`] starts the runner. What holds:
 //!
-//! * A runner outlives its worker, however that ends. It leads a process group of its own; the worker holds nothing that it needs.
-//! * No runner without a record. What is started first is a shell that waits for a word on its standard input; the word is given
-//!   when the record holds the process, and a worker that dies before closes the pipe, upon which the shell ends.
+//! * A runner outlives its worker, however that ends. It leads a process group of its own; the worker holds nothing
+//!   that it needs.
+//! * No runner without a record. What is started first is a shell that waits for a word on its standard input; the word
+//!   is given when the record holds the process, and a worker that dies before closes the pipe, upon which the shell
+//!   ends.
 //! * A runner gets none of the worker's secrets: its environment is made from nothing.
 //!
 //! There is no isolation: a job can do what the worker's user can.
@@ -60,15 +62,19 @@ pub struct Process {
 }
 
 impl Process {
-    /// `command` is run by `/bin/sh -c` with `ACTIONS_RUNNER_INPUT_JITCONFIG`, `ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE`,
-    /// `RUNNER_NAME`, and of the worker's environment `PATH`, `HOME`, `LANG`, `TMPDIR` and `RUNNER_*` (but for what looks like a secret).
-    /// Whatever else a runner needs, a proxy say, the command sets.
-    /// It should `exec` the runner, whose exit code then is reported. `dir` holds the records and logs.
+    /// `command` is run by `/bin/sh -c` with `ACTIONS_RUNNER_INPUT_JITCONFIG`,
+    /// `ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE`, `RUNNER_NAME`, and of the worker's environment `PATH`,
+    /// `HOME`, `LANG`, `TMPDIR` and `RUNNER_*` (but for what looks like a secret). Whatever else a runner needs, a
+    /// proxy say, the command sets. It should `exec` the runner, whose exit code then is reported. `dir` holds the
+    /// records and logs.
     ///
     /// # Errors
     /// An empty command, or a directory that cannot be made or written to.
     pub fn new(command: &str, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
-        anyhow::ensure!(!command.trim().is_empty(), "no command to start a runner with: set RUNNER_COMMAND");
+        anyhow::ensure!(
+            !command.trim().is_empty(),
+            "no command to start a runner with: set RUNNER_COMMAND"
+        );
         let registry = Registry::open(dir).with_context(|| format!("cannot use {} for runners", dir.display()))?;
         let us = Ident::of(std::process::id()).context("cannot read /proc: processes need Linux")?;
         Ok(Self {
@@ -82,7 +88,10 @@ impl Process {
     }
 
     /// Works on the registry where waiting for its lock holds nobody up, and tells the watch.
-    async fn on<T: Send + 'static>(&self, work: impl FnOnce(&Registry) -> io::Result<T> + Send + 'static) -> Result<T, BackendError> {
+    async fn on<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Registry) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, BackendError> {
         let done = in_time(self.timeout, &self.registry, work).await;
         self.changed.send_replace(());
         done
@@ -91,7 +100,9 @@ impl Process {
     /// Starts the shell that waits for its word.
     async fn spawn(&self, name: &str, jit_config: &SecretString) -> Result<(Child, Ident), BackendError> {
         let file = name.to_owned();
-        let (output, errors) = self.on(move |registry| registry.log(&file).and_then(|log| Ok((log.try_clone()?, log)))).await?;
+        let (output, errors) = self
+            .on(move |registry| registry.log(&file).and_then(|log| Ok((log.try_clone()?, log))))
+            .await?;
         let child = Command::new("/bin/sh")
             .args(["-c", GATE, "runner", &self.command])
             .env_clear()
@@ -105,7 +116,11 @@ impl Process {
             .process_group(0)
             .spawn()
             .map_err(unavailable)?;
-        let runner = child.id().ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(Ident::of).map_err(unavailable)?;
+        let runner = child
+            .id()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+            .and_then(Ident::of)
+            .map_err(unavailable)?;
         Ok((child, runner))
     }
 
@@ -113,11 +128,15 @@ impl Process {
     async fn hand_over(self, name: String, jit_config: SecretString) -> Result<(), BackendError> {
         let gone = || BackendError::Gone("its record was removed".into());
         let key = name.clone();
-        let Some(Entry::Record(_)) = self.on(move |registry| registry.read(&key)).await? else { return Err(gone()) };
+        let Some(Entry::Record(_)) = self.on(move |registry| registry.read(&key)).await? else {
+            return Err(gone());
+        };
         let (mut child, runner) = self.spawn(&name, &jit_config).await?;
         let word = child.stdin.take();
         let (key, us) = (name.clone(), self.us.clone());
-        let claimed = self.on(move |registry| registry.update(&key, |record| claim(record, us, runner))).await;
+        let claimed = self
+            .on(move |registry| registry.update(&key, |record| claim(record, us, runner)))
+            .await;
         if let Err(refused) = claimed.and_then(|claimed| claimed.unwrap_or_else(|| Err(gone()))) {
             drop(word); // upon which the shell ends
             match refused {
@@ -130,7 +149,11 @@ impl Process {
         if let Some(mut word) = word
             && let Err(error) = word.write_all(b"go\n").await
         {
-            tracing::warn!(runner.name = name, error = error.to_string(), "a runner ended before it began");
+            tracing::warn!(
+                runner.name = name,
+                error = error.to_string(),
+                "a runner ended before it began"
+            );
         }
         tokio::spawn(self.attend(name, child));
         Ok(())
@@ -138,13 +161,23 @@ impl Process {
 
     /// Waits for a runner's end and writes it down, unless its record has been removed.
     async fn attend(self, name: String, mut child: Child) {
-        let how = child.wait().await.map_or_else(|error| format!("nobody knows how: {error}"), how);
+        let how = child
+            .wait()
+            .await
+            .map_or_else(|error| format!("nobody knows how: {error}"), how);
         // Until it is written down the runner counts as running, so a full disk must not end the attempt.
         loop {
             let (key, text) = (name.clone(), how.clone());
-            match self.on(move |registry| registry.update(&key, |record| record.ended = Some(text))).await {
+            match self
+                .on(move |registry| registry.update(&key, |record| record.ended = Some(text)))
+                .await
+            {
                 Ok(_) => return,
-                Err(error) => tracing::warn!(runner.name = name, error = error.to_string(), "cannot write down that a runner ended"),
+                Err(error) => tracing::warn!(
+                    runner.name = name,
+                    error = error.to_string(),
+                    "cannot write down that a runner ended"
+                ),
             }
             sleep(Duration::from_secs(1)).await;
         }
@@ -163,7 +196,11 @@ impl Process {
         }
         let key = name.clone();
         if let Err(error) = self.on(move |registry| registry.remove(&key)).await {
-            tracing::warn!(runner.name = name, error = error.to_string(), "cannot remove the record of a runner");
+            tracing::warn!(
+                runner.name = name,
+                error = error.to_string(),
+                "cannot remove the record of a runner"
+            );
         }
     }
 }
@@ -172,10 +209,23 @@ impl Process {
 impl Backend for Process {
     async fn start(&self, spec: &RunnerSpec) -> Result<(), BackendError> {
         if !valid(&spec.name) {
-            return Err(BackendError::Refused(format!("{:?} is not a DNS-1123 label", spec.name)));
+            return Err(BackendError::Refused(format!(
+                "{:?} is not a DNS-1123 label",
+                spec.name
+            )));
         }
-        let record = Record { spec: spec.clone(), worker: self.us.clone(), runner: None, ended: None, stopping: false };
-        if self.on(move |registry| registry.create(&record)).await? { Ok(()) } else { Err(BackendError::Exists) }
+        let record = Record {
+            spec: spec.clone(),
+            worker: self.us.clone(),
+            runner: None,
+            ended: None,
+            stopping: false,
+        };
+        if self.on(move |registry| registry.create(&record)).await? {
+            Ok(())
+        } else {
+            Err(BackendError::Exists)
+        }
     }
 
     async fn deliver(&self, spec: &RunnerSpec, jit_config: &SecretString) -> Result<(), BackendError> {
@@ -221,13 +271,25 @@ impl Backend for Process {
     }
 
     fn places(&self) -> Places {
-        [(DEFAULT_PROFILE.to_owned(), format!("process{}/{}", self.registry.dir().display(), self.registry.id()))].into()
+        [(
+            DEFAULT_PROFILE.to_owned(),
+            format!("process{}/{}", self.registry.dir().display(), self.registry.id()),
+        )]
+        .into()
     }
 
     fn watch(&self) -> BoxStream<'static, Change> {
-        let watching =
-            Watching { process: self.clone(), changed: self.changed.subscribe(), known: BTreeMap::new(), told: [Change::Restarted].into(), first: true };
-        stream::unfold(watching, |mut watching| async { Some((watching.next().await, watching)) }).boxed()
+        let watching = Watching {
+            process: self.clone(),
+            changed: self.changed.subscribe(),
+            known: BTreeMap::new(),
+            told: [Change::Restarted].into(),
+            first: true,
+        };
+        stream::unfold(watching, |mut watching| async {
+            Some((watching.next().await, watching))
+        })
+        .boxed()
     }
 
     fn timeout(&self) -> Duration {
@@ -266,8 +328,17 @@ impl Watching {
 
     fn compare(&mut self, list: Vec<Observed>) {
         let now: BTreeMap<_, _> = list.into_iter().map(|seen| (seen.name.clone(), seen)).collect();
-        let gone = self.known.keys().filter(|name| !now.contains_key(*name)).cloned().map(Change::Gone);
-        let seen = now.values().filter(|seen| self.known.get(&seen.name) != Some(seen)).cloned().map(Change::Seen);
+        let gone = self
+            .known
+            .keys()
+            .filter(|name| !now.contains_key(*name))
+            .cloned()
+            .map(Change::Gone);
+        let seen = now
+            .values()
+            .filter(|seen| self.known.get(&seen.name) != Some(seen))
+            .cloned()
+            .map(Change::Seen);
         self.told.extend(gone.chain(seen));
         self.known = now;
     }
@@ -304,7 +375,8 @@ async fn in_time<T: Send + 'static>(
     let registry = registry.clone();
     let work = tokio::task::spawn_blocking(move || work(&registry));
     let done = tokio::time::timeout(timeout, work).await.map_err(io::Error::from);
-    done.and_then(|done| done.map_err(io::Error::other)?).map_err(unavailable)
+    done.and_then(|done| done.map_err(io::Error::other)?)
+        .map_err(unavailable)
 }
 
 /// How a process ended.
@@ -361,7 +433,10 @@ mod tests {
         ];
         let passed = environment(names.into_iter().map(|name| (name.into(), "x".into())));
         let passed: Vec<_> = passed.iter().map(|(name, _)| name.to_str().unwrap()).collect();
-        assert_eq!(passed, ["PATH", "HOME", "LANG", "TMPDIR", "RUNNER_LABELS", "RUNNER_COMMAND"]);
+        assert_eq!(
+            passed,
+            ["PATH", "HOME", "LANG", "TMPDIR", "RUNNER_LABELS", "RUNNER_COMMAND"]
+        );
     }
 
     /// What the shell does when its worker dies before the record holds it.
@@ -369,23 +444,63 @@ mod tests {
     fn without_its_word_nothing_runs() {
         let run = |word: &str| {
             let mut shell = std::process::Command::new("/bin/sh");
-            let shell = shell.args(["-c", GATE, "runner", "cat; echo ran; exit 7"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let shell = shell
+                .args(["-c", GATE, "runner", "cat; echo ran; exit 7"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped());
             let mut child = shell.spawn().unwrap();
             io::Write::write_all(&mut child.stdin.take().unwrap(), word.as_bytes()).unwrap();
             let output = child.wait_with_output().unwrap();
             (String::from_utf8(output.stdout).unwrap(), output.status.code())
         };
         assert_eq!(run(""), (String::new(), Some(1)));
-        assert_eq!(run("go\nand what follows is not the runner's to read"), ("ran\n".to_owned(), Some(7)));
+        assert_eq!(
+            run("go\nand what follows is not the runner's to read"),
+            ("ran\n".to_owned(), Some(7))
+        );
     }
 
     #[test]
     fn a_runner_that_is_wanted_gone_is_not_started() {
         let us = Ident::of(std::process::id()).unwrap();
-        let spec = RunnerSpec { name: "r".into(), org: "o".into(), scope: "orgs/o".into(), group: "g".into(), profile: "p".into(), labels: vec![], job: 1 };
-        let record = Record { spec, worker: us.clone(), runner: None, ended: None, stopping: false };
+        let spec = RunnerSpec {
+            name: "r".into(),
+            org: "o".into(),
+            scope: "orgs/o".into(),
+            group: "g".into(),
+            profile: "p".into(),
+            labels: vec![],
+            job: 1,
+        };
+        let record = Record {
+            spec,
+            worker: us.clone(),
+            runner: None,
+            ended: None,
+            stopping: false,
+        };
         assert!(claim(&mut record.clone(), us.clone(), us.clone()).is_ok());
-        assert!(matches!(claim(&mut Record { stopping: true, ..record.clone() }, us.clone(), us.clone()), Err(BackendError::Gone(_))));
-        assert!(matches!(claim(&mut Record { runner: Some(us.clone()), ..record }, us.clone(), us), Err(BackendError::Exists)));
+        assert!(matches!(
+            claim(
+                &mut Record {
+                    stopping: true,
+                    ..record.clone()
+                },
+                us.clone(),
+                us.clone()
+            ),
+            Err(BackendError::Gone(_))
+        ));
+        assert!(matches!(
+            claim(
+                &mut Record {
+                    runner: Some(us.clone()),
+                    ..record
+                },
+                us.clone(),
+                us
+            ),
+            Err(BackendError::Exists)
+        ));
     }
 }

@@ -1,7 +1,8 @@
 //! What a runner's pod is made of, apart from the runner itself.
 //!
-//! A [`Profile`] is plain data: whoever reads the configuration fills it in, [`super::pod`] makes a manifest of it. The parts that
-//! are Kubernetes' own (resources, tolerations, volumes …) are taken over as they stand; the API server checks them.
+//! A [`Profile`] is plain data: whoever reads the configuration fills it in, [`super::pod`] makes a manifest of it. The
+//! parts that are Kubernetes' own (resources, tolerations, volumes …) are taken over as they stand; the API server
+//! checks them.
 
 use std::collections::BTreeMap;
 
@@ -49,14 +50,16 @@ pub struct Profile {
     pub dind_group: u32,
     /// Requests and limits of the container `dind`.
     pub dind_resources: ResourceRequirements,
-    /// Further mounts of the container `dind`, of [`Profile::volumes`]. What jobs share with it by path (say `/tmp`) is mounted in both.
+    /// Further mounts of the container `dind`, of [`Profile::volumes`]. What jobs share with it by path (say `/tmp`) is
+    /// mounted in both.
     pub dind_mounts: Vec<VolumeMount>,
 
     /// Further volumes of the pod.
     pub volumes: Vec<Volume>,
     /// Service account, for identity that a cloud binds to it; its Kubernetes token is not mounted.
     pub service_account: Option<String>,
-    /// When the images are pulled: `Always`, `IfNotPresent`, `Never`; `None`: as Kubernetes does, which is `Always` for the tag `latest`.
+    /// When the images are pulled: `Always`, `IfNotPresent`, `Never`; `None`: as Kubernetes does, which is `Always` for
+    /// the tag `latest`.
     pub image_pull_policy: Option<String>,
     /// Secrets to pull the images with.
     pub image_pull_secrets: Vec<String>,
@@ -121,7 +124,10 @@ mod tests {
             "resources": {"requests": {"cpu": "4"}}, "tolerations": [{"key": "ci", "operator": "Exists"}],
         }))
         .unwrap();
-        assert_eq!((profile.mode, profile.dind_image.as_str()), (Mode::Standard, "docker:dind"));
+        assert_eq!(
+            (profile.mode, profile.dind_image.as_str()),
+            (Mode::Standard, "docker:dind")
+        );
         assert_eq!(profile.node_selector["pool"], "big");
         let error = serde_json::from_str::<Profile>(r#"{"nodeselector": {}}"#).unwrap_err();
         assert!(error.to_string().contains("nodeselector"), "{error}");

@@ -6,8 +6,8 @@
 //!   listing is consistent. The kernel drops a lock with the process that held it, so nothing a worker's death leaves
 //!   behind needs cleaning up.
 //!
-//! A process is known by its id, the time it started and the boot, since ids are used again. Only workers that see each other's
-//! processes can share a directory: not two containers with process ids of their own.
+//! A process is known by its id, the time it started and the boot, since ids are used again. Only workers that see each
+//! other's processes can share a directory: not two containers with process ids of their own.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -36,12 +36,17 @@ impl Process {
     /// The process of this id.
     pub(super) fn of(pid: u32) -> io::Result<Self> {
         let (_, started) = stat(pid)?;
-        Ok(Self { pid, started, boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned() })
+        Ok(Self {
+            pid,
+            started,
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+        })
     }
 
     /// Whether it still runs; a zombie does not.
     pub(super) fn alive(&self) -> bool {
-        Self::of(self.pid).is_ok_and(|now| now == *self) && stat(self.pid).is_ok_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+        Self::of(self.pid).is_ok_and(|now| now == *self)
+            && stat(self.pid).is_ok_and(|(state, _)| !matches!(state, 'Z' | 'X'))
     }
 
     /// Whether its id now belongs to another process.
@@ -50,12 +55,22 @@ impl Process {
     }
 }
 
-/// State and start time of a process. Its name stands in brackets and may hold anything, so what counts begins after the last one.
+/// State and start time of a process. Its name stands in brackets and may hold anything, so what counts begins after
+/// the last one.
 fn stat(pid: u32) -> io::Result<(char, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let mut fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace()).ok_or(ErrorKind::InvalidData)?;
-    let state = fields.next().and_then(|state| state.chars().next()).ok_or(ErrorKind::InvalidData)?;
-    let started = fields.nth(18).and_then(|field| field.parse().ok()).ok_or(ErrorKind::InvalidData)?;
+    let mut fields = stat
+        .rsplit_once(')')
+        .map(|(_, fields)| fields.split_whitespace())
+        .ok_or(ErrorKind::InvalidData)?;
+    let state = fields
+        .next()
+        .and_then(|state| state.chars().next())
+        .ok_or(ErrorKind::InvalidData)?;
+    let started = fields
+        .nth(18)
+        .and_then(|field| field.parse().ok())
+        .ok_or(ErrorKind::InvalidData)?;
     Ok((state, started))
 }
 
@@ -78,14 +93,28 @@ impl Record {
         let orphaned = !self.worker.alive();
         let (phase, detail) = match (&self.runner, self.ended) {
             (_, Some(how)) => (Phase::Ended, Some(how)),
-            (None, None) if orphaned => (Phase::Ended, Some("the worker that made it ended before the runner began".to_owned())),
+            (None, None) if orphaned => (
+                Phase::Ended,
+                Some("the worker that made it ended before the runner began".to_owned()),
+            ),
             (None, None) => (Phase::Starting, None),
             (Some(runner), None) if runner.alive() => (Phase::Running, None),
-            (Some(_), None) if orphaned => (Phase::Ended, Some("ended after its worker did, so nobody knows how".to_owned())),
+            (Some(_), None) if orphaned => (
+                Phase::Ended,
+                Some("ended after its worker did, so nobody knows how".to_owned()),
+            ),
             // Its worker is about to write down how it ended.
             (Some(_), None) => (Phase::Running, None),
         };
-        Observed { name: self.spec.name.clone(), phase, rejected: false, terminating: self.stopping, stuck: false, spec: Some(self.spec), detail }
+        Observed {
+            name: self.spec.name.clone(),
+            phase,
+            rejected: false,
+            terminating: self.stopping,
+            stuck: false,
+            spec: Some(self.spec),
+            detail,
+        }
     }
 }
 
@@ -111,7 +140,10 @@ impl Registry {
             fs::create_dir_all(dir)?;
             fs::set_permissions(dir, Permissions::from_mode(0o700))?;
         }
-        let mut registry = Self { dir: dir.canonicalize()?, id: String::new() };
+        let mut registry = Self {
+            dir: dir.canonicalize()?,
+            id: String::new(),
+        };
         let mut lock = registry.lock_file()?;
         lock.lock()?;
         lock.read_to_string(&mut registry.id)?;
@@ -157,11 +189,14 @@ impl Registry {
         }
     }
 
-    /// Changes a record as `change` says, which answers with what the caller is to be told. `None` if there is no (readable) record.
+    /// Changes a record as `change` says, which answers with what the caller is to be told. `None` if there is no
+    /// (readable) record.
     pub(super) fn update<T>(&self, name: &str, change: impl FnOnce(&mut Record) -> T) -> io::Result<Option<T>> {
         let lock = self.lock_file()?;
         lock.lock()?;
-        let Some(Entry::Record(mut record)) = self.read(name)? else { return Ok(None) };
+        let Some(Entry::Record(mut record)) = self.read(name)? else {
+            return Ok(None);
+        };
         let told = change(&mut record);
         self.write(name, &record)?;
         Ok(Some(told))
@@ -198,7 +233,9 @@ impl Registry {
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             let name = path.file_stem().and_then(OsStr::to_str).filter(|name| valid(name));
-            let Some(name) = name.filter(|_| path.extension() == Some(OsStr::new("json"))) else { continue };
+            let Some(name) = name.filter(|_| path.extension() == Some(OsStr::new("json"))) else {
+                continue;
+            };
             match self.read(name)? {
                 Some(Entry::Record(record)) => all.push(record.observe()),
                 // Nobody can tell what it runs, if anything: it is for whoever reconciles to remove.
@@ -222,12 +259,21 @@ impl Registry {
 
     /// The file that takes what a runner prints.
     pub(super) fn log(&self, name: &str) -> io::Result<File> {
-        File::options().create(true).append(true).mode(0o600).open(self.path(name, "log"))
+        File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(self.path(name, "log"))
     }
 
     fn write(&self, name: &str, record: &Record) -> io::Result<()> {
         let beside = self.path(name, "new");
-        let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = File::options()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
         serde_json::to_writer_pretty(&mut file, record)?;
         fs::rename(&beside, self.path(name, "json"))
     }
@@ -237,14 +283,22 @@ impl Registry {
     }
 
     fn lock_file(&self) -> io::Result<File> {
-        File::options().create(true).read(true).append(true).mode(0o600).open(self.dir.join(".lock"))
+        File::options()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(self.dir.join(".lock"))
     }
 }
 
 /// Whether a name is a DNS-1123 label, as runners' names are; anything else must not become a path.
 pub(super) fn valid(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (1..=63).contains(&name.len()) && name.chars().all(|c| plain(c) || c == '-') && name.starts_with(plain) && name.ends_with(plain)
+    (1..=63).contains(&name.len())
+        && name.chars().all(|c| plain(c) || c == '-')
+        && name.starts_with(plain)
+        && name.ends_with(plain)
 }
 
 #[cfg(test)]
@@ -261,7 +315,13 @@ mod tests {
             labels: vec!["x64".into()],
             job: 1,
         };
-        Record { spec, worker, runner: None, ended: None, stopping: false }
+        Record {
+            spec,
+            worker,
+            runner: None,
+            ended: None,
+            stopping: false,
+        }
     }
 
     /// Ourselves, had we started at another time.
@@ -276,7 +336,10 @@ mod tests {
         let us = Process::of(std::process::id()).unwrap();
         assert!(us.alive() && !us.replaced());
         assert!(!another().alive() && another().replaced());
-        let before_the_reboot = Process { boot: "another".into(), ..us };
+        let before_the_reboot = Process {
+            boot: "another".into(),
+            ..us
+        };
         assert!(!before_the_reboot.alive());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
@@ -298,17 +361,36 @@ mod tests {
                 std::thread::spawn(move || registry.create(&record).unwrap())
             })
             .collect();
-        assert_eq!(takers.into_iter().map(|taker| taker.join().unwrap()).filter(|taken| *taken).count(), 1);
+        assert_eq!(
+            takers
+                .into_iter()
+                .map(|taker| taker.join().unwrap())
+                .filter(|taken| *taken)
+                .count(),
+            1
+        );
     }
 
     #[test]
     fn what_its_worker_left_has_ended() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
-        registry.create(&record("r-1", Process::of(std::process::id()).unwrap())).unwrap();
+        registry
+            .create(&record("r-1", Process::of(std::process::id()).unwrap()))
+            .unwrap();
         registry.create(&record("r-2", another())).unwrap();
-        registry.create(&Record { runner: Some(another()), ..record("r-3", another()) }).unwrap();
-        registry.create(&Record { runner: Some(another()), ..record("r-4", Process::of(std::process::id()).unwrap()) }).unwrap();
+        registry
+            .create(&Record {
+                runner: Some(another()),
+                ..record("r-3", another())
+            })
+            .unwrap();
+        registry
+            .create(&Record {
+                runner: Some(another()),
+                ..record("r-4", Process::of(std::process::id()).unwrap())
+            })
+            .unwrap();
         let phases: Vec<_> = registry.list().unwrap().into_iter().map(|seen| seen.phase).collect();
         assert_eq!(phases, [Phase::Starting, Phase::Ended, Phase::Ended, Phase::Running]);
     }
@@ -327,8 +409,19 @@ mod tests {
         fs::write(dir.path().join("r-6.new"), &half).unwrap();
         fs::write(dir.path().join("README.json"), "hello").unwrap();
         fs::write(dir.path().join("notes.txt"), "hello").unwrap();
-        let seen: Vec<_> = registry.list().unwrap().into_iter().map(|seen| (seen.name, seen.spec.is_some())).collect();
-        let expected = [("r-1", true), ("r-2", false), ("r-3", false), ("r-4", false), ("r-5", false)];
+        let seen: Vec<_> = registry
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|seen| (seen.name, seen.spec.is_some()))
+            .collect();
+        let expected = [
+            ("r-1", true),
+            ("r-2", false),
+            ("r-3", false),
+            ("r-4", false),
+            ("r-5", false),
+        ];
         assert_eq!(seen, expected.map(|(name, whole)| (name.to_owned(), whole)));
         assert!(registry.update("r-2", |_| ()).unwrap().is_none() && registry.update("r-9", |_| ()).unwrap().is_none());
         assert!(!registry.create(&record("r-3", us)).unwrap(), "nobody knows what it is");
@@ -340,14 +433,19 @@ mod tests {
     fn the_last_logs_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
-        registry.create(&record("r-0", Process::of(std::process::id()).unwrap())).unwrap();
+        registry
+            .create(&record("r-0", Process::of(std::process::id()).unwrap()))
+            .unwrap();
         for n in 0..=LOGS_KEPT + 2 {
             let modified = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n as u64);
             registry.log(&format!("r-{n}")).unwrap().set_modified(modified).unwrap();
         }
         registry.remove("r-102").unwrap();
         let kept = |n: usize| dir.path().join(format!("r-{n}.log")).exists();
-        assert_eq!((kept(0), kept(1), kept(2), kept(3), kept(102)), (true, false, false, true, true));
+        assert_eq!(
+            (kept(0), kept(1), kept(2), kept(3), kept(102)),
+            (true, false, false, true, true)
+        );
     }
 
     #[test]

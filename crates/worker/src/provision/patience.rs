@@ -18,7 +18,10 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(usual: Duration) -> Self {
-        Self { usual, slow: Mutex::default() }
+        Self {
+            usual,
+            slow: Mutex::default(),
+        }
     }
 
     fn slow(&self) -> MutexGuard<'_, HashMap<String, Duration>> {

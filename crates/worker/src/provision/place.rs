@@ -27,9 +27,16 @@ fn of_several(wait: Duration) -> BackOff {
 
 impl Place {
     pub(super) fn of(worker: &Worker, scope: &str) -> Result<Self, jit_github::Error> {
-        let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid { what: format!("scope {scope:?}"), said: error.to_string() };
+        let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid {
+            what: format!("scope {scope:?}"),
+            said: error.to_string(),
+        };
         let scope: Scope = scope.parse().map_err(invalid)?;
-        Ok(Self { credential: worker.credential(&scope)?, alone: worker.github.serving(scope.owner()).len() == 1, scope })
+        Ok(Self {
+            credential: worker.credential(&scope)?,
+            alone: worker.github.serving(scope.owner()).len() == 1,
+            scope,
+        })
     }
 
     /// What is held back by a limit of GitHub's.
@@ -53,7 +60,9 @@ impl Place {
     /// there is one.
     pub(super) fn limited(&self, worker: &Worker, whose: Whose, wait: Duration) -> Option<BackOff> {
         match whose {
-            Whose::Credential if !self.alone => (!worker.set_aside(&self.credential, &self.scope, wait)).then(|| of_several(wait)),
+            Whose::Credential if !self.alone => {
+                (!worker.set_aside(&self.credential, &self.scope, wait)).then(|| of_several(wait))
+            }
             _ => Some(named(self.holds(whose), wait)),
         }
     }
@@ -65,7 +74,12 @@ impl Place {
             jit_github::Error::RegistrationLimit { .. } => Some(Whose::Scope),
             _ => None,
         };
-        let limit = whose.and_then(|whose| Some(named(self.holds(whose), error.retry_after()?.max(Duration::from_secs(1)))));
+        let limit = whose.and_then(|whose| {
+            Some(named(
+                self.holds(whose),
+                error.retry_after()?.max(Duration::from_secs(1)),
+            ))
+        });
         let back_off = match error.backs_off() {
             _ if !self.alone && worker.set_aside_on(&self.credential, &self.scope, error) => None,
             Reach::Credential if !self.alone => Some(of_several(error.retry_after().unwrap_or(OF_SEVERAL))),
@@ -76,7 +90,8 @@ impl Place {
 
     /// Whether this credential still serves here. What is refused to one that was replaced meanwhile holds back nobody.
     pub(super) fn is_served(&self, worker: &Worker) -> bool {
-        let is_this = |now: &Credential| now.name == self.credential.name && now.client.is_same(&self.credential.client);
+        let is_this =
+            |now: &Credential| now.name == self.credential.name && now.client.is_same(&self.credential.client);
         worker.github.serving(self.scope.owner()).iter().any(is_this)
     }
 }

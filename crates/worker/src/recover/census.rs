@@ -1,5 +1,5 @@
-//! Who and what there is to be looked at, and in whose account: new repositories, and a walk through all owners that are known, so that nobody is left
-//! out, also where a credential became another's.
+//! Who and what there is to be looked at, and in whose account: new repositories, and a walk through all owners that
+//! are known, so that nobody is left out, also where a credential became another's.
 
 use jit_core::{
     config::Scope as RunnerScope,
@@ -22,9 +22,17 @@ pub(super) const APP_HOOK: &str = "app/hook@";
 
 /// Queues what is new, and some of what is known.
 pub(super) async fn take(worker: &Worker, tick: &RecoveryTick) -> Result<(), LedgerError> {
-    let mut items: Vec<Queued> = tick.repos.iter().flat_map(|repo| of_repository(worker, repo, tick.now)).collect();
+    let mut items: Vec<Queued> = tick
+        .repos
+        .iter()
+        .flat_map(|repo| of_repository(worker, repo, tick.now))
+        .collect();
     if !tick.repos.is_empty() {
-        worker.ledger.enqueue(&items, &tick.repos).await.step("recover.new_queued")?;
+        worker
+            .ledger
+            .enqueue(&items, &tick.repos)
+            .await
+            .step("recover.new_queued")?;
     }
     let mut cursor = tick.walk.clone();
     loop {
@@ -32,7 +40,11 @@ pub(super) async fn take(worker: &Worker, tick: &RecoveryTick) -> Result<(), Led
         if cursor == "0" || cursor.is_empty() {
             items.extend(seeds(worker));
         }
-        let (next, owners) = worker.ledger.known_owners(if cursor.is_empty() { "0" } else { &cursor }).await.step("recover.known_read")?;
+        let (next, owners) = worker
+            .ledger
+            .known_owners(if cursor.is_empty() { "0" } else { &cursor })
+            .await
+            .step("recover.known_read")?;
         items.extend(owners.iter().flat_map(|owner| of_owner(worker, owner, tick.now)));
         worker.ledger.enqueue(&items, &[]).await.step("recover.known_queued")?;
         worker.ledger.owners_walked(&next).await.step("recover.walked")?;
@@ -54,9 +66,16 @@ fn seeds(worker: &Worker) -> Vec<Queued> {
                 items.push(Queued::new(&account, Round::Lists, "hook"));
             }
         } else if !is_githubs_own(&worker.recovery.jobs.server_url) {
-            items.push(Queued::new(&account, Round::Lists, "since 0")); // a token is told of all organizations that a GHES has
+            // a token is told of all organizations that a GHES has
+            items.push(Queued::new(&account, Round::Lists, "since 0"));
         }
-        items.extend(credential.owners.iter().filter(|owner| *owner != EVERYBODY).flat_map(|owner| of_owner(worker, owner, 0)));
+        items.extend(
+            credential
+                .owners
+                .iter()
+                .filter(|owner| *owner != EVERYBODY)
+                .flat_map(|owner| of_owner(worker, owner, 0)),
+        );
     }
     if let RunnerScope::Enterprise(slug) = &worker.recovery.jobs.scope {
         items.extend(queued(worker, Round::Scopes, format!("enterprises/{slug}")));
@@ -74,7 +93,9 @@ pub(super) fn of_owner(worker: &Worker, owner: &str, now: i64) -> Vec<Queued> {
         }
         return items;
     }
-    let mut items: Vec<Queued> = queued(worker, Round::Lists, format!("repos {owner}")).into_iter().collect();
+    let mut items: Vec<Queued> = queued(worker, Round::Lists, format!("repos {owner}"))
+        .into_iter()
+        .collect();
     if worker.recovery.webhook_url.is_some() {
         items.extend(queued(worker, Round::Lists, format!("hooks orgs/{owner}")));
     }
@@ -119,26 +140,60 @@ pub(super) fn home(worker: &Worker, account: &str, round: Round, item: &str) -> 
         },
     };
     let scope = scope?;
-    worker.github.of(&scope).ok().map(|credential| credential.account(&scope))
+    worker
+        .github
+        .of(&scope)
+        .ok()
+        .map(|credential| credential.account(&scope))
 }
 
 fn itself(worker: &Worker, account: &str, app: bool) -> Option<String> {
-    worker.github.all().iter().any(|credential| &*credential.name == account && credential.client.is_app() == app).then(|| account.to_owned())
+    worker
+        .github
+        .all()
+        .iter()
+        .any(|credential| &*credential.name == account && credential.client.is_app() == app)
+        .then(|| account.to_owned())
 }
 
 /// An item is another account's now, or nobody's.
-pub(super) async fn moved(slice: &Slice<'_>, account: &str, round: Round, item: &str, home: Option<String>) -> Result<(), LedgerError> {
+pub(super) async fn moved(
+    slice: &Slice<'_>,
+    account: &str,
+    round: Round,
+    item: &str,
+    home: Option<String>,
+) -> Result<(), LedgerError> {
     if let Some(home) = home {
-        slice.worker.ledger.enqueue(&[Queued::new(&home, round, item)], &[]).await.step("recover.moved")?;
+        slice
+            .worker
+            .ledger
+            .enqueue(&[Queued::new(&home, round, item)], &[])
+            .await
+            .step("recover.moved")?;
     }
-    slice.worker.ledger.looked_at(account, round, item, None, None).await.step("recover.left")
+    slice
+        .worker
+        .ledger
+        .looked_at(account, round, item, None, None)
+        .await
+        .step("recover.left")
 }
 
 /// Moves all that stood in the account of a credential that is gone.
 pub(super) async fn move_away(slice: &Slice<'_>, account: &str) -> Result<(), LedgerError> {
     while slice.goes_on() {
-        let rounds = ROUNDS.map(|name| Ask { name, before: i64::MAX >> 10, n: PIECE });
-        let due = slice.worker.ledger.recovery_due(account, &rounds).await.step("recover.rest_read")?;
+        let rounds = ROUNDS.map(|name| Ask {
+            name,
+            before: i64::MAX >> 10,
+            n: PIECE,
+        });
+        let due = slice
+            .worker
+            .ledger
+            .recovery_due(account, &rounds)
+            .await
+            .step("recover.rest_read")?;
         if due.rounds.is_empty() {
             break;
         }
@@ -149,7 +204,12 @@ pub(super) async fn move_away(slice: &Slice<'_>, account: &str) -> Result<(), Le
             }
         }
     }
-    slice.worker.ledger.account_served(account, slice.now, 0).await.step("recover.moved_away")
+    slice
+        .worker
+        .ledger
+        .account_served(account, slice.now, 0)
+        .await
+        .step("recover.moved_away")
 }
 
 /// github.com or GHE.com: they list strangers' organizations, and count every call.

@@ -1,9 +1,10 @@
 //! Redelivery: GitHub repeats the deliveries that failed, where their hook has a call for that.
 //!
-//! Hooks are taken round, the one first that was read longest ago, each with so many calls at most that the others come soon. A hook's
-//! deliveries are read newest first until where the last walk began; a walk that is interrupted goes on the next time. A success that came after a
-//! failure is a repetition, so it is met first on that way, and settles its event. What failed is repeated, the newest and queued jobs first; while
-//! the hook's newest delivery has failed, the receiver is taken for away, and one repetition is a probe.
+//! Hooks are taken round, the one first that was read longest ago, each with so many calls at most that the others come
+//! soon. A hook's deliveries are read newest first until where the last walk began; a walk that is interrupted goes on
+//! the next time. A success that came after a failure is a repetition, so it is met first on that way, and settles its
+//! event. What failed is repeated, the newest and queued jobs first; while the hook's newest delivery has failed, the
+//! receiver is taken for away, and one repetition is a probe.
 
 use jit_core::ledger::{
     LedgerError,
@@ -18,7 +19,8 @@ use crate::{metrics::Redelivered, step::Step};
 const MOST: u32 = 8;
 /// A hook that is read for the first time is read so far back, ms: a job waits no longer at GitHub.
 const HORIZON_MS: i64 = 24 * 3_600_000;
-/// A delivery stands in the list once it is answered, with the time at which it was sent: so much of what was read is read again, ms.
+/// A delivery stands in the list once it is answered, with the time at which it was sent: so much of what was read is
+/// read again, ms.
 const OVERLAP_MS: i64 = 5 * 60_000;
 /// Pages of one hook at a time.
 const PAGES: u32 = 20;
@@ -30,12 +32,25 @@ const UNKNOWN: u32 = 60;
 /// Reads the deliveries of the hooks that are ours, and has those repeated that failed.
 pub(super) async fn look(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
     while let Some(due) = turn.next(Round::Hooks).await? {
-        let Some(mut cursor) = turn.slice.worker.ledger.hook(&due.item).await.step("recover.hook_read")? else {
+        let Some(mut cursor) = turn
+            .slice
+            .worker
+            .ledger
+            .hook(&due.item)
+            .await
+            .step("recover.hook_read")?
+        else {
             turn.done(Round::Hooks, &due.item, None).await?;
             continue;
         };
-        let Ok(address) = due.item.split('@').next().unwrap_or_default().parse::<HookAddress>() else { continue };
-        let hook = Hook { name: due.item, owner: owner_of(&address, turn), address };
+        let Ok(address) = due.item.split('@').next().unwrap_or_default().parse::<HookAddress>() else {
+            continue;
+        };
+        let hook = Hook {
+            name: due.item,
+            owner: owner_of(&address, turn),
+            address,
+        };
         match walk(turn, &hook, &mut cursor).await? {
             Walk::Over => repeat(turn, &hook, cursor.works).await?,
             Walk::Missed => {}
@@ -90,10 +105,15 @@ async fn walk(turn: &mut Turn<'_>, hook: &Hook, cursor: &mut HookCursor) -> Resu
         if page > 0 && !turn.goes_on() {
             return Ok(Walk::Over);
         }
-        let Ok(client) = turn.call().await? else { return Ok(if page == 0 { Walk::Later } else { Walk::Over }) };
+        let Ok(client) = turn.call().await? else {
+            return Ok(if page == 0 { Walk::Later } else { Walk::Over });
+        };
         let first = cursor.page.is_none();
         let known = cursor.etag.as_deref().filter(|_| first);
-        let asked = client.deliveries(&hook.address, cursor.page.as_deref(), known).await.step("recover.deliveries_listed");
+        let asked = client
+            .deliveries(&hook.address, cursor.page.as_deref(), known)
+            .await
+            .step("recover.deliveries_listed");
         let asked = match turn.heard(&hook.owner, asked) {
             Ok(asked) => asked,
             Err(Told::Refused) => {
@@ -104,24 +124,41 @@ async fn walk(turn: &mut Turn<'_>, hook: &Hook, cursor: &mut HookCursor) -> Resu
                     cursor.unknown += 1;
                 }
                 let kept = (cursor.unknown < UNKNOWN).then_some(&*cursor);
-                turn.slice.worker.ledger.keep_hook(&hook.name, kept, covers.as_deref()).await.step("recover.hook_missed")?;
+                turn.slice
+                    .worker
+                    .ledger
+                    .keep_hook(&hook.name, kept, covers.as_deref())
+                    .await
+                    .step("recover.hook_missed")?;
                 return Ok(Walk::Missed);
             }
             Err(Told::Failed) => return Ok(Walk::Missed),
             Err(Told::Later) => return Ok(Walk::Later),
         };
-        let Some((page, etag)) = turn.settled(asked).await? else { return Ok(Walk::Over) };
+        let Some((page, etag)) = turn.settled(asked).await? else {
+            return Ok(Walk::Over);
+        };
         cursor.unknown = 0;
         if first {
             let works = page.items.first().is_none_or(Delivery::succeeded);
             if works && !cursor.works {
-                turn.slice.worker.ledger.hook_awake(&hook.name).await.step("recover.hook_awake")?;
+                turn.slice
+                    .worker
+                    .ledger
+                    .hook_awake(&hook.name)
+                    .await
+                    .step("recover.hook_awake")?;
             }
             cursor.works = works;
             cursor.walk_from = page.items.first().map(|newest| newest.delivered_at.as_millisecond());
         }
         let (failed, settled) = sort(&page.items);
-        turn.slice.worker.ledger.note_deliveries(&hook.name, &failed, &settled, MOST).await.step("recover.deliveries_noted")?;
+        turn.slice
+            .worker
+            .ledger
+            .note_deliveries(&hook.name, &failed, &settled, MOST)
+            .await
+            .step("recover.deliveries_noted")?;
         let oldest = page.items.last().map(|oldest| oldest.delivered_at.as_millisecond());
         let until = match (cursor.read_until, cursor.walk_from) {
             (0, newest) => newest.unwrap_or(0) - HORIZON_MS,
@@ -134,7 +171,12 @@ async fn walk(turn: &mut Turn<'_>, hook: &Hook, cursor: &mut HookCursor) -> Resu
         if over {
             cursor.read_until = cursor.walk_from.take().unwrap_or(0).max(cursor.read_until);
         }
-        turn.slice.worker.ledger.keep_hook(&hook.name, Some(cursor), None).await.step("recover.hook_kept")?;
+        turn.slice
+            .worker
+            .ledger
+            .keep_hook(&hook.name, Some(cursor), None)
+            .await
+            .step("recover.hook_kept")?;
         if over {
             return Ok(Walk::Over);
         }
@@ -145,7 +187,16 @@ async fn walk(turn: &mut Turn<'_>, hook: &Hook, cursor: &mut HookCursor) -> Resu
 /// Has deliveries repeated: some, or one where the receiver seems to be away.
 async fn repeat(turn: &mut Turn<'_>, hook: &Hook, works: bool) -> Result<(), LedgerError> {
     let most = if works { REPEATS } else { 1 };
-    for (n, delivery) in turn.slice.worker.ledger.redeliverable(&hook.name, most).await.step("recover.redeliverable")?.into_iter().enumerate() {
+    for (n, delivery) in turn
+        .slice
+        .worker
+        .ledger
+        .redeliverable(&hook.name, most)
+        .await
+        .step("recover.redeliverable")?
+        .into_iter()
+        .enumerate()
+    {
         if n > 0 && !turn.goes_on() {
             return Ok(());
         }
@@ -158,10 +209,27 @@ async fn repeat(turn: &mut Turn<'_>, hook: &Hook, works: bool) -> Result<(), Led
             Err(Told::Later) => return Ok(()),
             Err(Told::Refused | Told::Failed) => Repetition::Refused,
         };
-        turn.slice.worker.ledger.redelivered(&hook.name, &delivery.guid, said, MOST).await.step("recover.redelivery_noted")?;
+        turn.slice
+            .worker
+            .ledger
+            .redelivered(&hook.name, &delivery.guid, said, MOST)
+            .await
+            .step("recover.redelivery_noted")?;
         if said == Repetition::Accepted {
-            tracing::info!(delivery = delivery.guid, action = delivery.action, hook = hook.name, "GitHub repeats a delivery that failed");
-            turn.slice.worker.metrics.redelivered.get_or_create(&Redelivered { action: delivery.action }).inc();
+            tracing::info!(
+                delivery = delivery.guid,
+                action = delivery.action,
+                hook = hook.name,
+                "GitHub repeats a delivery that failed"
+            );
+            turn.slice
+                .worker
+                .metrics
+                .redelivered
+                .get_or_create(&Redelivered {
+                    action: delivery.action,
+                })
+                .inc();
         }
     }
     Ok(())
@@ -170,13 +238,18 @@ async fn repeat(turn: &mut Turn<'_>, hook: &Hook, works: bool) -> Result<(), Led
 /// Those of a page that failed, oldest first, and the events that a repetition has delivered.
 fn sort(page: &[Delivery]) -> (Vec<FailedDelivery>, Vec<String>) {
     let jobs = || page.iter().filter(|delivery| delivery.event == "workflow_job");
-    let settled = jobs().filter(|delivery| delivery.redelivery && delivery.succeeded()).map(|delivery| delivery.guid.clone()).collect();
-    let failed = jobs().filter(|delivery| !delivery.succeeded()).map(|delivery| FailedDelivery {
-        guid: delivery.guid.clone(),
-        id: delivery.id.to_string(),
-        action: delivery.action.clone().unwrap_or_default(),
-        at: delivery.delivered_at.as_millisecond(),
-    });
+    let settled = jobs()
+        .filter(|delivery| delivery.redelivery && delivery.succeeded())
+        .map(|delivery| delivery.guid.clone())
+        .collect();
+    let failed = jobs()
+        .filter(|delivery| !delivery.succeeded())
+        .map(|delivery| FailedDelivery {
+            guid: delivery.guid.clone(),
+            id: delivery.id.to_string(),
+            action: delivery.action.clone().unwrap_or_default(),
+            at: delivery.delivered_at.as_millisecond(),
+        });
     (failed.rev().collect(), settled)
 }
 
@@ -203,7 +276,10 @@ mod tests {
             delivery(1, "a", "workflow_job", false, 503),
         ];
         let (failed, settled) = sort(&page);
-        assert_eq!(failed.iter().map(|one| one.guid.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(
+            failed.iter().map(|one| one.guid.as_str()).collect::<Vec<_>>(),
+            ["a", "c"]
+        );
         assert_eq!(settled, ["a"]);
     }
 }

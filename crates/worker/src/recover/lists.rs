@@ -1,9 +1,10 @@
-//! Lists: what there is, asked of GitHub once in a while: repositories that may have jobs (those that were pushed to in the last 30 days), webhooks of
-//! ours, installations of an App, organizations of a GHES.
+//! Lists: what there is, asked of GitHub once in a while: repositories that may have jobs (those that were pushed to in
+//! the last 30 days), webhooks of ours, installations of an App, organizations of a GHES.
 //!
-//! A GHES lists its organizations, and an App where it is installed. github.com and GHE.com list strangers': with a token it is the organizations
-//! that are known here there, or that a credential names. A user's repositories are known by their jobs alone. The webhooks of a repository are
-//! listed only where neither its organization nor the App has one of ours.
+//! A GHES lists its organizations, and an App where it is installed. github.com and GHE.com list strangers': with a
+//! token it is the organizations that are known here there, or that a credential names. A user's repositories are known
+//! by their jobs alone. The webhooks of a repository are listed only where neither its organization nor the App has one
+//! of ours.
 
 use jit_core::{
     config::Scope as RunnerScope,
@@ -44,7 +45,8 @@ pub(super) async fn look(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
             Err(Told::Later) => break,
         };
         let again = i64::try_from(again.as_millis()).unwrap_or(i64::MAX);
-        turn.done(Round::Lists, &due.item, Some(turn.slice.now.saturating_add(again))).await?;
+        turn.done(Round::Lists, &due.item, Some(turn.slice.now.saturating_add(again)))
+            .await?;
     }
     if news { turn.read_anew().await } else { Ok(()) }
 }
@@ -62,18 +64,34 @@ async fn repositories(turn: &mut Turn<'_>, owner: &str) -> Result<Result<(), Tol
             Ok(client) => client,
             Err(told) => return Ok(Err(told)),
         };
-        let listed = client.org_repositories(owner, page).await.step("recover.repositories_listed");
+        let listed = client
+            .org_repositories(owner, page)
+            .await
+            .step("recover.repositories_listed");
         let listed = match turn.heard(owner, listed) {
             Ok(listed) => listed,
             Err(told) => return Ok(Err(told)),
         };
         let pushed = |repo: &Repository| repo.pushed_at.map_or(0, |at| at.as_millisecond());
-        let lately = listed.items.iter().filter(|repo| pushed(repo) > turn.slice.now - LATELY_MS);
+        let lately = listed
+            .items
+            .iter()
+            .filter(|repo| pushed(repo) > turn.slice.now - LATELY_MS);
         let all = lately.clone().count() == listed.items.len();
-        let repos: Vec<(String, i64)> = lately.filter(|repo| !repo.asleep).map(|repo| (repo.full_name.clone(), pushed(repo))).collect();
-        worker.ledger.discovered(&turn.account, &repos, with_hooks).await.step("recover.repositories_noted")?;
+        let repos: Vec<(String, i64)> = lately
+            .filter(|repo| !repo.asleep)
+            .map(|repo| (repo.full_name.clone(), pushed(repo)))
+            .collect();
+        worker
+            .ledger
+            .discovered(&turn.account, &repos, with_hooks)
+            .await
+            .step("recover.repositories_noted")?;
         if worker.recovery.jobs.scope == RunnerScope::Repository {
-            let scopes: Vec<Queued> = repos.iter().map(|(name, _)| Queued::new(&turn.account, Round::Scopes, format!("repos/{name}"))).collect();
+            let scopes: Vec<Queued> = repos
+                .iter()
+                .map(|(name, _)| Queued::new(&turn.account, Round::Scopes, format!("repos/{name}")))
+                .collect();
             turn.enqueue(&scopes).await?;
         }
         if !listed.more || !all {
@@ -86,12 +104,19 @@ async fn repositories(turn: &mut Turn<'_>, owner: &str) -> Result<Result<(), Tol
 /// Whether the organization, or the App, has a webhook of ours, which tells of all repositories.
 async fn is_covered(turn: &Turn<'_>, owner: &str) -> Result<bool, LedgerError> {
     let of = [owner.to_ascii_lowercase(), format!("app:{}", turn.credential.name)];
-    turn.slice.worker.ledger.any_has_a_hook(&of).await.step("recover.hooks_asked")
+    turn.slice
+        .worker
+        .ledger
+        .any_has_a_hook(&of)
+        .await
+        .step("recover.hooks_asked")
 }
 
 /// Which webhooks of a scope are ours.
 async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), Told>, LedgerError> {
-    let (Some(url), Ok(scope)) = (turn.slice.worker.recovery.webhook_url.clone(), scope.parse::<Scope>()) else { return Ok(Err(Told::Refused)) };
+    let (Some(url), Ok(scope)) = (turn.slice.worker.recovery.webhook_url.clone(), scope.parse::<Scope>()) else {
+        return Ok(Err(Told::Refused));
+    };
     let whole = matches!(scope, Scope::Organization(_));
     if !whole && is_covered(turn, scope.owner()).await? {
         return Ok(Ok(()));
@@ -109,7 +134,12 @@ async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), Told>, Led
         };
         for hook in listed.items.iter().filter(|hook| is_ours(hook, &url)) {
             let owner = scope.owner().to_ascii_lowercase();
-            found(turn, &HookAddress::Of(scope.clone(), hook.id).to_string(), whole.then_some(&*owner)).await?;
+            found(
+                turn,
+                &HookAddress::Of(scope.clone(), hook.id).to_string(),
+                whole.then_some(&*owner),
+            )
+            .await?;
         }
         if !listed.more {
             return Ok(Ok(()));
@@ -120,7 +150,9 @@ async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), Told>, Led
 
 /// Whether the App's own webhook is ours.
 async fn app_hook(turn: &mut Turn<'_>) -> Result<Result<(), Told>, LedgerError> {
-    let Some(url) = turn.slice.worker.recovery.webhook_url.clone() else { return Ok(Err(Told::Refused)) };
+    let Some(url) = turn.slice.worker.recovery.webhook_url.clone() else {
+        return Ok(Err(Told::Refused));
+    };
     let client = match turn.call().await? {
         Ok(client) => client,
         Err(told) => return Ok(Err(told)),
@@ -139,7 +171,14 @@ async fn app_hook(turn: &mut Turn<'_>) -> Result<Result<(), Told>, LedgerError> 
 
 /// Takes down a webhook of ours, unless it is known.
 async fn found(turn: &Turn<'_>, address: &str, of: Option<&str>) -> Result<(), LedgerError> {
-    if turn.slice.worker.ledger.hook_found(&turn.account, address, of).await.step("recover.hook_found")? {
+    if turn
+        .slice
+        .worker
+        .ledger
+        .hook_found(&turn.account, address, of)
+        .await
+        .step("recover.hook_found")?
+    {
         tracing::info!(hook = address, "failed deliveries of this webhook are repeated");
     }
     Ok(())
@@ -157,8 +196,16 @@ async fn organizations(turn: &mut Turn<'_>, since: u64) -> Result<Result<(), Tol
         Ok(listed) => listed,
         Err(told) => return Ok(Err(told)),
     };
-    let next = listed.items.last().filter(|_| listed.more).map(|last| Queued::new(&turn.account, Round::Lists, format!("since {}", last.id)));
-    let mut items: Vec<Queued> = listed.items.iter().flat_map(|one| of_owner(turn.slice.worker, &one.login, turn.slice.now)).collect();
+    let next = listed
+        .items
+        .last()
+        .filter(|_| listed.more)
+        .map(|last| Queued::new(&turn.account, Round::Lists, format!("since {}", last.id)));
+    let mut items: Vec<Queued> = listed
+        .items
+        .iter()
+        .flat_map(|one| of_owner(turn.slice.worker, &one.login, turn.slice.now))
+        .collect();
     items.extend(next);
     turn.enqueue(&items).await?;
     Ok(Ok(()))
@@ -178,9 +225,16 @@ async fn installations(turn: &mut Turn<'_>) -> Result<Result<(), Told>, LedgerEr
             Ok(listed) => listed,
             Err(told) => return Ok(Err(told)),
         };
-        let works = listed.items.into_iter().filter(|one| one.suspended_at.is_none() && one.target_type.as_deref() == Some("Organization"));
-        let owners = works.filter_map(|one| one.account.and_then(|account| account.login)).filter(|owner| owner != EVERYBODY);
-        let items: Vec<Queued> = owners.flat_map(|owner| of_owner(turn.slice.worker, &owner, turn.slice.now)).collect();
+        let works = listed
+            .items
+            .into_iter()
+            .filter(|one| one.suspended_at.is_none() && one.target_type.as_deref() == Some("Organization"));
+        let owners = works
+            .filter_map(|one| one.account.and_then(|account| account.login))
+            .filter(|owner| owner != EVERYBODY);
+        let items: Vec<Queued> = owners
+            .flat_map(|owner| of_owner(turn.slice.worker, &owner, turn.slice.now))
+            .collect();
         turn.enqueue(&items).await?;
         if !listed.more {
             return Ok(Ok(()));
@@ -192,12 +246,19 @@ async fn installations(turn: &mut Turn<'_>) -> Result<Result<(), Told>, LedgerEr
 /// Whether a webhook is switched on, comes to us, and tells of jobs.
 fn is_ours(hook: &Hook, url: &Url) -> bool {
     let leads_here = hook.url.as_deref().is_some_and(|its| leads_to(its, url));
-    hook.active && leads_here && hook.events.iter().any(|event| matches!(event.as_str(), "workflow_job" | "*"))
+    hook.active
+        && leads_here
+        && hook
+            .events
+            .iter()
+            .any(|event| matches!(event.as_str(), "workflow_job" | "*"))
 }
 
 /// Whether an address is ours, however it is written.
 fn leads_to(text: &str, url: &Url) -> bool {
-    Url::parse(text).is_ok_and(|its| its.origin() == url.origin() && its.path().trim_end_matches('/') == url.path().trim_end_matches('/'))
+    Url::parse(text).is_ok_and(|its| {
+        its.origin() == url.origin() && its.path().trim_end_matches('/') == url.path().trim_end_matches('/')
+    })
 }
 
 #[cfg(test)]
@@ -207,8 +268,16 @@ mod tests {
     #[test]
     fn a_hook_is_ours_by_its_address() {
         let url: Url = "https://jit.example.com/webhook".parse().expect("a URL");
-        let hook = |url: &str, events: &[&str], active| Hook { id: 1, url: Some(url.into()), active, events: events.iter().map(|e| (*e).into()).collect() };
-        assert!(is_ours(&hook("https://JIT.example.com:443/webhook/", &["push", "workflow_job"], true), &url));
+        let hook = |url: &str, events: &[&str], active| Hook {
+            id: 1,
+            url: Some(url.into()),
+            active,
+            events: events.iter().map(|e| (*e).into()).collect(),
+        };
+        assert!(is_ours(
+            &hook("https://JIT.example.com:443/webhook/", &["push", "workflow_job"], true),
+            &url
+        ));
         assert!(is_ours(&hook("https://jit.example.com/webhook", &["*"], true), &url));
         for other in [
             hook("https://jit.example.com/webhook", &["push"], true),

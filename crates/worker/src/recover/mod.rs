@@ -1,16 +1,20 @@
 //! Recovery: what never came.
 //!
-//! GitHub delivers a webhook once. One that was lost, or that came while nobody could take it, is made up for here, and so is what a lost
-//! Redis held. Each tick is a slice of work, within budgets of GitHub calls that all workers share. What is to be looked at stands in queues in the
-//! ledger, one for each account (whatever GitHub counts calls of) and round of work, so that any worker can go on:
+//! GitHub delivers a webhook once. One that was lost, or that came while nobody could take it, is made up for here, and
+//! so is what a lost Redis held. Each tick is a slice of work, within budgets of GitHub calls that all workers share.
+//! What is to be looked at stands in queues in the ledger, one for each account (whatever GitHub counts calls of) and
+//! round of work, so that any worker can go on:
 //!
 //! * `hooks`: failed deliveries are repeated by GitHub, where the hook has a call for that (an enterprise's has none);
-//! * `lists`: what there is: repositories of owners, webhooks, installations, listed daily and when data may have been lost;
+//! * `lists`: what there is: repositories of owners, webhooks, installations, listed daily and when data may have been
+//!   lost;
 //! * `strays`: registrations that nobody here owns are deleted;
-//! * `sweep`: repositories are looked through for jobs that are unknown here; they are appended to `jit:events` like a webhook's.
+//! * `sweep`: repositories are looked through for jobs that are unknown here; they are appended to `jit:events` like a
+//!   webhook's.
 //!
-//! Invariants: no job and no runner is changed here; one worker at a time works on a slice; an account without budget costs nothing, and one that is
-//! slow, refused or away costs the others nothing; no round keeps another from its turn; when data may have been lost, everything is looked for at once.
+//! Invariants: no job and no runner is changed here; one worker at a time works on a slice; an account without budget
+//! costs nothing, and one that is slow, refused or away costs the others nothing; no round keeps another from its turn;
+//! when data may have been lost, everything is looked for at once.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -47,7 +51,10 @@ const SIDE_BY_SIDE: usize = 8;
 /// Works on a slice when rung for, until `stop`.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {
     if worker.recovery.webhook_url.is_none() {
-        tracing::warn!("WEBHOOK_URL is not set: failed deliveries of webhooks are not repeated, and lost jobs are found by the sweep alone");
+        tracing::warn!(
+            "WEBHOOK_URL is not set: failed deliveries of webhooks are not repeated, and lost jobs are found by the \
+             sweep alone"
+        );
     }
     let mut pause = Pause::new();
     loop {
@@ -67,17 +74,29 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
 /// # Errors
 /// When Redis is unavailable; the next slice goes on.
 pub async fn one(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
-    if !worker.ledger.take_recovery(&worker.id, AT_MOST, worker.pace.dead_after).await.step("recover.taken")? {
+    if !worker
+        .ledger
+        .take_recovery(&worker.id, AT_MOST, worker.pace.dead_after)
+        .await
+        .step("recover.taken")?
+    {
         return Ok(());
     }
     let result = all_accounts(worker, stop).await;
-    // A Redis that was away interrupts a slice: it is told when it is back, or others would wait for this one as long as it lives.
-    persist(GIVE_BACK, || worker.ledger.end_tick("recovery", &worker.id)).await.step("recover.ended")?;
+    // A Redis that was away interrupts a slice: it is told when it is back, or others would wait for this one as long
+    // as it lives.
+    persist(GIVE_BACK, || worker.ledger.end_tick("recovery", &worker.id))
+        .await
+        .step("recover.ended")?;
     result
 }
 
 async fn all_accounts(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
-    let tick = worker.ledger.recovery_tick(&worker.recovery.of_ledger(worker.budget.spare_calls_per_hour)).await.step("recover.ticked")?;
+    let tick = worker
+        .ledger
+        .recovery_tick(&worker.recovery.of_ledger(worker.budget.spare_calls_per_hour))
+        .await
+        .step("recover.ticked")?;
     if !tick.open {
         return Ok(()); // the real runners come first; the reconcile that counts them rings again
     }
@@ -87,7 +106,13 @@ async fn all_accounts(worker: &Worker, stop: &CancellationToken) -> Result<(), L
     loop {
         while turns.len() < SIDE_BY_SIDE && slice.goes_on() && (more || !waiting.is_empty()) {
             if waiting.is_empty() {
-                waiting.extend(worker.ledger.recovery_accounts(tick.now, 8).await.step("recover.accounts_taken")?);
+                waiting.extend(
+                    worker
+                        .ledger
+                        .recovery_accounts(tick.now, 8)
+                        .await
+                        .step("recover.accounts_taken")?,
+                );
                 more = !waiting.is_empty();
             }
             turns.extend(waiting.pop_front().map(|account| account_turn(&slice, account)));
@@ -105,18 +130,40 @@ async fn all_accounts(worker: &Worker, stop: &CancellationToken) -> Result<(), L
 
 /// An account's turn: each round has a share of its calls and of the time, and begins one item in any case.
 async fn account_turn(slice: &Slice<'_>, account: String) -> Result<(), LedgerError> {
-    let Some(mut turn) = Turn::begin(slice, account.clone()).await? else { return census::move_away(slice, &account).await };
+    let Some(mut turn) = Turn::begin(slice, account.clone()).await? else {
+        return census::move_away(slice, &account).await;
+    };
     let short = Duration::from_secs(10);
     // What is cheap first. What is left over of a round's share is the next one's.
-    turn.share(Share { calls: 0.25, all: 0.2, time: short });
+    turn.share(Share {
+        calls: 0.25,
+        all: 0.2,
+        time: short,
+    });
     lists::look(&mut turn).await?;
-    turn.share(Share { calls: 0.25, all: 0.2, time: short });
+    turn.share(Share {
+        calls: 0.25,
+        all: 0.2,
+        time: short,
+    });
     hooks::look(&mut turn).await?;
-    turn.share(Share { calls: 0.15, all: 0.1, time: short });
+    turn.share(Share {
+        calls: 0.15,
+        all: 0.1,
+        time: short,
+    });
     strays::look(&mut turn).await?;
-    turn.share(Share { calls: 0.85, all: 0.95, time: Duration::MAX });
+    turn.share(Share {
+        calls: 0.85,
+        all: 0.95,
+        time: Duration::MAX,
+    });
     sweep::look(&mut turn, Round::Repos).await?;
-    turn.share(Share { calls: 1.0, all: 1.0, time: short });
+    turn.share(Share {
+        calls: 1.0,
+        all: 1.0,
+        time: short,
+    });
     sweep::look(&mut turn, Round::Rereads).await?;
     turn.end().await
 }

@@ -11,7 +11,8 @@ use url::Url;
 /// Flags of recovery.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RecoverArgs {
-    /// Address of /webhook as GitHub knows it, for example https://jit-runner.example.com/webhook: failed deliveries of webhooks that go there are repeated
+    /// Address of /webhook as GitHub knows it, for example https://jit-runner.example.com/webhook: failed deliveries of
+    /// webhooks that go there are repeated
     #[arg(long, env, default_value = "")]
     webhook_url: String,
     /// Time between two looks for what never came; the beat's, too
@@ -20,7 +21,8 @@ pub struct RecoverArgs {
     /// GitHub is asked this often what repositories, webhooks and installations there are
     #[arg(long, env, default_value = "24h", hide_short_help = true)]
     rediscover_interval: String,
-    /// All runs of a repository that are not over are asked for this often, not only the newest, as far as there are calls for it
+    /// All runs of a repository that are not over are asked for this often, not only the newest, as far as there are
+    /// calls for it
     #[arg(long, env, default_value = "24h", hide_short_help = true)]
     reread_interval: String,
     /// The registrations of an organization are searched for strays this often
@@ -56,10 +58,13 @@ impl RecoverArgs {
         let webhook_url = match self.webhook_url.trim() {
             "" => None,
             text => {
-                let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+                let url = Url::parse(text)
+                    .ok()
+                    .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
                 if url.is_none() {
                     problems.add(format!(
-                        "WEBHOOK_URL={text:?}: use the address that stands in the webhook at GitHub, for example https://jit-runner.example.com/webhook"
+                        "WEBHOOK_URL={text:?}: use the address that stands in the webhook at GitHub, for example \
+                         https://jit-runner.example.com/webhook"
                     ));
                 }
                 url
@@ -80,6 +85,10 @@ impl RecoverArgs {
 impl Settings {
     /// As the ledger is told, with the calls of GitHub that may be made in an hour and account.
     pub(super) fn of_ledger(&self, calls_per_hour: u64) -> RecoverySettings {
-        RecoverySettings { interval: self.interval, calls_per_hour, redelivery: self.webhook_url.is_some() }
+        RecoverySettings {
+            interval: self.interval,
+            calls_per_hour,
+            redelivery: self.webhook_url.is_some(),
+        }
     }
 }

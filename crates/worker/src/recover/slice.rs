@@ -1,7 +1,7 @@
 //! A slice of recovery's work, as all accounts share it: its time, its calls in all, and whether GitHub is there.
 //!
-//! Invariants: what does not answer costs the others nothing; a GitHub that is away as a whole ends the slice; no more calls go out in a minute than
-//! a server bears, counted or not.
+//! Invariants: what does not answer costs the others nothing; a GitHub that is away as a whole ends the slice; no more
+//! calls go out in a minute than a server bears, counted or not.
 
 use std::{
     collections::HashSet,
@@ -82,7 +82,9 @@ impl<'a> Slice<'a> {
 
     /// A call goes out.
     pub(super) fn called(&self) {
-        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(1)));
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            Some(left.saturating_sub(1))
+        });
     }
 
     /// A call was answered.
@@ -90,7 +92,8 @@ impl<'a> Slice<'a> {
         *lock(&self.row) = Row::default();
     }
 
-    /// A call about something of this owner's failed, or there is no connection at all; whether GitHub is taken for away.
+    /// A call about something of this owner's failed, or there is no connection at all; whether GitHub is taken for
+    /// away.
     pub(super) fn failed(&self, owner: &str, away: bool) -> bool {
         if lock(&self.row).failed(owner) || away {
             self.ended.store(true, Ordering::Relaxed);

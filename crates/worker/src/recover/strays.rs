@@ -1,7 +1,8 @@
 //! Strays: registrations with our prefix that are offline, not busy, and nobody's here. Seen twice, they are deleted.
 //!
-//! They are left over from a crash between GitHub's answer and ours, or from a Redis that lost its data. A runner that is live here is
-//! never one; nor is one of another prefix. Two installations that share a prefix on one GitHub would take each other's runners for strays.
+//! They are left over from a crash between GitHub's answer and ours, or from a Redis that lost its data. A runner that
+//! is live here is never one; nor is one of another prefix. Two installations that share a prefix on one GitHub would
+//! take each other's runners for strays.
 
 use jit_core::ledger::{
     LedgerError,
@@ -23,7 +24,8 @@ pub(super) async fn look(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Looks at one scope. One that does not answer is looked at again as soon as one where something was seen, so that the others come first.
+/// Looks at one scope. One that does not answer is looked at again as soon as one where something was seen, so that the
+/// others come first.
 async fn one(turn: &mut Turn<'_>, text: &str, scope: &Scope) -> Result<(), LedgerError> {
     let worker = turn.slice.worker;
     let (mut seen, mut cleared, mut waits) = (Vec::new(), Vec::new(), false);
@@ -39,9 +41,16 @@ async fn one(turn: &mut Turn<'_>, text: &str, scope: &Scope) -> Result<(), Ledge
                 break;
             }
         };
-        for runner in listed.items.iter().filter(|runner| is_ours(&runner.name, &worker.limits.prefix)) {
+        for runner in listed
+            .items
+            .iter()
+            .filter(|runner| is_ours(&runner.name, &worker.limits.prefix))
+        {
             let list = if may_be_stray(runner) { &mut seen } else { &mut cleared };
-            list.push(Registered { name: runner.name.clone(), id: runner.id.to_string() });
+            list.push(Registered {
+                name: runner.name.clone(),
+                id: runner.id.to_string(),
+            });
         }
         if !listed.more {
             break;
@@ -50,7 +59,11 @@ async fn one(turn: &mut Turn<'_>, text: &str, scope: &Scope) -> Result<(), Ledge
     }
     let (confirm, interval) = (worker.recovery.stray_confirm, worker.recovery.stray_interval);
     let again = if waits { confirm.min(interval) } else { interval };
-    let delete = worker.ledger.strays(&turn.account, text, &seen, &cleared, confirm, again).await.step("recover.strays_noted")?;
+    let delete = worker
+        .ledger
+        .strays(&turn.account, text, &seen, &cleared, confirm, again)
+        .await
+        .step("recover.strays_noted")?;
     if waits {
         return Ok(());
     }
@@ -62,10 +75,18 @@ async fn one(turn: &mut Turn<'_>, text: &str, scope: &Scope) -> Result<(), Ledge
             Ok(Deletion::Busy) | Err(Told::Refused) => {} // it works after all
             Ok(deletion) => {
                 if deletion == Deletion::Deleted {
-                    tracing::info!(runner.name = stray.name, scope = text, "deleted a registration that nobody here knows");
+                    tracing::info!(
+                        runner.name = stray.name,
+                        scope = text,
+                        "deleted a registration that nobody here knows"
+                    );
                     worker.metrics.strays_deleted.inc();
                 }
-                worker.ledger.stray_gone(text, &stray).await.step("recover.stray_settled")?;
+                worker
+                    .ledger
+                    .stray_gone(text, &stray)
+                    .await
+                    .step("recover.stray_settled")?;
             }
             Err(_) => return Ok(()),
         }

@@ -1,7 +1,7 @@
 //! An account's turn in a slice: the calls that it may make, and what their errors mean for the rest of it.
 //!
-//! Invariants: no call goes out beyond the hour's budget of the account, or beyond its minute's; calls that GitHub does not count are given back; a
-//! round begins one item in any case, and leaves to the others what is theirs.
+//! Invariants: no call goes out beyond the hour's budget of the account, or beyond its minute's; calls that GitHub does
+//! not count are given back; a round begins one item in any case, and leaves to the others what is theirs.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -52,7 +52,12 @@ struct Allowance {
 }
 
 impl Allowance {
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a few thousand calls")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a few thousand calls"
+    )]
     fn share(&mut self, share: f64) {
         self.kept = (self.left as f64 * (1.0 - share)) as u64;
     }
@@ -91,9 +96,21 @@ impl<'a> Turn<'a> {
     /// Begins a turn; none where the account is no credential's any more.
     pub(super) async fn begin(slice: &'a Slice<'a>, account: String) -> Result<Option<Self>, LedgerError> {
         let name = account.split('/').next().unwrap_or_default();
-        let Some(credential) = slice.worker.github.all().iter().find(|credential| &*credential.name == name).cloned() else { return Ok(None) };
+        let Some(credential) = slice
+            .worker
+            .github
+            .all()
+            .iter()
+            .find(|credential| &*credential.name == name)
+            .cloned()
+        else {
+            return Ok(None);
+        };
         let (budget, seconds) = (slice.worker.budget, slice.worker.recovery.interval.as_secs().max(1));
-        let least = |calls: u64| Allowance { left: calls.max(LEAST), kept: 0 };
+        let least = |calls: u64| Allowance {
+            left: calls.max(LEAST),
+            kept: 0,
+        };
         let mut turn = Self {
             slice,
             account,
@@ -120,8 +137,15 @@ impl<'a> Turn<'a> {
 
     /// Reads what is due, again after something was listed: it is looked at in this turn.
     pub(super) async fn read_anew(&mut self) -> Result<(), LedgerError> {
-        let rounds = [Round::Lists, Round::Hooks, Round::Scopes, Round::Repos, Round::Rereads].map(|round| self.question(round));
-        self.due = self.slice.worker.ledger.recovery_due(&self.account, &rounds).await.step("recover.due_read")?;
+        let rounds =
+            [Round::Lists, Round::Hooks, Round::Scopes, Round::Repos, Round::Rereads].map(|round| self.question(round));
+        self.due = self
+            .slice
+            .worker
+            .ledger
+            .recovery_due(&self.account, &rounds)
+            .await
+            .step("recover.due_read")?;
         Ok(())
     }
 
@@ -129,10 +153,18 @@ impl<'a> Turn<'a> {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let before = match round {
             Round::Repos | Round::Hooks => self.slice.now,
-            Round::Rereads => self.slice.now.saturating_sub(millis(self.slice.worker.recovery.reread_interval)).saturating_add(1),
+            Round::Rereads => self
+                .slice
+                .now
+                .saturating_sub(millis(self.slice.worker.recovery.reread_interval))
+                .saturating_add(1),
             Round::Lists | Round::Scopes => self.slice.now.saturating_add(1),
         };
-        Ask { name: round, before, n: BATCH }
+        Ask {
+            name: round,
+            before,
+            n: BATCH,
+        }
     }
 
     /// Gives the next round its share.
@@ -145,7 +177,8 @@ impl<'a> Turn<'a> {
 
     /// Whether the round may begin another item.
     pub(super) fn goes_on(&self) -> bool {
-        let share = self.fresh || (self.counted.has() && self.all.has() && self.until.is_none_or(|until| Instant::now() < until));
+        let share = self.fresh
+            || (self.counted.has() && self.all.has() && self.until.is_none_or(|until| Instant::now() < until));
         self.not_before.is_none() && share && self.slice.goes_on()
     }
 
@@ -157,10 +190,18 @@ impl<'a> Turn<'a> {
     /// The next item of a round, until its share is used up.
     pub(super) async fn next(&mut self, round: Round) -> Result<Option<DueItem>, LedgerError> {
         while self.goes_on() {
-            let Some(list) = self.due.rounds.iter_mut().find(|due| due.round == round) else { return Ok(None) };
+            let Some(list) = self.due.rounds.iter_mut().find(|due| due.round == round) else {
+                return Ok(None);
+            };
             if list.items.is_empty() {
                 let ask = self.question(round);
-                let mut more = self.slice.worker.ledger.recovery_due(&self.account, &[ask]).await.step("recover.more_due_read")?;
+                let mut more = self
+                    .slice
+                    .worker
+                    .ledger
+                    .recovery_due(&self.account, &[ask])
+                    .await
+                    .step("recover.more_due_read")?;
                 self.due.rounds.retain(|due| due.round != round);
                 self.due.rounds.extend(more.rounds.pop());
                 continue;
@@ -189,7 +230,14 @@ impl<'a> Turn<'a> {
             self.not_before = Some(self.slice.now); // another may be there in the next tick
             return Ok(Err(Told::Later));
         }
-        if let Spare::Wait(wait) = self.slice.worker.ledger.spend_spare(&self.account, 1, &self.slice.worker.budget).await.step("recover.spent")? {
+        if let Spare::Wait(wait) = self
+            .slice
+            .worker
+            .ledger
+            .spend_spare(&self.account, 1, &self.slice.worker.budget)
+            .await
+            .step("recover.spent")?
+        {
             self.ends_for(wait);
             return Ok(Err(Told::Later));
         }
@@ -201,7 +249,13 @@ impl<'a> Turn<'a> {
 
     fn ends_for(&mut self, wait: Duration) {
         // The turn comes after this time, so that there is budget then.
-        self.not_before = Some(self.slice.now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)).saturating_sub(1).max(self.slice.now));
+        self.not_before = Some(
+            self.slice
+                .now
+                .saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
+                .saturating_sub(1)
+                .max(self.slice.now),
+        );
     }
 
     /// What a call about something of this owner's came to.
@@ -220,13 +274,23 @@ impl<'a> Turn<'a> {
         match asked {
             Asked::Same => {
                 self.counted.left = self.counted.left.saturating_add(1);
-                self.slice.worker.ledger.uncount_spare(&self.account).await.step("recover.uncounted")?;
+                self.slice
+                    .worker
+                    .ledger
+                    .uncount_spare(&self.account)
+                    .await
+                    .step("recover.uncounted")?;
                 Ok(None)
             }
             Asked::News { answer, etag, counted } => {
                 let counted = counted || census::is_githubs_own(&self.slice.worker.recovery.jobs.server_url);
                 if !counted && self.counts != Some(false) {
-                    self.slice.worker.ledger.note_unlimited(&self.account).await.step("recover.unlimited_noted")?;
+                    self.slice
+                        .worker
+                        .ledger
+                        .note_unlimited(&self.account)
+                        .await
+                        .step("recover.unlimited_noted")?;
                     self.counted.left = u64::MAX; // those of the minute are what counts
                     self.counted.kept = 0;
                 }
@@ -264,13 +328,19 @@ impl<'a> Turn<'a> {
                 if away { Told::Later } else { Told::Failed }
             }
         };
-        tracing::warn!(%error, account = self.account, "GitHub does not answer recovery; {}", if told == Told::Later { "a later tick goes on" } else { "it goes on with the next" });
+        tracing::warn!(%error, account = self.account, "GitHub does not answer recovery; \
+         {}", if told == Told::Later { "a later tick goes on" } else { "it goes on with the next" });
         told
     }
 
     /// An item was looked at, and has this time from now on; see [`Round`]. None: it leaves its queue.
     pub(super) async fn done(&mut self, round: Round, item: &str, at: Option<i64>) -> Result<(), LedgerError> {
-        self.slice.worker.ledger.looked_at(&self.account, round, item, at, None).await.step("recover.looked_at")
+        self.slice
+            .worker
+            .ledger
+            .looked_at(&self.account, round, item, at, None)
+            .await
+            .step("recover.looked_at")
     }
 
     /// A repository was visited.
@@ -280,12 +350,22 @@ impl<'a> Turn<'a> {
 
     /// Queues what was found for whoever it belongs to.
     pub(super) async fn enqueue(&self, items: &[Queued]) -> Result<(), LedgerError> {
-        self.slice.worker.ledger.enqueue(items, &[]).await.step("recover.found_queued")
+        self.slice
+            .worker
+            .ledger
+            .enqueue(items, &[])
+            .await
+            .step("recover.found_queued")
     }
 
     pub(super) async fn end(self) -> Result<(), LedgerError> {
         let not_before = self.not_before.unwrap_or(self.slice.now);
-        self.slice.worker.ledger.account_served(&self.account, not_before, self.visited).await.step("recover.served")
+        self.slice
+            .worker
+            .ledger
+            .account_served(&self.account, not_before, self.visited)
+            .await
+            .step("recover.served")
     }
 }
 

@@ -1,17 +1,21 @@
--- answer(job, rev, status): what GitHub said about a job in question, or that it did not say. Stale if anything was heard of the job since it was asked.
+-- answer(job, rev, status): what GitHub said about a job in question, or that it did not say. Stale if anything was
+-- heard of the job since it was asked.
 --
--- Absence is no proof. A job is given up where GitHub shows what it would stand among, and not the job (`missing`), three times in a row. Where
--- GitHub does not show it (`unreadable`: 403, or 404 for all of it), or does not answer (`unanswered`), its last word holds; a job in question is
--- demand again, since a runner too many is removed and a job too few is lost.
+-- Absence is no proof. A job is given up where GitHub shows what it would stand among, and not the job (`missing`),
+-- three times in a row. Where GitHub does not show it (`unreadable`: 403, or 404 for all of it), or does not answer
+-- (`unanswered`), its last word holds; a job in question is demand again, since a runner too many is removed and a job
+-- too few is lost.
 --
--- args: job, rev, status (queued | waiting | in_progress | completed | missing | unreadable | unanswered), runner, runner_id, conclusion,
+-- args: job, rev, status (queued | waiting | in_progress | completed | missing | unreadable | unanswered), runner,
+-- runner_id, conclusion,
 --       words (why there is no answer)
 
 local MISSING_LIMIT = 3 -- so often GitHub must not know the job before it is given up
 local UNANSWERED_LIMIT = 3 -- so often GitHub must not answer before a job in question is demand again
 local UNANSWERED_MS, UNANSWERED_JITTER_MS = 20000, 5000
 local HOUR_MS = 3600000
--- How long GitHub keeps a job in a state at most: a queued one for 24 to 48 hours, one that runs for 5 days, and a run, with all its waiting, for 35
+-- How long GitHub keeps a job in a state at most: a queued one for 24 to 48 hours, one that runs for 5 days, and a run,
+-- with all its waiting, for 35
 -- (https://docs.github.com/en/enterprise-server@3.14/actions/reference/usage-limits-for-self-hosted-runners).
 local KEPT_MS = { queued = 48 * HOUR_MS, in_question = 48 * HOUR_MS, in_progress = 5 * 24 * HOUR_MS, waiting = 35 * 24 * HOUR_MS }
 
@@ -58,7 +62,8 @@ local function unreadable()
   end
 end
 
--- GitHub is away, or limits its answers: asked again soon. What waits or runs is asked about after twice as long each time.
+-- GitHub is away, or limits its answers: asked again soon. What waits or runs is asked about after twice as long each
+-- time.
 local function unanswered()
   call('HSET', key, 'words', args.words)
   local times = call('HINCRBY', key, 'unanswered', 1)

@@ -1,7 +1,8 @@
 -- Back-offs: a failure is a fact about its subject, which is looked up when a class is picked. It is never copied
 -- into what it concerns, so it costs the same however much that is. Prelude of every transition, third part.
 --
--- Subjects: `class:ID`, `scope:SCOPE` (where a repository registers its own), `org:ORG`, `profile:NAME`, `credential:NAME`, `global`.
+-- Subjects: `class:ID`, `scope:SCOPE` (where a repository registers its own), `org:ORG`, `profile:NAME`,
+-- `credential:NAME`, `global`.
 --
 -- `backoffs`                  ZSET  subject → until when it is held
 -- `{subject}:backoff`         HASH  reason, since, until, failures in a row, first (of the row), needs (what ends the
@@ -158,7 +159,8 @@ local function drop_probes(name)
   end
 end
 
--- A runner has come as far as `level`: what had failed on the way works again. A time that GitHub named is waited for all the same.
+-- A runner has come as far as `level`: what had failed on the way works again. A time that GitHub named is waited for
+-- all the same.
 local function succeeded(name, level)
   local failing = {}
   for _, subject in pairs(subjects_of(name)) do
@@ -210,10 +212,12 @@ local function count_failure(subject, how)
   return wait
 end
 
--- A failure, at the narrowest of `chain` that it speaks for; at a wider one where that has failed already. Where several members of a wider one
--- have failed with no success between, it is the wider one that fails, and they are free of what was theirs.
+-- A failure, at the narrowest of `chain` that it speaks for; at a wider one where that has failed already. Where
+-- several members of a wider one have failed with no success between, it is the wider one that fails, and they are free
+-- of what was theirs.
 --
--- how: needs (made | started | work: what ends the row), delay, most (ms), why, runner, begun (ms, of what failed), timed, patient, again
+-- how: needs (made | started | work: what ends the row), delay, most (ms), why, runner, begun (ms, of what failed),
+-- timed, patient, again
 local function fails(chain, how)
   local at = 1
   for i = #chain, 2, -1 do
@@ -232,7 +236,8 @@ local function fails(chain, how)
     if call('ZCARD', members) >= SEVERAL then
       for _, member in ipairs(call('ZRANGE', members, 0, -1)) do lift(member) end
       call('DEL', members)
-      if how.needs == 'made' then how.most = math.min(how.most, PATIENT_MOST_MS) end -- a whole that is held may be right but for a few
+      -- a whole that is held may be right but for a few
+      if how.needs == 'made' then how.most = math.min(how.most, PATIENT_MOST_MS) end
       how.again = nil
       wait = count_failure(chain[i], how) or wait
     end

@@ -1,18 +1,20 @@
 -- budget: what GitHub allows, kept ahead of time by all workers together.
 --
--- `credential:{name}:rate`         HASH  limit, remaining, reset (ms): what GitHub last said of the hour's calls; spent: allowed here since then
--- `credential:{name}:points`       ZSET  runner → when its registration was asked for, of the last minute
--- `credential:{name}:spare`        HASH  minute → optional calls, of the last hour, but those that GitHub did not count (304)
--- `credential:{name}:asked`        HASH  minute; calls: all optional calls of that minute
+-- `credential:{name}:rate`         HASH  limit, remaining, reset (ms): what GitHub last said of the hour's calls;
+-- spent: allowed here since then `credential:{name}:points`       ZSET  runner → when its registration was asked for,
+-- of the last minute `credential:{name}:spare`        HASH  minute → optional calls, of the last hour, but those that
+-- GitHub did not count (304) `credential:{name}:asked`        HASH  minute; calls: all optional calls of that minute
 -- `credential:{name}:unlimited`    STRING  its server tells of no limit
 -- `scope:{scope}:registrations`    ZSET  runner → when it was registered, of the last five minutes
 --
--- args: what (said | registration | settle | renew | spare | uncounted | unlimited), credential, scope (lower case), runner,
---       limit, remaining, reset_in (ms), registrations, registrations_ms, posts, posts_ms, reserve (share of the limit), sent, calls, calls_per_hour,
---       calls_per_minute, orgs (of those that the credential serves)
+-- args: what (said | registration | settle | renew | spare | uncounted | unlimited), credential, scope (lower case),
+-- runner,
+--       limit, remaining, reset_in (ms), registrations, registrations_ms, posts, posts_ms, reserve (share of the
+--       limit), sent, calls, calls_per_hour, calls_per_minute, orgs (of those that the credential serves)
 
 local MINUTE_MS, HOUR_MS = 60000, 3600000
--- Two words whose resets differ by less are of one window: GitHub tells whole seconds, and a word is some time on its way.
+-- Two words whose resets differ by less are of one window: GitHub tells whole seconds, and a word is some time on its
+-- way.
 local SAME_WINDOW_MS = 10000
 
 local rate = 'credential:' .. args.credential .. ':rate'
@@ -23,7 +25,8 @@ local registrations = args.scope and 'scope:' .. args.scope .. ':registrations'
 local function hour()
   local limit, remaining, reset, spent = fields(rate, 'limit', 'remaining', 'reset', 'spent')
   reset = tonumber(reset)
-  if not reset or reset <= now or reset > now + HOUR_MS + MINUTE_MS then return nil end -- or Redis's clock was ahead when it was said
+  -- or Redis's clock was ahead when it was said
+  if not reset or reset <= now or reset > now + HOUR_MS + MINUTE_MS then return nil end
   return tonumber(limit), tonumber(remaining) - (tonumber(spent) or 0), reset
 end
 
@@ -31,7 +34,8 @@ end
 local function room(key, most, span)
   if most == 0 then return nil end
   call('ZREMRANGEBYSCORE', key, '-inf', now - span)
-  for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do call('ZADD', key, now, member) end -- Redis's clock was ahead
+  -- Redis's clock was ahead
+  for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do call('ZADD', key, now, member) end
   local n = call('ZCARD', key)
   if n < most then return nil end
   local leaves = call('ZRANGE', key, n - most, n - most, 'WITHSCORES')
@@ -81,14 +85,16 @@ elseif args.what == 'registration' then
   if limit then call('HINCRBY', rate, 'spent', 1) end
   return cjson.encode({ wait = 0 })
 elseif args.what == 'settle' then
-  -- A registration counts from the moment at which GitHub has certainly counted it: a call that was long on its way must not leave the window early.
+  -- A registration counts from the moment at which GitHub has certainly counted it: a call that was long on its way
+  -- must not leave the window early.
   for _, window in ipairs({ { registrations, args.registrations, args.registrations_ms }, { points, args.posts, args.posts_ms } }) do
     local key, most, span = unpack(window)
     if args.sent and most > 0 then note(key, span) elseif not args.sent then call('ZREM', key, args.runner) end
   end
   return cjson.encode({})
 elseif args.what == 'renew' then
-  -- It is another at GitHub from now on, or serves nobody any more: what was refused to the one before says nothing of the next.
+  -- It is another at GitHub from now on, or serves nobody any more: what was refused to the one before says nothing of
+  -- the next.
   call('DEL', rate, points)
   for _, org in ipairs(args.orgs or {}) do
     -- Of an App, the hour of the organization's owner.
@@ -113,7 +119,8 @@ elseif args.what == 'spare' then
   local spent, by_minute, flat = 0, {}, call('HGETALL', key)
   for i = 1, #flat, 2 do
     local at = tonumber(flat[i])
-    if at * MINUTE_MS <= now - HOUR_MS - MINUTE_MS or at * MINUTE_MS > now then -- all of that minute is more than an hour ago, or Redis's clock was ahead
+    -- all of that minute is more than an hour ago, or Redis's clock was ahead
+    if at * MINUTE_MS <= now - HOUR_MS - MINUTE_MS or at * MINUTE_MS > now then
       call('HDEL', key, flat[i])
     else
       spent = spent + tonumber(flat[i + 1])

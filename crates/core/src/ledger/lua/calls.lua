@@ -1,10 +1,11 @@
 -- calls: each call of GitHub, by any worker, is asked for here before it is sent, and its end is told here.
 --
--- `credential:{name}:calls`                ZSET call → when it is over at the latest, so that a dead worker's do not count for ever
--- `credential:{account}:points:{endpoint}` HASH second → points, of the last minute
+-- `credential:{name}:calls`                ZSET call → when it is over at the latest, so that a dead worker's do not
+-- count for ever `credential:{account}:points:{endpoint}` HASH second → points, of the last minute
 -- `credential:{name}:held`                 SET  accounts that were held back, for `renew`
 --
--- args: what (enter | leave | refused), credential, owner (of an App's installation), enterprise (the owner is one), app, endpoint,
+-- args: what (enter | leave | refused), credential, owner (of an App's installation), enterprise (the owner is one),
+-- app, endpoint,
 --       call, lease (ms), at_once, points, points_per_minute, in_hour (it is still to be counted in the hour's calls),
 --       ending (answered | unanswered | unauthorized | limited | refused), wait (ms), whole, why
 

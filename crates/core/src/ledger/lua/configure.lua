@@ -1,12 +1,14 @@
--- configure(settings): the effective configuration, one for all scripts. The last worker that starts wins; each change counts up the generation.
--- derive_classes(jobs): the classes of jobs that have not begun, which another configuration derives otherwise.
+-- configure(settings): the effective configuration, one for all scripts. The last worker that starts wins; each change
+-- counts up the generation. derive_classes(jobs): the classes of jobs that have not begun, which another configuration
+-- derives otherwise.
 --
 -- args: settings (name -> value), jobs ([{job, org, class, scope, group, profile, labels}])
 
 for _, of in ipairs(args.jobs or {}) do
   follow_rename('job:' .. of.job .. ':info')
   local before = call('HGET', 'job:' .. of.job .. ':info', 'org')
-  if before and before ~= of.org and string.find(before, '/', 1, true) then -- a release before took a user's repository for an owner
+  -- a release before took a user's repository for an owner
+  if before and before ~= of.org and string.find(before, '/', 1, true) then
     carry_limit(before, of.org)
     carry_pause(before, of.org)
   end

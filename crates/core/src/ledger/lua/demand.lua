@@ -13,9 +13,10 @@ local function note_size(key, org, size)
   if size > 0 then call('HSET', key, org, size) else call('HDEL', key, org) end
 end
 
--- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, and no pause. What backs off is looked up
--- when it is picked; one that was put aside then keeps its place there.
--- Score: the number of the admission at which it was last served, plus its share of its own limit scaled to the maximum.
+-- Puts an organization into `orgs:ready`, or takes it out: ready means unmet demand, room below its limit, and no
+-- pause. What backs off is looked up when it is picked; one that was put aside then keeps its place there.
+-- Score: the number of the admission at which it was last served, plus its share of its own limit scaled to the
+-- maximum.
 local function refresh_org(org)
   note_size('orgs:pending', org, call('ZCARD', 'org:' .. org .. ':pending'))
   local running, limit, maximum = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org), setting('max_total')
@@ -31,14 +32,15 @@ local function refresh_org(org)
   end
 end
 
--- How many runners fit into the runners' namespace: as many as there were when its quota last refused one, plus one for each
--- `quota_interval` since. Nil where it never did.
+-- How many runners fit into the runners' namespace: as many as there were when its quota last refused one, plus one for
+-- each `quota_interval` since. Nil where it never did.
 local function ceiling()
   local runners, since = fields('quota:ceiling', 'runners', 'since')
   return runners and tonumber(runners) + math.floor((now - since) / math.max(setting('quota_interval'), 1))
 end
 
--- How many idle runners a class should have: one for each queued job. One at a time where its last one did not fit, until one gets work.
+-- How many idle runners a class should have: one for each queued job. One at a time where its last one did not fit,
+-- until one gets work.
 local function wanted(class)
   local queued = call('ZCARD', 'class:' .. class .. ':queued')
   if call('HEXISTS', 'class:' .. class .. ':info', 'misfit') == 1 then return math.min(queued, 1) end
@@ -52,7 +54,8 @@ local function ensure_class(class, of)
   if of.owner_id then call('HSETNX', 'class:' .. class .. ':info', 'owner_id', of.owner_id) end
 end
 
--- Recounts one class after its queue or its idle runners changed, then its organization. A class with neither is deleted.
+-- Recounts one class after its queue or its idle runners changed, then its organization. A class with neither is
+-- deleted.
 local function refresh_class(class)
   local key = 'class:' .. class
   follow_rename(key .. ':info')
@@ -77,7 +80,8 @@ local function refresh_class(class)
   refresh_org(org)
 end
 
--- The mirrors that operators read; admission never does. Set, not incremented: whatever was written there by hand is put right.
+-- The mirrors that operators read; admission never does. Set, not incremented: whatever was written there by hand is
+-- put right.
 local function mirror(org)
   local running = call('SCARD', 'org:' .. org .. ':runners')
   call('SET', 'org:' .. org .. ':running', running)
@@ -120,7 +124,8 @@ local function recount()
   local cursor, corrected = call('HGET', 'ledger:meta', 'recount'), 0
   if not cursor then return false, 0 end
   local slice = call('HSCAN', 'orgs:known', cursor, 'COUNT', COUNTED)
-  local unheard = call('ZCARD', 'owners:heard') < call('HLEN', 'orgs:known') -- some are from a release that did not note it
+  -- some are from a release that did not note it
+  local unheard = call('ZCARD', 'owners:heard') < call('HLEN', 'orgs:known')
   for i = 2, #slice[2], 2 do
     local org = slice[2][i]
     if (tonumber(call('GET', 'org:' .. org .. ':running')) or 0) ~= call('SCARD', 'org:' .. org .. ':runners') then corrected = corrected + 1 end

@@ -1,5 +1,6 @@
--- due(n, lease): the work whose time has come, leased to the caller for `lease` ms: runners to remove, jobs to ask GitHub about,
--- registrations to look up. What is not finished by then is handed out again. What GitHub holds back is not handed out: it is due later.
+-- due(n, lease): the work whose time has come, leased to the caller for `lease` ms: runners to remove, jobs to ask
+-- GitHub about, registrations to look up. What is not finished by then is handed out again. What GitHub holds back is
+-- not handed out: it is due later.
 --
 -- args: n (of each kind), lease, here (the places whose pods the caller can end)
 
@@ -19,9 +20,10 @@ local RECHECK_MS = 60000
 local removals, questions, registrations, held = {}, {}, {}, 0
 local asked = {} -- classes whose oldest jobs this call has asked about: once is enough for all their idle runners
 
--- A runner that had no work for `idle_timeout`. Where its class has demand, it does not fit: GitHub does not match the two, whatever we believe.
--- The oldest job that it should have run is held back, and its class gets one runner at a time until one gets work, so that it cannot use up
--- its organization's limit. Where no runner anywhere has had work for that long, GitHub gives out none: then one is replaced in that time.
+-- A runner that had no work for `idle_timeout`. Where its class has demand, it does not fit: GitHub does not match the
+-- two, whatever we believe. The oldest job that it should have run is held back, and its class gets one runner at a
+-- time until one gets work, so that it cannot use up its organization's limit. Where no runner anywhere has had work
+-- for that long, GitHub gives out none: then one is replaced in that time.
 local function stayed_idle(name, class)
   local key = 'class:' .. class
   local oldest = call('ZRANGE', key .. ':queued', 0, 0)[1]
@@ -37,11 +39,13 @@ local function stayed_idle(name, class)
   call('HSET', 'ledger:meta', 'replaced_at', now)
   call('HSET', key .. ':info', 'misfit', now)
   follow_rename('job:' .. oldest .. ':info')
-  hold_back(oldest, 'held back: a runner stayed idle while it waited') -- below 64 bytes, or the hash takes twice the memory
+  -- below 64 bytes, or the hash takes twice the memory
+  hold_back(oldest, 'held back: a runner stayed idle while it waited')
   return 'it did not fit: it stayed idle while its class had jobs'
 end
 
--- Whether GitHub itself has said that a runner's job does not run any more. That we know nothing of it, or have given it up, ends no runner at work.
+-- Whether GitHub itself has said that a runner's job does not run any more. That we know nothing of it, or have given
+-- it up, ends no runner at work.
 local function has_left(key, job)
   local state, conclusion = fields('job:' .. job .. ':info', 'state', 'conclusion')
   return call('HEXISTS', key, 'job_done_at') == 1 or (state and state ~= 'in_progress' and conclusion ~= 'gone')
@@ -69,7 +73,8 @@ local function overdue(name, state)
       asked[class] = true
       local idle = call('SCARD', 'class:' .. class .. ':idle')
       for _, job in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do
-        if call('HEXISTS', 'job:' .. job .. ':info', 'unreadable') == 0 then ask(job, now) end -- else it is asked about at its own time
+        -- else it is asked about at its own time
+        if call('HEXISTS', 'job:' .. job .. ':info', 'unreadable') == 0 then ask(job, now) end
       end
     end
     deadline(name, idle_until)
@@ -78,8 +83,9 @@ local function overdue(name, state)
   return stayed_idle(name, class)
 end
 
--- When work of an organization that needs GitHub's answer at this owner is looked at again, where a limit or a refusal of GitHub's holds it
--- back: a while after the end of that, each at its own time, and after a minute in any case, since a new credential lifts it. Nil where none does.
+-- When work of an organization that needs GitHub's answer at this owner is looked at again, where a limit or a refusal
+-- of GitHub's holds it back: a while after the end of that, each at its own time, and after a minute in any case, since
+-- a new credential lifts it. Nil where none does.
 local function later(org, owner, what)
   local credential = org and call('HGET', 'orgs:credential', org)
   local till = credential and held_back(credential, owner)

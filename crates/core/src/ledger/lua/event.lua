@@ -1,5 +1,5 @@
--- queued, waiting, in_progress, completed: one event about one job, at GitHub's word. Late, doubled and reordered events settle alike.
--- GitHub's word wins over a guess of ours: a job that was given up (conclusion `gone`) comes back.
+-- queued, waiting, in_progress, completed: one event about one job, at GitHub's word. Late, doubled and reordered
+-- events settle alike. GitHub's word wins over a guess of ours: a job that was given up (conclusion `gone`) comes back.
 --
 -- args: kind, job, org, owner_id, user, at (when GitHub called the owner so), repo, ours, class, scope, group, profile,
 --       labels, attempt, accepted_at, classes (what they were derived by), runner, runner_id, conclusion
@@ -14,14 +14,16 @@ follow_rename('job:' .. job .. ':info')
 local state, attempt, class, conclusion = fields('job:' .. job .. ':info', 'state', 'attempt', 'class', 'conclusion')
 local runner = believed(args.runner, org, args.runner_id) and args.runner or nil
 
--- Of an earlier attempt: late. Of a later one, or of a job that was given up without GitHub's word: a job that is over comes back.
+-- Of an earlier attempt: late. Of a later one, or of a job that was given up without GitHub's word: a job that is over
+-- comes back.
 local attempts = attempt and args.attempt and tonumber(args.attempt) - tonumber(attempt) or 0
 if attempts < 0 then return cjson.encode({ state = state }) end
 local given_up = state == 'completed' and conclusion == 'gone'
 local again = state == 'completed' and (attempts > 0 or (given_up and kind ~= 'completed'))
 
 if not state or again then
-  -- The jobs of other runners' labels pass through an enterprise's webhook too: they leave no trace unless a runner of ours took one.
+  -- The jobs of other runners' labels pass through an enterprise's webhook too: they leave no trace unless a runner of
+  -- ours took one.
   if not args.ours and not (runner and (kind == 'in_progress' or kind == 'completed')) then return cjson.encode({ state = state or 'ignored' }) end
   if again then call('DEL', 'job:' .. job .. ':info') end
   state = false
@@ -65,7 +67,8 @@ elseif kind == 'in_progress' then
 elseif kind == 'completed' then
   complete(job, args.runner, args.conclusion)
   if runner then ending(runner, job) end
-  -- It went before this word came. It ran its job to the end, so GitHub has removed its registration: there is nothing to look up.
+  -- It went before this word came. It ran its job to the end, so GitHub has removed its registration: there is nothing
+  -- to look up.
   if args.runner and args.conclusion == 'success' and meant(args.runner, org, args.runner_id) then call('ZREM', 'registrations:uncertain', args.runner) end
 end
 return cjson.encode({ state = job_state(job) or 'ignored' })

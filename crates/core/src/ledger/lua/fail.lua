@@ -1,9 +1,11 @@
--- fail(runner, fence, made, uncertain, ...): a step of making a runner did not work. Demand is unmet again; what made it fail is held back.
+-- fail(runner, fence, made, uncertain, ...): a step of making a runner did not work. Demand is unmet again; what made
+-- it fail is held back.
 --
 -- args: runner, fence, made (something may exist that has to be removed), uncertain (GitHub may have registered it),
 --       unregistered (GitHub certainly has not), why,
---       quota (the namespace's is used up), or chain (class | scope | org | profile | credential | global, narrowest first), first, most (ms),
---       needs (made | started), timed (GitHub named the time), patient, again (the first is tried again at once), or none of these
+--       quota (the namespace's is used up), or chain (class | scope | org | profile | credential | global, narrowest
+--       first), first, most (ms), needs (made | started), timed (GitHub named the time), patient, again (the first is
+--       tried again at once), or none of these
 
 local key = 'runner:' .. args.runner .. ':info'
 local state, fence = fields(key, 'state', 'fence')

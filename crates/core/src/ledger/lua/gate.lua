@@ -1,5 +1,5 @@
--- The gate: nothing is admitted or claimed from data that may be lost or rolled back until the runners that are really there were counted. For the scripts
--- that need it: no other may depend on the right to INFO.
+-- The gate: nothing is admitted or claimed from data that may be lost or rolled back until the runners that are really
+-- there were counted. For the scripts that need it: no other may depend on the right to INFO.
 
 -- The gate's state: open or not, the epoch, this run of Redis, and, while it is closed, since when the loss is known.
 -- Every start of a Redis server has another run; a store that is new or was emptied has no epoch.

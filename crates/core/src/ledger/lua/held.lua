@@ -1,10 +1,11 @@
 -- Held: what GitHub's limits and refusals hold back. Prelude of every transition, fourth part.
 --
--- `credential:{account}:limited`  HASH  until (ms), why, whole (it holds for every owner that the credential serves), probe (until when one
--- call tries whether it is over), refused_since, late. An account is a credential, or `{credential}/{owner}` for an App's installation. The
--- hash stays after `until`, until a call succeeds.
+-- `credential:{account}:limited`  HASH  until (ms), why, whole (it holds for every owner that the credential serves),
+-- probe (until when one call tries whether it is over), refused_since, late. An account is a credential, or
+-- `{credential}/{owner}` for an App's installation. The hash stays after `until`, until a call succeeds.
 
-local MOST_HELD_MS = 7200000 -- what is held for longer was written while Redis's clock was ahead: GitHub's hour is the longest that there is
+-- what is held for longer was written while Redis's clock was ahead: GitHub's hour is the longest that there is
+local MOST_HELD_MS = 7200000
 
 -- The keys that can hold the calls of a credential at an owner, and whether each does so only as a whole.
 local function limits_at(credential, owner)

@@ -3,15 +3,16 @@
 
 local MISFIT_CAP = 6 -- times `misfit_hold`: 10 minutes, doubling to an hour
 local SELDOM_CAP = 24 -- times `question_interval`: an hour, doubling to a day
-local MADE_OF_IT = { 'class', 'scope', 'group', 'profile', 'labels' } -- what is made of what a job asks for, by the settings
+-- what is made of what a job asks for, by the settings
+local MADE_OF_IT = { 'class', 'scope', 'group', 'profile', 'labels' }
 local FIELDS = { 'repo', 'attempt', 'owner_id', 'user', unpack(MADE_OF_IT) }
 
 local function job_state(job)
   return call('HGET', 'job:' .. job .. ':info', 'state')
 end
 
--- What became of the runner that ended early, and may have run this job: it had work where GitHub names it; where the job is `queued` still it had none,
--- and after a few of those in a row its class is held; else nothing is known.
+-- What became of the runner that ended early, and may have run this job: it had work where GitHub names it; where the
+-- job is `queued` still it had none, and after a few of those in a row its class is held; else nothing is known.
 local function judge(job, runner, queued)
   local key = 'job:' .. job .. ':info'
   local suspect = call('HGET', key, 'suspect')
@@ -28,7 +29,8 @@ local function judge(job, runner, queued)
   drop_probes(suspect)
 end
 
--- GitHub's own word of a job, a webhook's or an answer's: it holds until GitHub has another, or does not keep the job for so long.
+-- GitHub's own word of a job, a webhook's or an answer's: it holds until GitHub has another, or does not keep the job
+-- for so long.
 local function told(job)
   heard(job)
   call('HSET', 'job:' .. job .. ':info', 'told_at', now)
@@ -64,7 +66,8 @@ local function enqueue(job, queued_at)
   local key = 'job:' .. job .. ':info'
   local org, class, scope, group, profile, labels, owner_id = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'owner_id')
   ensure_class(class, { org = org, scope = scope, group = group, profile = profile, labels = labels, owner_id = owner_id })
-  if call('HEXISTS', key, 'misfits') == 1 then call('HSET', 'class:' .. class .. ':info', 'misfit', now) end -- it may have been forgotten meanwhile
+  -- it may have been forgotten meanwhile
+  if call('HEXISTS', key, 'misfits') == 1 then call('HSET', 'class:' .. class .. ':info', 'misfit', now) end
   call('ZADD', 'class:' .. class .. ':queued', queued_at, job)
   call('ZADD', 'org:' .. org .. ':pending', queued_at, job)
   refresh_class(class)
@@ -86,7 +89,8 @@ local function reclass(job, org, of)
   local key = 'job:' .. job .. ':info'
   local before, its_org, scope, group, profile, labels = fields(key, 'class', 'org', 'scope', 'group', 'profile', 'labels')
   local same = string.lower(scope) == string.lower(of.scope) and string.lower(group) == string.lower(of.group) and profile == of.profile and labels == of.labels
-  if same and its_org == org then return end -- also where its id is of another login: runners are made for that class already
+  -- also where its id is of another login: runners are made for that class already
+  if same and its_org == org then return end
   local queued_at = call('ZSCORE', 'class:' .. before .. ':queued', job)
   if queued_at then unqueue(job) end
   call('HSET', key, 'org', org)
@@ -115,7 +119,8 @@ local function start(job, runner)
   call('ZADD', 'jobs:questions', now + setting('question_interval'), job)
 end
 
--- Takes a job out of demand for a while: GitHub did not give it to a runner that was made for it. Asked about then, it comes back.
+-- Takes a job out of demand for a while: GitHub did not give it to a runner that was made for it. Asked about then, it
+-- comes back.
 local function hold_back(job, reason)
   local key = 'job:' .. job .. ':info'
   local times = call('HINCRBY', key, 'misfits', 1)

@@ -5,7 +5,8 @@
 -- runners: live ones)
 
 local standing
--- The spelling under which an organization stands here: GitHub's, or, until that is known, the one that an operator used first.
+-- The spelling under which an organization stands here: GitHub's, or, until that is known, the one that an operator
+-- used first.
 local function spelling(org)
   local login = call('HGET', 'orgs:known', string.lower(org))
   if login then return login end

@@ -1,9 +1,10 @@
 -- started, note, release, rejected, outdated, busy, remove, force, postpone, absent: what was seen of a runner, or is
 -- wanted of it.
 --
--- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is gone: `deleted`
---       before it had any job, or `absent`), github_id (where a look-up by name found it), unserved (of `postpone`: nobody may
---       call GitHub for its owner any more)
+-- args: what, runner, why (also the detail that `note` notes), deregistered (GitHub confirmed that its registration is
+-- gone: `deleted`
+--       before it had any job, or `absent`), github_id (where a look-up by name found it), unserved (of `postpone`:
+--       nobody may call GitHub for its owner any more)
 
 -- Where nobody serves an owner any more, GitHub cannot be asked first for ever: after this time its runners end, those
 -- that have been at work later.
@@ -25,7 +26,8 @@ elseif args.what == 'release' then
   ended(args.runner, args.why)
 elseif args.what == 'rejected' then -- its program never ran: its node did not take its pod
   ended(args.runner, args.why, true)
-elseif args.what == 'outdated' then -- it has ended, since GitHub refuses its version: no further end is needed to know it
+-- it has ended, since GitHub refuses its version: no further end is needed to know it
+elseif args.what == 'outdated' then
   local why = 'its runner is too old for GitHub (code 7): update the image'
   runner_failed(args.runner, POD, { needs = 'work', delay = setting('start_backoff'), most = setting('start_backoff') * 16, why = why })
   free(args.runner, why)
@@ -39,7 +41,8 @@ elseif args.what == 'remove' then
 elseif args.what == 'force' then -- an operator's order: its pod ends, whatever GitHub says or does not say
   call('HSET', key, 'forced', 1)
   if state == 'removing' then deadline(args.runner, now) else begin_removal(args.runner, args.why) end
-elseif args.what == 'postpone' then -- GitHub does not say, or its pod cannot be ended: again after 2, 4, … 20 s and up to a quarter more
+-- GitHub does not say, or its pod cannot be ended: again after 2, 4, … 20 s and up to a quarter more
+elseif args.what == 'postpone' then
   changed = state == 'removing'
   if changed then
     local wait = math.min(1000 * 2 ^ math.min(call('HINCRBY', key, 'removal_tries', 1), 5), 20000)
@@ -55,7 +58,8 @@ elseif args.what == 'postpone' then -- GitHub does not say, or its pod cannot be
       call('HDEL', key, 'unserved_since')
     end
   end
-elseif args.what == 'absent' then -- no such pod, says a consistent read; a create that is still in flight may make it yet
+-- no such pod, says a consistent read; a create that is still in flight may make it yet
+elseif args.what == 'absent' then
   local hold_until = tonumber(call('HGET', key, 'hold_until'))
   if state == 'reserved' then
     changed = false

@@ -1,15 +1,17 @@
--- claim, registered, created: the steps of making one runner. Each checks the fence, so that a worker that wakes up late learns
--- that the runner is not its own any more, and renews the deadline to the time-out of the step that follows plus a minute.
+-- claim, registered, created: the steps of making one runner. Each checks the fence, so that a worker that wakes up
+-- late learns that the runner is not its own any more, and renews the deadline to the time-out of the step that follows
+-- plus a minute.
 --
--- A reservation that was made before what it needs began to back off is given back when it is claimed: nothing is made of it, and demand
--- makes another when that is over.
+-- A reservation that was made before what it needs began to back off is given back when it is claimed: nothing is made
+-- of it, and demand makes another when that is over.
 --
--- While the gate is closed, nothing is claimed: in data that was rolled back, a reservation may stand beside runners that the data does not
--- know. The reconcile that opens the gate gives it back.
+-- While the gate is closed, nothing is claimed: in data that was rolled back, a reservation may stand beside runners
+-- that the data does not know. The reconcile that opens the gate gives it back.
 --
 -- A claim whose answer was lost comes again with its number, and is answered again.
 --
--- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker, credential (that
+-- args: step (claim | registered | created), runner, fence, timeout (ms, of the step that follows), github_id, worker,
+-- credential (that
 --       serves the organization), alone (no other does), create_timeout (ms, of the create alone), claim (the number
 --       of this claim among its worker's), places (profile -> where its runners run)
 

@@ -1,15 +1,16 @@
--- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and opens the epoch gate in the last.
+-- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and
+-- opens the epoch gate in the last.
 --
 -- Releases what was created before the list began, at a place that was listed, and is not in the list; never a
 -- reservation, whose pod may be on its way, unless nobody has claimed it and the gate is to open: then it stands beside
--- runners that the data did not know when it was made. Adopts what the ledger does not know: as idle, or as one that is removed
--- where its deletion is under way, since it counts until it is gone. Sets the mirrors and the order of the
+-- runners that the data did not know when it was made. Adopts what the ledger does not know: as idle, or as one that is
+-- removed where its deletion is under way, since it counts until it is gone. Sets the mirrors and the order of the
 -- organizations anew from what admission trusts.
 --
 -- args: began (ms, by Redis's clock, before the list), runners (of the list: [{name, ended, rejected, detail, running,
---       terminating, spec, class}]), places (profile -> where its runners run), missing (live runners, by their names, that
---       are not in the list), here (the places that were listed), recount (begin | go on), open, in_flight (ms in which the
---       pod of a claim comes, if at all), seen (the highest epoch, as a number, that the caller has seen)
+--       terminating, spec, class}]), places (profile -> where its runners run), missing (live runners, by their names,
+--       that are not in the list), here (the places that were listed), recount (begin | go on), open, in_flight (ms in
+--       which the pod of a claim comes, if at all), seen (the highest epoch, as a number, that the caller has seen)
 
 local stop, released, adopted = {}, 0, 0
 
@@ -65,8 +66,8 @@ for _, seen in ipairs(args.runners or {}) do
   end
 end
 
--- A pod that was claimed before the loss may be in no list yet. A list that begins later than this has all such pods. Without an epoch and without
--- any runner, as on a first start, nothing is on its way.
+-- A pod that was claimed before the loss may be in no list yet. A list that begins later than this has all such pods.
+-- Without an epoch and without any runner, as on a first start, nothing is on its way.
 local function settled(gate)
   local nothing = not gate.epoch and call('SCARD', 'runners:live') == 0
   return gate.lost_at + (nothing and 0 or args.in_flight)
@@ -101,7 +102,8 @@ if not gate.open then
     result.opens_in = math.max(settled(gate) - now, 1)
     return cjson.encode(result)
   end
-  -- Names are never used again: whenever the data may have been lost or rolled back, a new epoch begins, later than any before.
+  -- Names are never used again: whenever the data may have been lost or rolled back, a new epoch begins, later than any
+  -- before.
   local seconds = math.floor(now / 1000)
   if gate.epoch then seconds = math.max(seconds, tonumber(gate.epoch, 36) + 1) end
   if args.seen then seconds = math.max(seconds, args.seen + 1) end

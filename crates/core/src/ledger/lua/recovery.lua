@@ -1,8 +1,9 @@
--- Recovery: what never came. What is to be looked at next, what was found, failed deliveries, registrations without an owner here.
--- It changes no job and no runner: what is found goes to `jit:events`, and takes the ordinary way.
+-- Recovery: what never came. What is to be looked at next, what was found, failed deliveries, registrations without an
+-- owner here. It changes no job and no runner: what is found goes to `jit:events`, and takes the ordinary way.
 --
--- What is looked at stands in queues, one for each account (whatever GitHub counts calls of) and round of work: `recover:{account}:{round}`,
--- item -> time. So a tick that has no budget for an account does not touch what is the account's. Rounds, and what their times are:
+-- What is looked at stands in queues, one for each account (whatever GitHub counts calls of) and round of work:
+-- `recover:{account}:{round}`, item -> time. So a tick that has no budget for an account does not touch what is the
+-- account's. Rounds, and what their times are:
 --   repos   owner/repo, when last visited; negative: never, newest first
 --   rereads owner/repo, when all of its runs were last asked for
 --   hooks   webhook, when its deliveries were last read
@@ -41,8 +42,8 @@ local function prune(key, span)
   if #old > 0 then call('ZREM', key, unpack(old)) end
 end
 
--- Takes the right to work on a slice, from nobody, from a worker that is dead, or back: a worker works on one at a time, so that it had given
--- its own back, had Redis been there. args: worker, at_most, dead_after (ms)
+-- Takes the right to work on a slice, from nobody, from a worker that is dead, or back: a worker works on one at a
+-- time, so that it had given its own back, had Redis been there. args: worker, at_most, dead_after (ms)
 function ops.take()
   local key = 'tick:recovery:work'
   local holder = call('GET', key)
@@ -53,7 +54,8 @@ function ops.take()
 end
 
 -- A tick begins. args: interval, calls_per_hour, redelivery
--- Where the epoch is another than at the tick before, the data may have been lost: everything is looked for anew, and at once.
+-- Where the epoch is another than at the tick before, the data may have been lost: everything is looked for anew, and
+-- at once.
 function ops.tick()
   local epoch = call('HGET', 'ledger:meta', 'epoch')
   if not epoch then return { open = false } end
@@ -74,7 +76,8 @@ function ops.walked()
   return {}
 end
 
--- In another epoch whoever is known is queued anew, and what an account had to ask for once in a while is to be asked for at once.
+-- In another epoch whoever is known is queued anew, and what an account had to ask for once in a while is to be asked
+-- for at once.
 local function renew(account, epoch)
   local mark = 'recover:' .. account
   if call('HGET', mark, 'epoch') ~= epoch then
@@ -83,7 +86,8 @@ local function renew(account, epoch)
   end
 end
 
--- Queues what is not queued yet. args: items ([{account, round, item, at}]), known (repositories that are not new any more)
+-- Queues what is not queued yet. args: items ([{account, round, item, at}]), known (repositories that are not new any
+-- more)
 function ops.enqueue()
   local epoch = call('HGET', STATE, 'epoch')
   for _, one in ipairs(args.items or {}) do
@@ -149,7 +153,8 @@ local function lag(round, at)
   call('HSET', STATE, field, string.format('%.0f', math.max(tonumber(last) or 0, now - at)))
 end
 
--- An item of a round was looked at. args: account, round, item, at (its time in the queue from now on; none: it leaves it), known (of a repository, JSON)
+-- An item of a round was looked at. args: account, round, item, at (its time in the queue from now on; none: it leaves
+-- it), known (of a repository, JSON)
 function ops.done()
   local key = queue_of(args.account, args.round)
   if args.at then
@@ -162,7 +167,8 @@ function ops.done()
   return {}
 end
 
--- An account has had its turn, and has another after `not_before`. Takes down how far behind it is. args: account, not_before, visited (repositories)
+-- An account has had its turn, and has another after `not_before`. Takes down how far behind it is. args: account,
+-- not_before, visited (repositories)
 function ops.served()
   local repos = queue_of(args.account, 'repos')
   local mark = 'recover:' .. args.account
@@ -208,7 +214,8 @@ local function lacks(found)
     return attempt and found.attempt and tonumber(found.attempt) > tonumber(attempt)
   end
   if found.kind == 'queued' then
-    if state == 'in_progress' then ask(found.job, now) end -- put back, or the list is older than the word that it runs: GitHub is asked
+    -- put back, or the list is older than the word that it runs: GitHub is asked
+    if state == 'in_progress' then ask(found.job, now) end
     return not state or state == 'waiting'
   end
   local live = found.runner and call('SISMEMBER', 'runners:live', found.runner) == 1
@@ -216,7 +223,8 @@ local function lacks(found)
   return state ~= 'in_progress' or (live and not call('HGET', 'runner:' .. found.runner .. ':info', 'running_job'))
 end
 
--- Appends what the ledger lacks to the events. args: v, jobs ([{job, kind, attempt, runner, ours (its runner has our prefix), event}])
+-- Appends what the ledger lacks to the events. args: v, jobs ([{job, kind, attempt, runner, ours (its runner has our
+-- prefix), event}])
 function ops.found()
   local result = { queued = 0, in_progress = 0, backlog = call('XLEN', 'jit:events') > BACKLOG }
   if result.backlog then return result end
@@ -230,7 +238,8 @@ function ops.found()
   return result
 end
 
--- Repositories of an account that GitHub told of, with the time of the last push. args: account, repos ([{name, at}]), hooks (those of each are to be listed)
+-- Repositories of an account that GitHub told of, with the time of the last push. args: account, repos ([{name, at}]),
+-- hooks (those of each are to be listed)
 function ops.discovered()
   for _, repo in ipairs(args.repos or {}) do
     local at = math.min(repo.at, now)
@@ -246,8 +255,9 @@ function ops.discovered()
   return {}
 end
 
--- Registrations of our prefix at one scope: `seen` are offline and not busy, `cleared` are not. Gives back those to delete: unknown here, and seen so before.
--- args: account, scope, seen ([{name, id}]), cleared ([{name, id}]), confirm, again (ms)
+-- Registrations of our prefix at one scope: `seen` are offline and not busy, `cleared` are not. Gives back those to
+-- delete: unknown here, and seen so before. args: account, scope, seen ([{name, id}]), cleared ([{name, id}]), confirm,
+-- again (ms)
 function ops.strays()
   local member = function(runner) return args.scope .. ' ' .. runner.id .. ' ' .. runner.name end
   local delete, noted = {}, false
@@ -292,7 +302,8 @@ local function settle(hook, guid)
   call('ZREM', 'deliveries:open', guid)
 end
 
--- What a page of a hook's deliveries holds. args: hook, failed ([{guid, id, action, at}], in order of time), settled (guids that a 2xx has answered), most (tries)
+-- What a page of a hook's deliveries holds. args: hook, failed ([{guid, id, action, at}], in order of time), settled
+-- (guids that a 2xx has answered), most (tries)
 function ops.deliveries()
   local waiting, later = failed_of(args.hook)
   for _, guid in ipairs(args.settled or {}) do
@@ -320,7 +331,8 @@ function ops.deliveries()
   return {}
 end
 
--- A hook's receiver can be reached again: its deliveries wait no longer. Some a call; whether there are more. args: hook
+-- A hook's receiver can be reached again: its deliveries wait no longer. Some a call; whether there are more. args:
+-- hook
 function ops.awake()
   local failed, later = failed_of(args.hook)
   for _, guid in ipairs(call('ZRANGE', later, 0, SOME - 1)) do

@@ -1,6 +1,7 @@
 -- Runners: reserved -> created -> busy -> removing -> gone. Prelude of every transition, fifth part.
 
-local GONE_TTL_MS = 86400000 -- a released name is remembered for a day, so that a late pod of that name is removed and not adopted
+-- a released name is remembered for a day, so that a late pod of that name is removed and not adopted
+local GONE_TTL_MS = 86400000
 
 local REJECTED_MS = 2000 -- the first wait after a node rejected a pod
 local WAITED_MS = 120000 -- a runner that ends later than that after its start had waited for work
@@ -52,8 +53,9 @@ local function put_in_question(job, reason)
   ask(job, now + setting('question_delay'))
 end
 
--- What a runner that went leaves open: if it was registered and never seen busy, the job that asked for it (or, if that one is
--- settled, the oldest of its class) may have run on it; if it was busy, its job may have ended without a word. The job in question, if any.
+-- What a runner that went leaves open: if it was registered and never seen busy, the job that asked for it (or, if that
+-- one is settled, the oldest of its class) may have run on it; if it was busy, its job may have ended without a word.
+-- The job in question, if any.
 local function question_after(name)
   local class, job, running, github_id, unused = fields('runner:' .. name .. ':info', 'class', 'job', 'running_job', 'github_id', 'unused')
   if running then
@@ -72,14 +74,15 @@ end
 local function doubt_registration(name)
   local running, github_id, uncertain, deregistered, claimed_at =
     fields('runner:' .. name .. ':info', 'running_job', 'github_id', 'uncertain', 'deregistered', 'claimed_at')
-  if deregistered or not (github_id or uncertain or claimed_at) then return end -- whoever had taken it up may have asked GitHub
+  -- whoever had taken it up may have asked GitHub
+  if deregistered or not (github_id or uncertain or claimed_at) then return end
   -- GitHub removes it itself after its job; one that was lost over its job stays there, and the job has failed.
   if running and call('HGET', 'job:' .. running .. ':info', 'conclusion') == 'success' then return end
   call('ZADD', 'registrations:uncertain', now + setting('uncertain_first'), name)
 end
 
--- Frees a runner's slot: its pod has ended, is gone, or never was. Where it is `suspect` (it ended by itself, and early), the job in question tells whether
--- it had work; until then it stays the probe of what it tries.
+-- Frees a runner's slot: its pod has ended, is gone, or never was. Where it is `suspect` (it ended by itself, and
+-- early), the job in question tells whether it had work; until then it stays the probe of what it tries.
 local function free(name, why, suspect)
   local key = 'runner:' .. name .. ':info'
   local org, class = fields(key, 'org', 'class')
@@ -98,8 +101,8 @@ local function free(name, why, suspect)
   refresh_org(org) -- its class may be gone already
 end
 
--- Starts the one way to remove a runner. It leaves its idle set and keeps its slot; whoever still makes it loses its fence.
--- A reservation that nobody has taken up has nothing to remove: its slot is free at once.
+-- Starts the one way to remove a runner. It leaves its idle set and keeps its slot; whoever still makes it loses its
+-- fence. A reservation that nobody has taken up has nothing to remove: its slot is free at once.
 local function begin_removal(name, why)
   local key = 'runner:' .. name .. ':info'
   local state, class, claimed_at, create_timeout = fields(key, 'state', 'class', 'claimed_at', 'create_timeout')
@@ -130,7 +133,8 @@ local function meant(name, org, github_id)
   return not (its_id and github_id and its_id ~= github_id)
 end
 
--- The runner that an event names, if it is ours, live and meant. GitHub's id of it is kept where none was known: of one that was adopted.
+-- The runner that an event names, if it is ours, live and meant. GitHub's id of it is kept where none was known: of one
+-- that was adopted.
 local function believed(name, org, github_id)
   if not (name and call('SISMEMBER', 'runners:live', name) == 1 and meant(name, org, github_id)) then return false end
   if github_id then call('HSETNX', 'runner:' .. name .. ':info', 'github_id', github_id) end
@@ -158,15 +162,17 @@ local function busy(name, job)
   call('SREM', 'class:' .. class .. ':idle', name)
   if job then
     call('HSET', key, 'running_job', job)
-    deadline(name, now + setting('question_interval')) -- its job may be over, or another's, without a word to this runner
+    -- its job may be over, or another's, without a word to this runner
+    deadline(name, now + setting('question_interval'))
   else
     deadline(name, now + setting('busy_recheck'))
   end
   refresh_class(class)
 end
 
--- It has ended, or is gone, by itself. One that ended before it had work is a failure: at once where its program cannot have run (`rejected`: its node did
--- not take its pod), else once GitHub has said of the job in question that it had none. Not one that had waited for minutes: GitHub removes those.
+-- It has ended, or is gone, by itself. One that ended before it had work is a failure: at once where its program cannot
+-- have run (`rejected`: its node did not take its pod), else once GitHub has said of the job in question that it had
+-- none. Not one that had waited for minutes: GitHub removes those.
 local function ended(name, why, rejected)
   local key = 'runner:' .. name .. ':info'
   local state, started_at, created_at = fields(key, 'state', 'started_at', 'created_at')

@@ -1,10 +1,11 @@
 //! Recovery: what the ledger keeps to find what never came.
 //!
-//! Webhooks get lost, and data does. Three things bring back what they would have told: failed deliveries are repeated, repositories are
-//! swept for jobs that are unknown here, and registrations that nobody owns are deleted. Here stand the queues of what is looked at next, one for
-//! each account and [`Round`], so that any worker can go on where another stopped and what has no budget is not touched. Nothing here changes a
-//! job or a runner: what is found is appended to `jit:events` and takes the ordinary way, so a webhook that comes late after all is the same
-//! event twice, which is harmless.
+//! Webhooks get lost, and data does. Three things bring back what they would have told: failed deliveries are repeated,
+//! repositories are swept for jobs that are unknown here, and registrations that nobody owns are deleted. Here stand
+//! the queues of what is looked at next, one for each account and [`Round`], so that any worker can go on where another
+//! stopped and what has no budget is not touched. Nothing here changes a job or a runner: what is found is appended to
+//! `jit:events` and takes the ordinary way, so a webhook that comes late after all is the same event twice, which is
+//! harmless.
 
 use std::time::Duration;
 
@@ -46,12 +47,23 @@ impl Ledger {
         self.recover::<Value>(args).await.map(|_| ())
     }
 
-    /// Takes the right to work on a slice for `at_most`, unless a worker that was heard of within `dead_after` has it. Give it back by [`Ledger::end_tick`].
+    /// Takes the right to work on a slice for `at_most`, unless a worker that was heard of within `dead_after` has it.
+    /// Give it back by [`Ledger::end_tick`].
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn take_recovery(&self, worker: &str, at_most: Duration, dead_after: Duration) -> Result<bool, LedgerError> {
-        Ok(self.recover::<Lists>(json!({ "op": "take", "worker": worker, "at_most": millis(at_most), "dead_after": millis(dead_after) })).await?.taken)
+    pub async fn take_recovery(
+        &self,
+        worker: &str,
+        at_most: Duration,
+        dead_after: Duration,
+    ) -> Result<bool, LedgerError> {
+        Ok(self
+            .recover::<Lists>(
+                json!({ "op": "take", "worker": worker, "at_most": millis(at_most), "dead_after": millis(dead_after) }),
+            )
+            .await?
+            .taken)
     }
 
     /// Begins a tick: prunes, and says what is new.
@@ -65,13 +77,20 @@ impl Ledger {
         .await
     }
 
-    /// A page of the owners that were ever seen: logins, and `owner/repo` of users' repositories. The cursor of the next page, `0` at the end.
+    /// A page of the owners that were ever seen: logins, and `owner/repo` of users' repositories. The cursor of the
+    /// next page, `0` at the end.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn known_owners(&self, cursor: &str) -> Result<(String, Vec<String>), LedgerError> {
         let mut connection = self.pool().get().await?;
-        let (next, flat): (String, Vec<String>) = redis::cmd("HSCAN").arg("orgs:known").arg(cursor).arg("COUNT").arg(PAGE).query_async(&mut connection).await?;
+        let (next, flat): (String, Vec<String>) = redis::cmd("HSCAN")
+            .arg("orgs:known")
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(PAGE)
+            .query_async(&mut connection)
+            .await?;
         let owners: Vec<String> = flat.into_iter().skip(1).step_by(2).collect();
         if owners.is_empty() {
             return Ok((next, owners));
@@ -81,10 +100,13 @@ impl Ledger {
             pipe.smembers(format!("org:{owner}:repos"));
         }
         let repos: Vec<Vec<String>> = pipe.query_async(&mut connection).await?;
-        let named = owners.into_iter().zip(repos).flat_map(|(owner, repos)| match repos.is_empty() {
-            true => vec![owner],
-            false => repos.into_iter().map(|repo| format!("{owner}/{repo}")).collect(),
-        });
+        let named = owners
+            .into_iter()
+            .zip(repos)
+            .flat_map(|(owner, repos)| match repos.is_empty() {
+                true => vec![owner],
+                false => repos.into_iter().map(|repo| format!("{owner}/{repo}")).collect(),
+            });
         Ok((next, named.collect()))
     }
 
@@ -104,15 +126,23 @@ impl Ledger {
         for some in items.chunks(PAGE) {
             self.note(json!({ "op": "enqueue", "items": some })).await?;
         }
-        if known.is_empty() { Ok(()) } else { self.note(json!({ "op": "enqueue", "known": known })).await }
+        if known.is_empty() {
+            Ok(())
+        } else {
+            self.note(json!({ "op": "enqueue", "known": known })).await
+        }
     }
 
-    /// Up to `n` accounts whose turn comes, and had not come before this time (ms); those first that have waited longest. Each is given out once.
+    /// Up to `n` accounts whose turn comes, and had not come before this time (ms); those first that have waited
+    /// longest. Each is given out once.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn recovery_accounts(&self, before: i64, n: u32) -> Result<Vec<String>, LedgerError> {
-        Ok(self.recover::<Lists>(json!({ "op": "accounts", "before": before, "n": n })).await?.accounts)
+        Ok(self
+            .recover::<Lists>(json!({ "op": "accounts", "before": before, "n": n }))
+            .await?
+            .accounts)
     }
 
     /// What is due in these rounds of an account.
@@ -120,15 +150,23 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn recovery_due(&self, account: &str, rounds: &[Ask]) -> Result<AccountDue, LedgerError> {
-        self.recover(json!({ "op": "due", "account": account, "rounds": rounds })).await
+        self.recover(json!({ "op": "due", "account": account, "rounds": rounds }))
+            .await
     }
 
-    /// An item was looked at; `at` is its time in the queue from now on, in ms: see [`Round`]. With none it leaves the queue. `known` is what to
-    /// remember of a repository.
+    /// An item was looked at; `at` is its time in the queue from now on, in ms: see [`Round`]. With none it leaves the
+    /// queue. `known` is what to remember of a repository.
     ///
     /// # Errors
     /// When Redis is unavailable; it is then looked at again.
-    pub async fn looked_at(&self, account: &str, round: Round, item: &str, at: Option<i64>, known: Option<&KnownRuns>) -> Result<(), LedgerError> {
+    pub async fn looked_at(
+        &self,
+        account: &str,
+        round: Round,
+        item: &str,
+        at: Option<i64>,
+        known: Option<&KnownRuns>,
+    ) -> Result<(), LedgerError> {
         let mut args = json!({ "op": "done", "account": account, "round": round, "item": item });
         if let Some(at) = at {
             args["at"] = at.into();
@@ -144,10 +182,12 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable; it then has its turn in the next tick.
     pub async fn account_served(&self, account: &str, not_before: i64, visited: u64) -> Result<(), LedgerError> {
-        self.note(json!({ "op": "served", "account": account, "not_before": not_before, "visited": visited })).await
+        self.note(json!({ "op": "served", "account": account, "not_before": not_before, "visited": visited }))
+            .await
     }
 
-    /// Appends to `jit:events` what the ledger does not know of jobs that GitHub calls queued or in progress. `prefix` starts the names of our runners.
+    /// Appends to `jit:events` what the ledger does not know of jobs that GitHub calls queued or in progress. `prefix`
+    /// starts the names of our runners.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -170,23 +210,30 @@ impl Ledger {
         if found.is_empty() {
             return Ok(Reported::default());
         }
-        self.recover(json!({ "op": "found", "v": stream::VERSION, "jobs": found })).await
+        self.recover(json!({ "op": "found", "v": stream::VERSION, "jobs": found }))
+            .await
     }
 
-    /// Notes and queues repositories of an account that GitHub told of, with the time of the last push (ms). With `hooks` the webhooks of each are looked for.
+    /// Notes and queues repositories of an account that GitHub told of, with the time of the last push (ms). With
+    /// `hooks` the webhooks of each are looked for.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn discovered(&self, account: &str, repos: &[(String, i64)], hooks: bool) -> Result<(), LedgerError> {
         for some in repos.chunks(PAGE) {
-            let repos: Vec<Value> = some.iter().map(|(name, at)| json!({ "name": name, "at": at })).collect();
-            self.note(json!({ "op": "discovered", "account": account, "repos": repos, "hooks": hooks })).await?;
+            let repos: Vec<Value> = some
+                .iter()
+                .map(|(name, at)| json!({ "name": name, "at": at }))
+                .collect();
+            self.note(json!({ "op": "discovered", "account": account, "repos": repos, "hooks": hooks }))
+                .await?;
         }
         Ok(())
     }
 
-    /// Notes the registrations of one scope: `seen` are offline and not busy, `cleared` are online or busy. Those to delete: unknown here, and seen so at
-    /// least `confirm` ago, too. The scope is looked at again after `again`, or after `confirm` where some are noted.
+    /// Notes the registrations of one scope: `seen` are offline and not busy, `cleared` are online or busy. Those to
+    /// delete: unknown here, and seen so at least `confirm` ago, too. The scope is looked at again after `again`, or
+    /// after `confirm` where some are noted.
     ///
     /// # Errors
     /// When Redis is unavailable.
@@ -213,7 +260,8 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn stray_gone(&self, scope: &str, runner: &Registered) -> Result<(), LedgerError> {
-        self.note(json!({ "op": "stray_gone", "scope": scope, "name": runner.name, "id": runner.id })).await
+        self.note(json!({ "op": "stray_gone", "scope": scope, "name": runner.name, "id": runner.id }))
+            .await
     }
 
     /// Where the deliveries of a webhook of ours were read to, if it is known.
@@ -226,14 +274,16 @@ impl Ledger {
         Ok(json.map(|json| serde_json::from_str(&json).unwrap_or_default()))
     }
 
-    /// Takes down a webhook of ours, and that it tells of all that is `of` (an owner in lower case, or `app:NAME`). Whether it was unknown.
+    /// Takes down a webhook of ours, and that it tells of all that is `of` (an owner in lower case, or `app:NAME`).
+    /// Whether it was unknown.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn hook_found(&self, account: &str, hook: &str, of: Option<&str>) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
         let mut pipe = redis::pipe();
-        pipe.atomic().hset_nx("hooks:known", hook, json!(HookCursor::default()).to_string());
+        pipe.atomic()
+            .hset_nx("hooks:known", hook, json!(HookCursor::default()).to_string());
         if let Some(of) = of {
             pipe.sadd("hooks:owners", of).ignore();
         }
@@ -243,34 +293,57 @@ impl Ledger {
         Ok(new)
     }
 
-    /// Whether one of these (an owner in lower case, or `app:NAME`) has a webhook of ours that tells of all that is its.
+    /// Whether one of these (an owner in lower case, or `app:NAME`) has a webhook of ours that tells of all that is
+    /// its.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn any_has_a_hook(&self, of: &[String]) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let has: Vec<bool> = redis::cmd("SMISMEMBER").arg("hooks:owners").arg(of).query_async(&mut connection).await?;
+        let has: Vec<bool> = redis::cmd("SMISMEMBER")
+            .arg("hooks:owners")
+            .arg(of)
+            .query_async(&mut connection)
+            .await?;
         Ok(has.contains(&true))
     }
 
-    /// Keeps where a hook's deliveries were read to; with none, forgets the hook, and that it tells of all that is `of`.
+    /// Keeps where a hook's deliveries were read to; with none, forgets the hook, and that it tells of all that is
+    /// `of`.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn keep_hook(&self, hook: &str, cursor: Option<&HookCursor>, of: Option<&str>) -> Result<(), LedgerError> {
+    pub async fn keep_hook(
+        &self,
+        hook: &str,
+        cursor: Option<&HookCursor>,
+        of: Option<&str>,
+    ) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
         match (cursor, of) {
             (Some(cursor), _) => Ok(connection.hset("hooks:known", hook, json!(cursor).to_string()).await?),
-            (None, Some(of)) => Ok(redis::pipe().atomic().hdel("hooks:known", hook).srem("hooks:owners", of).query_async(&mut connection).await?),
+            (None, Some(of)) => Ok(redis::pipe()
+                .atomic()
+                .hdel("hooks:known", hook)
+                .srem("hooks:owners", of)
+                .query_async(&mut connection)
+                .await?),
             (None, None) => Ok(connection.hdel("hooks:known", hook).await?),
         }
     }
 
-    /// Notes what became of deliveries: `failed` in order of time, and `settled`, the guids that a 2xx has answered. `most` is how often one is repeated.
+    /// Notes what became of deliveries: `failed` in order of time, and `settled`, the guids that a 2xx has answered.
+    /// `most` is how often one is repeated.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn note_deliveries(&self, hook: &str, failed: &[FailedDelivery], settled: &[String], most: u32) -> Result<(), LedgerError> {
+    pub async fn note_deliveries(
+        &self,
+        hook: &str,
+        failed: &[FailedDelivery],
+        settled: &[String],
+        most: u32,
+    ) -> Result<(), LedgerError> {
         let mut args = json!({ "op": "deliveries", "hook": hook, "most": most });
         if !failed.is_empty() {
             args["failed"] = json!(failed);
@@ -286,7 +359,11 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn hook_awake(&self, hook: &str) -> Result<(), LedgerError> {
-        while self.recover::<Lists>(json!({ "op": "awake", "hook": hook })).await?.more {}
+        while self
+            .recover::<Lists>(json!({ "op": "awake", "hook": hook }))
+            .await?
+            .more
+        {}
         Ok(())
     }
 
@@ -295,7 +372,10 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn redeliverable(&self, hook: &str, n: u32) -> Result<Vec<Redelivery>, LedgerError> {
-        Ok(self.recover::<Lists>(json!({ "op": "redeliverable", "hook": hook, "n": n })).await?.deliveries)
+        Ok(self
+            .recover::<Lists>(json!({ "op": "redeliverable", "hook": hook, "n": n }))
+            .await?
+            .deliveries)
     }
 
     /// GitHub was asked to repeat a delivery of a hook. `most` is how often it is asked at most.

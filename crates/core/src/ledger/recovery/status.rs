@@ -50,7 +50,8 @@ impl Recovery {
     pub fn sentences(&self) -> [String; 2] {
         let found = match self.seconds {
             Some(seconds) => format!(
-                "a job whose webhook was lost is found within about {}: {} repositories, {} counted calls an hour and account",
+                "a job whose webhook was lost is found within about {}: {} repositories, {} counted calls an hour and \
+                 account",
                 rough(seconds),
                 self.repositories,
                 self.calls_per_hour
@@ -58,9 +59,13 @@ impl Recovery {
             None => "nobody has looked for lost jobs yet: that takes a worker, a beat and one reconcile".to_owned(),
         };
         let redelivery = match (self.redelivery, self.hooks) {
-            (false, _) => "failed deliveries are not repeated: WEBHOOK_URL, the address of /webhook as GitHub knows it, is not set for the workers".to_owned(),
+            (false, _) => "failed deliveries are not repeated: WEBHOOK_URL, the address of /webhook as GitHub knows \
+             it, is not set for the workers"
+                .to_owned(),
             (true, 0) => {
-                "failed deliveries are not repeated: no organization, repository or App has a webhook to WEBHOOK_URL that the credential may see".to_owned()
+                "failed deliveries are not repeated: no organization, repository or App has a webhook to WEBHOOK_URL \
+                 that the credential may see"
+                    .to_owned()
             }
             (true, hooks) => format!(
                 "failed deliveries of {hooks} webhooks are repeated; each is read within about {}; {} wait",
@@ -90,8 +95,14 @@ impl Ledger {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
         let mut pipe = pipe();
-        pipe.hgetall("recovery").zcard("repos:active").zcard("recovery:accounts").hlen("hooks:known").zcard("deliveries:open").zcard("strays:seen");
-        pipe.zrange_withscores("recovery:oldest", 0, 0).zrevrange_withscores("recovery:unvisited", 0, 0);
+        pipe.hgetall("recovery")
+            .zcard("repos:active")
+            .zcard("recovery:accounts")
+            .hlen("hooks:known")
+            .zcard("deliveries:open")
+            .zcard("strays:seen");
+        pipe.zrange_withscores("recovery:oldest", 0, 0)
+            .zrevrange_withscores("recovery:unvisited", 0, 0);
         type Scores = Vec<(String, f64)>;
         let (state, repositories, accounts, hooks, failed_deliveries, strays, oldest, unvisited): (
             BTreeMap<String, String>,
@@ -114,7 +125,11 @@ impl Ledger {
             unvisited_ms: first(&unvisited).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
             interval_ms: count("interval"),
         };
-        let hooks_pace = Pace { longest_ms: count("lag_hooks").max(count("lag_hooks_before")), interval_ms: count("interval"), ..Pace::default() };
+        let hooks_pace = Pace {
+            longest_ms: count("lag_hooks").max(count("lag_hooks_before")),
+            interval_ms: count("interval"),
+            ..Pace::default()
+        };
         Ok(Recovery {
             active: state.contains_key("ticked_at"),
             ticked_at: number("ticked_at"),
@@ -143,7 +158,8 @@ struct Pace {
     longest_ms: u64,
     /// So long the one waits that has waited longest.
     waiting_ms: u64,
-    /// So long it takes until all have been visited once, at the pace since there are such; of the account where that is longest.
+    /// So long it takes until all have been visited once, at the pace since there are such; of the account where that
+    /// is longest.
     unvisited_ms: u64,
     /// Between two ticks.
     interval_ms: u64,
@@ -162,18 +178,56 @@ mod tests {
 
     #[test]
     fn the_time_to_find_a_job_is_that_between_two_visits() {
-        let pace = Pace { longest_ms: 600_000, waiting_ms: 120_000, unvisited_ms: 0, interval_ms: 60_000 };
+        let pace = Pace {
+            longest_ms: 600_000,
+            waiting_ms: 120_000,
+            unvisited_ms: 0,
+            interval_ms: 60_000,
+        };
         assert_eq!(pace.seconds(), 660);
-        assert_eq!(Pace { waiting_ms: 900_000, ..pace }.seconds(), 960, "it takes longer now");
-        assert_eq!(Pace { unvisited_ms: 7_200_000, ..pace }.seconds(), 7260, "not all have been visited once");
-        assert_eq!(Pace { interval_ms: 60_000, ..Pace::default() }.seconds(), 60);
+        assert_eq!(
+            Pace {
+                waiting_ms: 900_000,
+                ..pace
+            }
+            .seconds(),
+            960,
+            "it takes longer now"
+        );
+        assert_eq!(
+            Pace {
+                unvisited_ms: 7_200_000,
+                ..pace
+            }
+            .seconds(),
+            7260,
+            "not all have been visited once"
+        );
+        assert_eq!(
+            Pace {
+                interval_ms: 60_000,
+                ..Pace::default()
+            }
+            .seconds(),
+            60
+        );
     }
 
     #[test]
     fn the_sentences_say_what_to_set() {
-        let recovery = Recovery { active: true, seconds: Some(240), repositories: 312, calls_per_hour: 1000, ..Recovery::default() };
+        let recovery = Recovery {
+            active: true,
+            seconds: Some(240),
+            repositories: 312,
+            calls_per_hour: 1000,
+            ..Recovery::default()
+        };
         let [found, redelivery] = recovery.sentences();
-        assert_eq!(found, "a job whose webhook was lost is found within about 4 min: 312 repositories, 1000 counted calls an hour and account");
+        assert_eq!(
+            found,
+            "a job whose webhook was lost is found within about 4 min: 312 repositories, 1000 counted calls an hour \
+             and account"
+        );
         assert!(redelivery.contains("WEBHOOK_URL"), "{redelivery}");
     }
 }

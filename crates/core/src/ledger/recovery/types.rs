@@ -48,7 +48,12 @@ impl Queued {
     /// An item whose turn has never come.
     #[must_use]
     pub fn new(account: &str, round: Round, item: impl Into<String>) -> Self {
-        Self { account: account.to_owned(), round, item: item.into(), at: 0 }
+        Self {
+            account: account.to_owned(),
+            round,
+            item: item.into(),
+            at: 0,
+        }
     }
 }
 
@@ -112,7 +117,10 @@ impl DueItem {
     /// What is remembered of a repository.
     #[must_use]
     pub fn runs(&self) -> KnownRuns {
-        self.known.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+        self.known
+            .as_deref()
+            .and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default()
     }
 }
 

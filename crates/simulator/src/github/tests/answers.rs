@@ -8,45 +8,96 @@ fn payloads_look_like_githubs() {
     let job = world.jobs(json!({ "org": "org-0001", "repo": "app", "labels": ["x"], "deployment": true }))[0];
     let snapshot = |world: &World| world.server.job(job).unwrap().clone();
     let organization = world.site.organization(&world.server.owners["org-0001"]).unwrap();
-    let queued = world.site.webhook(Action::Queued, &snapshot(&world), Some(&organization));
-    assert!((13_000..15_000).contains(&queued.len()), "{} bytes with a deployment", queued.len());
+    let queued = world
+        .site
+        .webhook(Action::Queued, &snapshot(&world), Some(&organization));
+    assert!(
+        (13_000..15_000).contains(&queued.len()),
+        "{} bytes with a deployment",
+        queued.len()
+    );
     let other = world.job(&["x"]);
-    let plain = world.site.webhook(Action::Queued, world.server.job(other).unwrap(), Some(&organization));
+    let plain = world
+        .site
+        .webhook(Action::Queued, world.server.job(other).unwrap(), Some(&organization));
     assert!((11_500..12_500).contains(&plain.len()), "{} bytes", plain.len());
     let queued: Value = serde_json::from_str(&queued).unwrap();
     assert_eq!(
-        (&queued["action"], &queued["workflow_job"]["status"], &queued["workflow_job"]["runner_id"]),
+        (
+            &queued["action"],
+            &queued["workflow_job"]["status"],
+            &queued["workflow_job"]["runner_id"]
+        ),
         (&json!("queued"), &json!("queued"), &Value::Null)
     );
-    assert_eq!((&queued["repository"]["full_name"], &queued["organization"]["login"]), (&json!("org-0001/app"), &json!("org-0001")));
-    assert_eq!((&queued["enterprise"]["slug"], &queued["deployment"]["environment"]), (&json!("simulated"), &json!("production")));
+    assert_eq!(
+        (&queued["repository"]["full_name"], &queued["organization"]["login"]),
+        (&json!("org-0001/app"), &json!("org-0001"))
+    );
+    assert_eq!(
+        (&queued["enterprise"]["slug"], &queued["deployment"]["environment"]),
+        (&json!("simulated"), &json!("production"))
+    );
     let (_, session) = world.runner("r-1", &["x"]);
     world.poll(&session);
-    let running: Value = serde_json::from_str(&world.site.webhook(Action::InProgress, &snapshot(&world), None)).unwrap();
-    assert_eq!((&running["workflow_job"]["runner_name"], &running["workflow_job"]["runner_group_name"]), (&json!("r-1"), &json!("Default")));
+    let running: Value =
+        serde_json::from_str(&world.site.webhook(Action::InProgress, &snapshot(&world), None)).unwrap();
+    assert_eq!(
+        (
+            &running["workflow_job"]["runner_name"],
+            &running["workflow_job"]["runner_group_name"]
+        ),
+        (&json!("r-1"), &json!("Default"))
+    );
     assert!(running.get("organization").is_none());
     world.server.done(&session, world.now);
     let completed = world.site.job(&snapshot(&world));
-    assert_eq!((&completed["conclusion"], completed["steps"].as_array().unwrap().len()), (&json!("success"), 8));
+    assert_eq!(
+        (&completed["conclusion"], completed["steps"].as_array().unwrap().len()),
+        (&json!("success"), 8)
+    );
 
-    let mut old = world_of(Settings { payload: PayloadStyle::Legacy, ..Settings::default() });
+    let mut old = world_of(Settings {
+        payload: PayloadStyle::Legacy,
+        ..Settings::default()
+    });
     let job = old.job(&["x"]);
     old.server.cancel(job, old.now).unwrap();
-    let cancelled: Value = serde_json::from_str(&old.site.webhook(Action::Completed, old.server.job(job).unwrap(), None)).unwrap();
+    let cancelled: Value =
+        serde_json::from_str(&old.site.webhook(Action::Completed, old.server.job(job).unwrap(), None)).unwrap();
     let job = &cancelled["workflow_job"];
-    assert_eq!((&job["runner_id"], &job["runner_name"], &job["conclusion"]), (&json!(0), &json!(""), &json!("cancelled")));
+    assert_eq!(
+        (&job["runner_id"], &job["runner_name"], &job["conclusion"]),
+        (&json!(0), &json!(""), &json!("cancelled"))
+    );
     assert!(job.get("run_attempt").is_none() && job.get("workflow_name").is_none());
 }
 
 #[test]
 fn limits_on_calls_and_registrations() {
-    let mut world = world_of(Settings { rate_limit: Some(3), registration_limit: Some(1), ..Settings::default() });
+    let mut world = world_of(Settings {
+        rate_limit: Some(3),
+        registration_limit: Some(1),
+        ..Settings::default()
+    });
     assert_eq!(world.register(org(), "a", &["x"]).status, 201);
     let refused = world.register(org(), "b", &["x"]);
-    assert!(refused.status == 403 && refused.headers.contains(&("x-ratelimit-resource", "actions_runner_registration".into())), "{refused:?}");
-    assert_eq!(world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[]).status, 200);
+    assert!(
+        refused.status == 403
+            && refused
+                .headers
+                .contains(&("x-ratelimit-resource", "actions_runner_registration".into())),
+        "{refused:?}"
+    );
+    assert_eq!(
+        world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[]).status,
+        200
+    );
     let spent = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[]);
-    assert!(spent.status == 403 && spent.headers.contains(&("x-ratelimit-remaining", "0".into())), "{spent:?}");
+    assert!(
+        spent.status == 403 && spent.headers.contains(&("x-ratelimit-remaining", "0".into())),
+        "{spent:?}"
+    );
     world.now += 3_600_000;
     assert_eq!(world.register(org(), "b", &["x"]).status, 201);
 }
@@ -56,16 +107,46 @@ fn runs_and_jobs_can_be_looked_up() {
     let mut world = world();
     let jobs = world.jobs(json!({ "org": "org-0001", "repo": "app", "labels": ["x"], "count": 3, "jobs_per_run": 2 }));
     let repo = || Scope::Repository("org-0001".into(), "app".into());
-    let runs = world.rest(Endpoint::ListRuns, repo(), None, Value::Null, &[("status", "queued")]).body.unwrap();
+    let runs = world
+        .rest(Endpoint::ListRuns, repo(), None, Value::Null, &[("status", "queued")])
+        .body
+        .unwrap();
     assert_eq!(runs["total_count"], 2);
     let run = runs["workflow_runs"][1]["id"].as_u64().unwrap();
-    let of_run = world.rest(Endpoint::ListRunJobs, repo(), Some(run), Value::Null, &[]).body.unwrap();
-    assert_eq!((&of_run["total_count"], &of_run["jobs"][0]["id"]), (&json!(2), &json!(jobs[0])));
+    let of_run = world
+        .rest(Endpoint::ListRunJobs, repo(), Some(run), Value::Null, &[])
+        .body
+        .unwrap();
+    assert_eq!(
+        (&of_run["total_count"], &of_run["jobs"][0]["id"]),
+        (&json!(2), &json!(jobs[0]))
+    );
     world.server.cancel(jobs[2], world.now).unwrap();
-    let done = world.rest(Endpoint::ListRuns, repo(), None, Value::Null, &[("status", "completed")]).body.unwrap();
-    assert_eq!((&done["total_count"], &done["workflow_runs"][0]["conclusion"]), (&json!(1), &json!("cancelled")));
-    assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(jobs[2]), Value::Null, &[]).body.unwrap()["status"], "completed");
-    assert_eq!(world.rest(Endpoint::GetJob, repo(), Some(1), Value::Null, &[]).status, 404);
+    let done = world
+        .rest(
+            Endpoint::ListRuns,
+            repo(),
+            None,
+            Value::Null,
+            &[("status", "completed")],
+        )
+        .body
+        .unwrap();
+    assert_eq!(
+        (&done["total_count"], &done["workflow_runs"][0]["conclusion"]),
+        (&json!(1), &json!("cancelled"))
+    );
+    assert_eq!(
+        world
+            .rest(Endpoint::GetJob, repo(), Some(jobs[2]), Value::Null, &[])
+            .body
+            .unwrap()["status"],
+        "completed"
+    );
+    assert_eq!(
+        world.rest(Endpoint::GetJob, repo(), Some(1), Value::Null, &[]).status,
+        404
+    );
 }
 
 #[test]
@@ -75,12 +156,26 @@ fn an_apps_answers_are_as_github_describes_them() {
     let mut world = world();
     world.jobs(json!({ "user": "alice", "repo": "dots", "labels": ["x"] }));
     for account in ["org-0001", "alice", "simulated"] {
-        world.server.set_installation(account, AppState::Installed, world.now).unwrap();
+        world
+            .server
+            .set_installation(account, AppState::Installed, world.now)
+            .unwrap();
     }
-    world.server.set_installation("alice", AppState::Suspended, world.now).unwrap();
+    world
+        .server
+        .set_installation("alice", AppState::Suspended, world.now)
+        .unwrap();
     let mut ask = |caller: Caller, endpoint, account: Option<&str>, id: Option<u64>| {
         let scope = account.map(|account| Scope::Organization(account.into()));
-        let call = Call { endpoint, caller, scope, id, path: "/api/v3/x".into(), query: HashMap::new(), body: Vec::new().into() };
+        let call = Call {
+            endpoint,
+            caller,
+            scope,
+            id,
+            path: "/api/v3/x".into(),
+            query: HashMap::new(),
+            body: Vec::new().into(),
+        };
         world.server.rest(&call, &world.site, None, world.now)
     };
     let installed = ask(Caller::App, Endpoint::OrgInstallation, Some("org-0001"), None);
@@ -91,17 +186,77 @@ fn an_apps_answers_are_as_github_describes_them() {
     for (method, path, answer, status) in [
         ("GET", "/app/installations", all, 200),
         ("GET", "/orgs/org-0001/installation", installed, 200),
-        ("GET", "/users/alice/installation", ask(Caller::App, Endpoint::UserInstallation, Some("alice"), None), 200),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, id), 201),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, alice), 403),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::App, Endpoint::AccessTokens, None, Some(1)), 404),
-        ("POST", "/app/installations/1/access_tokens", ask(Caller::Anybody, Endpoint::AccessTokens, None, id), 401),
-        ("GET", "/orgs/nobody/installation", ask(Caller::App, Endpoint::OrgInstallation, Some("nobody"), None), 404),
-        ("GET", "/orgs/org-0001/actions/runners", ask(of_installation.clone(), Endpoint::ListRunners, Some("org-0001"), None), 200),
-        ("GET", "/orgs/org-0001/actions/runners", ask(Caller::Installation(alice.unwrap()), Endpoint::ListRunners, Some("org-0001"), None), 403),
-        ("GET", "/orgs/org-0001/actions/runners", ask(Caller::App, Endpoint::ListRunners, Some("org-0001"), None), 401),
-        ("GET", "/installation/repositories", ask(of_installation, Endpoint::InstallationRepositories, None, None), 200),
-        ("GET", "/installation/repositories", ask(Caller::Anybody, Endpoint::InstallationRepositories, None, None), 403),
+        (
+            "GET",
+            "/users/alice/installation",
+            ask(Caller::App, Endpoint::UserInstallation, Some("alice"), None),
+            200,
+        ),
+        (
+            "POST",
+            "/app/installations/1/access_tokens",
+            ask(Caller::App, Endpoint::AccessTokens, None, id),
+            201,
+        ),
+        (
+            "POST",
+            "/app/installations/1/access_tokens",
+            ask(Caller::App, Endpoint::AccessTokens, None, alice),
+            403,
+        ),
+        (
+            "POST",
+            "/app/installations/1/access_tokens",
+            ask(Caller::App, Endpoint::AccessTokens, None, Some(1)),
+            404,
+        ),
+        (
+            "POST",
+            "/app/installations/1/access_tokens",
+            ask(Caller::Anybody, Endpoint::AccessTokens, None, id),
+            401,
+        ),
+        (
+            "GET",
+            "/orgs/nobody/installation",
+            ask(Caller::App, Endpoint::OrgInstallation, Some("nobody"), None),
+            404,
+        ),
+        (
+            "GET",
+            "/orgs/org-0001/actions/runners",
+            ask(of_installation.clone(), Endpoint::ListRunners, Some("org-0001"), None),
+            200,
+        ),
+        (
+            "GET",
+            "/orgs/org-0001/actions/runners",
+            ask(
+                Caller::Installation(alice.unwrap()),
+                Endpoint::ListRunners,
+                Some("org-0001"),
+                None,
+            ),
+            403,
+        ),
+        (
+            "GET",
+            "/orgs/org-0001/actions/runners",
+            ask(Caller::App, Endpoint::ListRunners, Some("org-0001"), None),
+            401,
+        ),
+        (
+            "GET",
+            "/installation/repositories",
+            ask(of_installation, Endpoint::InstallationRepositories, None, None),
+            200,
+        ),
+        (
+            "GET",
+            "/installation/repositories",
+            ask(Caller::Anybody, Endpoint::InstallationRepositories, None, None),
+            403,
+        ),
     ] {
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         for version in Version::ALL {
@@ -118,7 +273,10 @@ fn what_a_caller_may_not_do_is_answered_as_github_does() {
 
     let mut world = world();
     let job = world.job(&["x"]);
-    world.server.set_installation("org-0001", AppState::Installed, world.now).unwrap();
+    world
+        .server
+        .set_installation("org-0001", AppState::Installed, world.now)
+        .unwrap();
     let installed = world.server.rest(
         &Call {
             endpoint: Endpoint::OrgInstallation,
@@ -136,33 +294,133 @@ fn what_a_caller_may_not_do_is_answered_as_github_does() {
     let installation = Caller::Installation(installed.body.unwrap()["id"].as_u64().unwrap());
     let repo = || Scope::Repository("org-0001".into(), "app".into());
     let mut ask = |without: &[Right], caller: &Caller, endpoint, scope: Scope, id| {
-        world.server.set_rights(Some(caller.clone()), Some("Org-0001"), without.iter().copied().collect());
-        let body = json!({ "name": "r", "runner_group_id": 1, "labels": ["x"] }).to_string().into();
-        let call = Call { endpoint, caller: caller.clone(), scope: Some(scope), id, path: "/api/v3/x".into(), query: HashMap::new(), body };
+        world.server.set_rights(
+            Some(caller.clone()),
+            Some("Org-0001"),
+            without.iter().copied().collect(),
+        );
+        let body = json!({ "name": "r", "runner_group_id": 1, "labels": ["x"] })
+            .to_string()
+            .into();
+        let call = Call {
+            endpoint,
+            caller: caller.clone(),
+            scope: Some(scope),
+            id,
+            path: "/api/v3/x".into(),
+            query: HashMap::new(),
+            body,
+        };
         world.server.rest(&call, &world.site, None, world.now)
     };
-    let (token, org_runs, repo_job) = (Caller::Anybody, "/orgs/org-0001/actions/runners", "/repos/org-0001/app/actions/jobs/1");
+    let (token, org_runs, repo_job) = (
+        Caller::Anybody,
+        "/orgs/org-0001/actions/runners",
+        "/repos/org-0001/app/actions/jobs/1",
+    );
     for (without, caller, endpoint, scope, path, status, words) in [
-        (&[Right::Actions][..], &token, Endpoint::GetJob, repo(), repo_job, 403, "Resource not accessible by personal access token"),
-        (&[Right::Actions], &installation, Endpoint::GetJob, repo(), repo_job, 403, "Resource not accessible by integration"),
-        (&[Right::Repositories], &token, Endpoint::GetJob, repo(), repo_job, 404, "Not Found"),
-        (&[Right::Repositories], &token, Endpoint::ListRuns, repo(), "/repos/org-0001/app/actions/runs", 404, "Not Found"),
-        (&[Right::Repositories], &token, Endpoint::GenerateJitconfig, repo(), "/repos/org-0001/app/actions/runners/generate-jitconfig", 404, "Not Found"),
-        (&[Right::Runners], &token, Endpoint::ListRunners, org(), org_runs, 403, "Resource not accessible by personal access token"),
-        (&[Right::Hooks], &token, Endpoint::ListHooks, org(), "/orgs/org-0001/hooks", 403, "Resource not accessible by personal access token"),
-        (&[Right::Owner], &token, Endpoint::ListRunners, org(), org_runs, 404, "Not Found"),
+        (
+            &[Right::Actions][..],
+            &token,
+            Endpoint::GetJob,
+            repo(),
+            repo_job,
+            403,
+            "Resource not accessible by personal access token",
+        ),
+        (
+            &[Right::Actions],
+            &installation,
+            Endpoint::GetJob,
+            repo(),
+            repo_job,
+            403,
+            "Resource not accessible by integration",
+        ),
+        (
+            &[Right::Repositories],
+            &token,
+            Endpoint::GetJob,
+            repo(),
+            repo_job,
+            404,
+            "Not Found",
+        ),
+        (
+            &[Right::Repositories],
+            &token,
+            Endpoint::ListRuns,
+            repo(),
+            "/repos/org-0001/app/actions/runs",
+            404,
+            "Not Found",
+        ),
+        (
+            &[Right::Repositories],
+            &token,
+            Endpoint::GenerateJitconfig,
+            repo(),
+            "/repos/org-0001/app/actions/runners/generate-jitconfig",
+            404,
+            "Not Found",
+        ),
+        (
+            &[Right::Runners],
+            &token,
+            Endpoint::ListRunners,
+            org(),
+            org_runs,
+            403,
+            "Resource not accessible by personal access token",
+        ),
+        (
+            &[Right::Hooks],
+            &token,
+            Endpoint::ListHooks,
+            org(),
+            "/orgs/org-0001/hooks",
+            403,
+            "Resource not accessible by personal access token",
+        ),
+        (
+            &[Right::Owner],
+            &token,
+            Endpoint::ListRunners,
+            org(),
+            org_runs,
+            404,
+            "Not Found",
+        ),
     ] {
         let answer = ask(without, caller, endpoint, scope, Some(job));
-        assert_eq!((answer.status, &answer.body.as_ref().unwrap()["message"]), (status, &json!(words)), "{without:?} {path}");
+        assert_eq!(
+            (answer.status, &answer.body.as_ref().unwrap()["message"]),
+            (status, &json!(words)),
+            "{without:?} {path}"
+        );
         for version in Version::ALL {
-            let method = if endpoint == Endpoint::GenerateJitconfig { "POST" } else { "GET" };
+            let method = if endpoint == Endpoint::GenerateJitconfig {
+                "POST"
+            } else {
+                "GET"
+            };
             validate_response(version, method, path, status, answer.body.as_ref()).unwrap();
         }
     }
     // A token that may register runners and not read the repository.
-    assert_eq!(ask(&[Right::Repositories], &token, Endpoint::GenerateJitconfig, org(), None).status, 201);
-    assert_eq!(ask(&[Right::Repositories], &token, Endpoint::ListRepositories, org(), None).body, Some(json!([])));
-    assert_eq!(ask(&[], &token, Endpoint::GetJob, repo(), Some(job)).status, 200, "given back");
+    assert_eq!(
+        ask(&[Right::Repositories], &token, Endpoint::GenerateJitconfig, org(), None).status,
+        201
+    );
+    assert_eq!(
+        ask(&[Right::Repositories], &token, Endpoint::ListRepositories, org(), None).body,
+        Some(json!([]))
+    );
+    assert_eq!(
+        ask(&[], &token, Endpoint::GetJob, repo(), Some(job)).status,
+        200,
+        "given back"
+    );
 }
 
 #[test]
@@ -170,14 +428,37 @@ fn hooks_by_the_hundred_have_pages() {
     use super::super::hooks::HookKind;
 
     let mut world = world();
-    let own = world.server.set_hook("org-0001", None, HookKind::Organization, 249).unwrap();
-    let page = |world: &mut World, page: &str| world.rest(Endpoint::ListHooks, org(), None, Value::Null, &[("per_page", "100"), ("page", page)]);
+    let own = world
+        .server
+        .set_hook("org-0001", None, HookKind::Organization, 249)
+        .unwrap();
+    let page = |world: &mut World, page: &str| {
+        world.rest(
+            Endpoint::ListHooks,
+            org(),
+            None,
+            Value::Null,
+            &[("per_page", "100"), ("page", page)],
+        )
+    };
     let (first, last) = (page(&mut world, "1"), page(&mut world, "3"));
     assert_eq!(first.body.unwrap().as_array().unwrap().len(), 100);
-    assert!(first.headers.iter().any(|(name, link)| *name == "link" && link.contains("rel=\"next\"")));
+    assert!(
+        first
+            .headers
+            .iter()
+            .any(|(name, link)| *name == "link" && link.contains("rel=\"next\""))
+    );
     let last = last.body.unwrap();
-    assert_eq!((last.as_array().unwrap().len(), last[49]["id"].as_u64()), (50, Some(own)), "one's own is the last");
-    assert_eq!(last[48]["config"]["url"], "http://127.0.0.1:9/none", "the others lead elsewhere");
+    assert_eq!(
+        (last.as_array().unwrap().len(), last[49]["id"].as_u64()),
+        (50, Some(own)),
+        "one's own is the last"
+    );
+    assert_eq!(
+        last[48]["config"]["url"], "http://127.0.0.1:9/none",
+        "the others lead elsewhere"
+    );
 }
 
 #[test]
@@ -186,8 +467,13 @@ fn a_runner_that_is_too_old_gets_no_session_and_keeps_its_registration() {
 
     let mut world = world();
     let fault = |json: Value| serde_json::from_value(json).unwrap();
-    world.server.faults.add(fault(json!({ "fault": "runner_ends", "org": "org-0001", "count": 1 })));
-    world.server.faults.add(fault(json!({ "fault": "runner_ends", "exit_code": 1, "message": "no libicu", "count": 1 })));
+    world
+        .server
+        .faults
+        .add(fault(json!({ "fault": "runner_ends", "org": "org-0001", "count": 1 })));
+    world.server.faults.add(fault(
+        json!({ "fault": "runner_ends", "exit_code": 1, "message": "no libicu", "count": 1 }),
+    ));
     let jit = jit(&world.register(org(), "old", &["x"]));
     let mut refused = || match world.server.connect(&jit, world.now) {
         Err(Refusal::Ends(Return { code, words })) => (code, words),
@@ -203,20 +489,57 @@ fn a_runner_that_is_too_old_gets_no_session_and_keeps_its_registration() {
 
 #[test]
 fn a_list_of_runners_ignores_the_name_on_an_old_server_and_shifts_while_it_is_read() {
-    let mut world = world_of(Settings { server_version: "3.10.12".into(), ..Settings::default() });
+    let mut world = world_of(Settings {
+        server_version: "3.10.12".into(),
+        ..Settings::default()
+    });
     for number in 0..5 {
         world.register(org(), &format!("r-{number}"), &["x"]);
     }
     let mut names = |page: &str| {
-        let body = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("name", "r-4"), ("per_page", "2"), ("page", page)]).body.unwrap();
+        let body = world
+            .rest(
+                Endpoint::ListRunners,
+                org(),
+                None,
+                Value::Null,
+                &[("name", "r-4"), ("per_page", "2"), ("page", page)],
+            )
+            .body
+            .unwrap();
         assert_eq!(body["total_count"], 5);
-        body["runners"].as_array().unwrap().iter().map(|runner| runner["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        body["runners"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|runner| runner["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(names("1"), ["r-0", "r-1"]);
-    world.server.faults.add(serde_json::from_value(json!({ "fault": "runners_shift", "count": 1 })).unwrap());
+    world
+        .server
+        .faults
+        .add(serde_json::from_value(json!({ "fault": "runners_shift", "count": 1 })).unwrap());
     let mut names = |page: &str| {
-        let body = world.rest(Endpoint::ListRunners, org(), None, Value::Null, &[("per_page", "2"), ("page", page)]).body.unwrap();
-        body["runners"].as_array().unwrap().iter().map(|runner| runner["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let body = world
+            .rest(
+                Endpoint::ListRunners,
+                org(),
+                None,
+                Value::Null,
+                &[("per_page", "2"), ("page", page)],
+            )
+            .body
+            .unwrap();
+        body["runners"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|runner| runner["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    assert_eq!([names("1"), names("2"), names("2")], [["r-0", "r-1"], ["r-3", "r-4"], ["r-2", "r-3"]]);
+    assert_eq!(
+        [names("1"), names("2"), names("2")],
+        [["r-0", "r-1"], ["r-3", "r-4"], ["r-2", "r-3"]]
+    );
 }
