@@ -9,7 +9,7 @@ use futures::future::join_all;
 use jit_core::{
     config::RedisSettings,
     ledger::{AT_ONCE, Budget, Ledger},
-    redis as connect,
+    store,
 };
 use jit_github::{Client, ClientOptions, Error};
 use jit_simulator::stack::{Backend, Options, Stack};
@@ -125,7 +125,7 @@ async fn two_workers_have_no_more_than_a_hundred_calls_under_way() {
     let clients: Vec<Client> = ["worker-1", "worker-2"]
         .iter()
         .map(|worker| {
-            let ledger = Ledger::new(connect::pool(&RedisSettings::of_url(&stack.redis_url).unwrap()).unwrap());
+            let ledger = Ledger::new(store::pool(&RedisSettings::of_url(&stack.redis_url).unwrap()).unwrap());
             let budget = Budget {
                 registrations: 0,
                 points_per_minute: 0,

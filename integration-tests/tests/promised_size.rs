@@ -22,7 +22,7 @@ use jit_core::{
         Ledger,
         recovery::{HookCursor, KnownRuns, Queued, Recovery, RecoverySettings, Round},
     },
-    redis as connect,
+    store,
 };
 use jit_github::{Asked, HookAddress};
 use jit_simulator::{
@@ -136,7 +136,7 @@ impl Town {
             directory.path().to_str().unwrap(),
         ]);
         let settings = arguments.resolve().unwrap();
-        let ledger = Ledger::new(connect::pool(&redis).unwrap()).with_clock(ledger_clock.clone());
+        let ledger = Ledger::new(store::pool(&redis).unwrap()).with_clock(ledger_clock.clone());
         ledger.configure(&settings.limits).await.unwrap();
         ledger
             .reconcile(ledger_clock.load(Ordering::Relaxed), &[])

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 use clap::Parser;
 use jit_core::{
     config::{ConfigError, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings},
-    probe, process, redis as connect, stream, telemetry,
+    probe, process, store, stream, telemetry,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -125,7 +125,7 @@ async fn beat(
     readiness: probe::Readiness,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut connection = connect::publisher(&redis);
+    let mut connection = store::publisher(&redis);
     let mut timer = tokio::time::interval(interval);
     timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {

@@ -15,7 +15,7 @@ use jit_core::{
     config::{Problems, RedisArgs, RedisSettings, parse_tool},
     event::JobId,
     ledger::Ledger,
-    names, redis as connect, stream,
+    names, store, stream,
 };
 
 mod commands;
@@ -225,7 +225,7 @@ async fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let mut problems = Problems::default();
     let redis = args.redis.resolve(&mut problems);
     let redis = problems.finish(redis)?;
-    let ledger = Ledger::new(connect::pool(&redis)?);
+    let ledger = Ledger::new(store::pool(&redis)?);
     let now = ledger
         .now()
         .await

@@ -14,7 +14,7 @@ use std::{
 use futures::{StreamExt, stream};
 use jit_core::{
     ledger::{BackOff, Claim, Failure, Growth, Hold, Ledger, Needs, Registration, Subject, recovery::RecoverySettings},
-    redis as connect,
+    store,
 };
 use redis::aio::MultiplexedConnection;
 
@@ -183,7 +183,7 @@ async fn main() {
     let client = redis::Client::open(settings.url.as_str()).unwrap();
     let redis = client.get_multiplexed_async_connection().await.unwrap();
     let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
-    let ledger = Ledger::new(connect::pool(&settings).unwrap()).with_clock(clock.clone());
+    let ledger = Ledger::new(store::pool(&settings).unwrap()).with_clock(clock.clone());
     let mut bench = Bench {
         ledger,
         clock,

@@ -15,7 +15,7 @@ use redis::Script;
 use crate::{
     event::JobEvent,
     ledger::LedgerError,
-    redis::{Pool, rights::guarded},
+    store::{Pool, rights::guarded},
     stream::{DEAD, EVENTS, Entry, PROVISION, VERSION},
 };
 

@@ -17,7 +17,7 @@ pub mod operator;
 pub mod poison;
 pub mod probe;
 pub mod process;
-pub mod redis;
 pub mod render;
+pub mod store;
 pub mod stream;
 pub mod telemetry;

@@ -14,7 +14,7 @@ use redis::Script;
 use crate::{
     dead_letters::bury,
     ledger::LedgerError,
-    redis::{Pool, rights::guarded},
+    store::{Pool, rights::guarded},
     stream::{Entry, claim, held_by_dead},
 };
 

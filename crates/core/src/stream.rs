@@ -24,7 +24,7 @@ use crate::{
     config::RedisSettings,
     event::JobEvent,
     ledger::LedgerError,
-    redis::{self as connect, Link, Pool, rights::guarded},
+    store::{self, Link, Pool, rights::guarded},
 };
 
 /// Job events, from the receiver to intake.
@@ -257,7 +257,7 @@ impl Reader {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             None => {
-                let mut connection = connect::reader(&self.settings, self.block).await?;
+                let mut connection = store::reader(&self.settings, self.block).await?;
                 ensure_group(&mut connection, self.stream).await?;
                 self.connection.insert(connection)
             }

@@ -4,8 +4,8 @@
 
 use jit_core::{
     config::RedisSettings,
-    redis::{
-        self as connect,
+    store::{
+        self,
         check::{Checks, Severity, look},
     },
 };
@@ -16,7 +16,7 @@ mod servers;
 use servers::{Server, eventually, run};
 
 async fn found(settings: &RedisSettings) -> Vec<(Severity, String)> {
-    let pool = connect::pool(settings).unwrap();
+    let pool = store::pool(settings).unwrap();
     look(&pool, settings)
         .await
         .expect("looked")
@@ -27,7 +27,7 @@ async fn found(settings: &RedisSettings) -> Vec<(Severity, String)> {
 
 /// Whether no process would start, for a reason with these words.
 async fn refuses(settings: &RedisSettings, words: &str) -> bool {
-    let refused = Checks::new(&connect::pool(settings).unwrap(), settings, Gauge::default())
+    let refused = Checks::new(&store::pool(settings).unwrap(), settings, Gauge::default())
         .first()
         .await
         .expect("looked");
@@ -140,7 +140,7 @@ async fn a_policy_that_changes_while_it_runs_is_counted() {
         ..server.settings()
     };
     let (gauge, stop) = (Gauge::default(), CancellationToken::new());
-    let mut checks = Checks::new(&connect::pool(&settings).unwrap(), &settings, gauge.clone());
+    let mut checks = Checks::new(&store::pool(&settings).unwrap(), &settings, gauge.clone());
     checks.first().await.expect("looked").expect("taken");
     assert_eq!(gauge.get(), 1, "no append-only file");
     let until = stop.clone();

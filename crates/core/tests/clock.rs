@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jit_core::{
     ledger::{Budget, Observation, RateWord, Spending, Subject},
-    redis as connect, stream,
+    store, stream,
 };
 
 mod support;
@@ -203,7 +203,7 @@ async fn a_thousand_of_a_kind_are_put_right_in_slices() {
 #[tokio::test]
 async fn ticks_go_on() {
     let store = Store::open().await;
-    let mut publisher = connect::publisher(&store.redis);
+    let mut publisher = store::publisher(&store.redis);
     let mut redis = store.ledger.pool().get().await.unwrap();
     let second = Duration::from_secs(1);
     for key in ["tick:sync", "tick:sync:work"] {

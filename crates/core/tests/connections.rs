@@ -9,7 +9,7 @@ use jit_core::{
     config::{Problems, RedisArgs, RedisSettings},
     event::JobEvent,
     ledger::{Ledger, LedgerError},
-    redis::{self as connect, Pool, SharedConnection},
+    store::{self, Pool, SharedConnection},
     stream::{self, Reader},
 };
 use redis::AsyncCommands;
@@ -30,8 +30,8 @@ impl Process {
     fn new(settings: &RedisSettings) -> Self {
         let reader = Reader::new(settings.clone(), stream::EVENTS, "w", Duration::from_millis(200));
         Self {
-            pool: connect::pool(settings).unwrap(),
-            publisher: connect::publisher(settings),
+            pool: store::pool(settings).unwrap(),
+            publisher: store::publisher(settings),
             reader,
         }
     }
@@ -92,7 +92,7 @@ async fn a_failover_is_followed_and_the_old_master_is_left_alone() {
     let first = process.round(1).await.expect("works");
     assert_eq!(first, group.servers[0].port);
     // Another part of the same process, which has nothing to do while it happens.
-    let idle = connect::pool(&settings).unwrap();
+    let idle = store::pool(&settings).unwrap();
     assert_eq!(port(&idle).await.expect("works"), first);
     let mut idle_reader = Reader::new(settings.clone(), stream::EVENTS, "idle", Duration::from_millis(200));
     assert!(idle_reader.read(1).await.expect("works").is_empty());
@@ -151,7 +151,7 @@ async fn a_master_that_was_demoted_while_connections_were_idle_is_noticed() {
 async fn a_server_that_is_named_and_calls_itself_a_replica_is_not_used() {
     let mut group = SentinelGroup::start().await;
     let settings = group.settings();
-    let (old, new) = (connect::pool(&settings).unwrap(), connect::pool(&settings).unwrap());
+    let (old, new) = (store::pool(&settings).unwrap(), store::pool(&settings).unwrap());
     let first = port(&old).await.expect("works");
     // One Sentinel alone elects nobody: the name stays where it was while the role goes.
     group.sentinels.truncate(1);
@@ -175,7 +175,7 @@ async fn a_server_that_is_named_and_calls_itself_a_replica_is_not_used() {
 async fn without_a_sentinel_that_knows_the_master_it_says_so() {
     let group = SentinelGroup::start().await;
     let settings = RedisSettings::of_url(&group.settings().url.replace("mymaster", "other")).unwrap();
-    let error = Ledger::new(connect::pool(&settings).unwrap())
+    let error = Ledger::new(store::pool(&settings).unwrap())
         .now()
         .await
         .expect_err("no such master");
@@ -350,7 +350,7 @@ const REFUSALS: [(&str, &str, &str); 4] = [
 async fn a_refusal_writes_nothing_half_and_passes() {
     let server = Server::plain(&[]);
     let mut operator = server.operator().await;
-    let ledger = Ledger::new(connect::pool(&server.settings()).unwrap());
+    let ledger = Ledger::new(store::pool(&server.settings()).unwrap());
     ledger.configure(&default_limits()).await.expect("configured");
     while ledger
         .reconcile(ledger.now().await.unwrap(), &[])

@@ -10,7 +10,7 @@ use jit_core::{
     dead_letters::{self, DeadLetter, Order, Requeued},
     ledger::LedgerError,
     poison::{self, DEATHS, Suspect},
-    redis::{self as connect, Pool},
+    store::{self, Pool},
     stream::{self, Entry, Reader},
 };
 
@@ -62,7 +62,7 @@ async fn read(settings: &jit_core::config::RedisSettings, consumer: &str) -> Vec
 #[tokio::test]
 async fn a_letter_goes_back_once_and_keeps_its_place() {
     let settings = fresh_redis();
-    let pool = connect::pool(&settings).expect("a pool");
+    let pool = store::pool(&settings).expect("a pool");
     let event = serde_json::to_string(&queued(7, "Acme")).expect("JSON");
     let id: String = redis(
         &pool,
@@ -147,7 +147,7 @@ async fn a_letter_goes_back_once_and_keeps_its_place() {
 
 #[tokio::test]
 async fn a_reservation_does_not_go_back_nor_does_what_came_from_nowhere() {
-    let pool = connect::pool(&fresh_redis()).expect("a pool");
+    let pool = store::pool(&fresh_redis()).expect("a pool");
     let _: String = redis(&pool, &["XADD", "jit:provision", "5-1", "v", "9", "runner", "r"]).await;
     dead_letters::bury(
         &pool,
@@ -209,7 +209,7 @@ async fn a_reservation_does_not_go_back_nor_does_what_came_from_nowhere() {
 
 #[tokio::test]
 async fn letters_are_listed_in_pages_in_both_directions() {
-    let pool = connect::pool(&fresh_redis()).expect("a pool");
+    let pool = store::pool(&fresh_redis()).expect("a pool");
     assert_eq!(
         dead_letters::list(&pool, Order::Newest, None, 3).await.expect("a list"),
         dead_letters::Page::default()
@@ -310,7 +310,7 @@ async fn live_and_die(pool: &Pool, worker: &str, poison: &str) -> (Vec<String>, 
 #[tokio::test]
 async fn an_entry_that_kills_its_workers_is_buried_and_holds_nothing_else_up() {
     let settings = fresh_redis();
-    let pool = connect::pool(&settings).expect("a pool");
+    let pool = store::pool(&settings).expect("a pool");
     let mut ids = Vec::new();
     for n in 0..9 {
         ids.push(append(&pool, &n.to_string()).await);

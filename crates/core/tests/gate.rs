@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jit_core::{
     config::LimitsSettings,
     ledger::{Claim, Ledger, Observation},
-    redis as connect,
+    store,
 };
 
 mod support;
@@ -296,7 +296,7 @@ async fn an_epoch_is_later_than_the_one_before_it_though_the_clock_was_set_back(
         .await
         .expect("written");
     // A worker that has just started has seen no epoch itself.
-    let another = Ledger::new(connect::pool(&store.redis).expect("a pool")).with_clock(store.clock.clone());
+    let another = Ledger::new(store::pool(&store.redis).expect("a pool")).with_clock(store.clock.clone());
     assert!(another.reconcile(store.time(), &[]).await.expect("reconciled").opened);
     assert_eq!(epoch().await, first + 1);
 }

@@ -14,7 +14,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use jit_core::{config::RedisSettings, ledger::Ledger, redis as connect};
+use jit_core::{config::RedisSettings, ledger::Ledger, store};
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner};
 
 mod model;
@@ -45,7 +45,7 @@ async fn stores() -> Stores {
             .expect("a database's number")
     };
     let databases = (number(&redis.url), number(&backup.url));
-    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(connect::RESPONSE_TIMEOUT));
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(store::RESPONSE_TIMEOUT));
     let connection = async |settings: &RedisSettings| {
         let client = redis::Client::open(settings.url.as_str()).expect("a URL");
         client
@@ -54,7 +54,7 @@ async fn stores() -> Stores {
             .expect("a connection")
     };
     Stores {
-        ledger: Ledger::new(connect::pool(&redis).expect("a pool")).with_clock(clock.clone()),
+        ledger: Ledger::new(store::pool(&redis).expect("a pool")).with_clock(clock.clone()),
         clock,
         redis: connection(&redis).await,
         backup: connection(&backup).await,

@@ -13,8 +13,8 @@ use jit_core::{
         Subject,
         recovery::{FailedDelivery, RecoverySettings},
     },
-    redis::{
-        self as connect,
+    store::{
+        self,
         check::{Checks, Severity, look},
         rights::{KEYS, called, commands},
     },
@@ -50,7 +50,7 @@ impl User {
         let operator = client.get_multiplexed_async_connection().await.unwrap();
         let name = format!("user-{database}");
         let settings = RedisSettings::of_url(&format!("redis://{name}:pw@{address}/{database}")).unwrap();
-        let ledger = Ledger::new(connect::pool(&settings).unwrap()).with_clock(store.clock.clone());
+        let ledger = Ledger::new(store::pool(&settings).unwrap()).with_clock(store.clock.clone());
         let mut user = Self {
             name,
             settings,

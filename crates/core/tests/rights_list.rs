@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jit_core::redis::rights::{KEYS, called, commands};
+use jit_core::store::rights::{KEYS, called, commands};
 
 /// The crates of the processes. The simulator has a Redis user of its own.
 const CRATES: [&str; 5] = ["core", "receiver", "worker", "beat", "cli"];

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jit_core::{
     ledger::{Ledger, LedgerError, Overview},
-    redis as connect,
+    store,
 };
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
@@ -79,7 +79,7 @@ impl App {
     pub fn new(settings: Settings, stop: CancellationToken) -> anyhow::Result<Self> {
         let turns = Turns::default();
         Ok(Self {
-            ledger: Ledger::new(connect::pool(&settings.redis)?),
+            ledger: Ledger::new(store::pool(&settings.redis)?),
             publisher: Publisher::new(&settings.redis),
             metrics: Metrics::new(),
             bodies: Budget::new(settings.max_body_bytes, turns.clone()),

@@ -16,7 +16,7 @@ use anyhow::Context;
 use jit_core::{
     ledger::conditions,
     process,
-    redis::check::{Checks, Refused},
+    store::check::{Checks, Refused},
     telemetry,
 };
 use tokio::net::TcpListener;

@@ -25,7 +25,7 @@ use prometheus_client::{
 };
 
 use crate::messages::weighted;
-use jit_core::redis::check::REDIS_FINDINGS;
+use jit_core::store::check::REDIS_FINDINGS;
 
 /// Bounds of webhook latencies, in seconds: from a good day's to GitHub's patience.
 const LATENCIES: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 8.0];

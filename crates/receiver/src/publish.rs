@@ -9,7 +9,7 @@ use std::time::Duration;
 use jit_core::{
     config::RedisSettings,
     event::JobEvent,
-    redis::{self as connect, SharedConnection, error::wants_another_connection},
+    store::{self, SharedConnection, error::wants_another_connection},
     stream,
 };
 use redis::RedisResult;
@@ -28,7 +28,7 @@ impl Publisher {
     /// Connects when it is first used.
     #[must_use]
     pub fn new(settings: &RedisSettings) -> Self {
-        Self(connect::publisher(settings))
+        Self(store::publisher(settings))
     }
 
     /// Appends an event, and says whether there was room for it. `true` only when Redis has it.

@@ -180,7 +180,7 @@ impl Metrics {
         );
         registry.register(
             "jit_redis_findings",
-            jit_core::redis::check::REDIS_FINDINGS,
+            jit_core::store::check::REDIS_FINDINGS,
             metrics.redis_findings.clone(),
         );
         registry.register(

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jit_core::{
     ledger::{Ledger, LedgerError, conditions},
     operator, probe, process,
-    redis::{self as connect, check::Checks},
+    store::{self, check::Checks},
     telemetry,
 };
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     ));
     tokio::task::yield_now().await;
 
-    let ledger = Ledger::new(connect::pool(&settings.redis)?).with_classes(&settings.github);
+    let ledger = Ledger::new(store::pool(&settings.redis)?).with_classes(&settings.github);
     let (id, rates) = (process::identity(), Rates::default());
     let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
     let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;

@@ -14,7 +14,7 @@ use jit_core::{
     class::Class,
     event::{JobEvent, JobId},
     ledger::{Explanation, Ledger},
-    redis as connect,
+    store,
 };
 use jit_simulator::github::{
     self, Hook, Options, Running,
@@ -122,7 +122,7 @@ impl Rig {
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap();
         let clock = Arc::new(AtomicI64::new(i64::try_from(now.as_millis()).unwrap()));
-        let ledger = Ledger::new(connect::pool(&redis).unwrap()).with_clock(clock.clone());
+        let ledger = Ledger::new(store::pool(&redis).unwrap()).with_clock(clock.clone());
         ledger.configure(&settings.limits).await.unwrap();
         let ((metrics, _), rates) = (Metrics::register(), Rates::default());
         let calls = Calls::new("worker", &ledger, settings.budget, &metrics);

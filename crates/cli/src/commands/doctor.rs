@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use jit_core::{
     ledger::LedgerError,
-    redis::check::{Severity, look},
     render,
+    store::check::{Severity, look},
 };
 
 use crate::Ctl;

@@ -10,7 +10,7 @@ use jit_core::{
     config::{LimitsArgs, Problems},
     event::{Action, Identity, JobEvent, JobId},
     ledger::Ledger,
-    redis as connect,
+    store,
 };
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ impl Store {
     /// Configured with the defaults, and open for admission.
     pub async fn open() -> Self {
         let redis = shared_redis::fresh_redis();
-        let ledger = Ledger::new(connect::pool(&redis).unwrap());
+        let ledger = Ledger::new(store::pool(&redis).unwrap());
         #[derive(Parser)]
         struct Cli {
             #[command(flatten)]

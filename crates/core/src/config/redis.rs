@@ -9,7 +9,7 @@ use std::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::{Problems, Secret, given};
-use crate::redis::{Generation, Topology};
+use crate::store::{Generation, Topology};
 
 /// Redis.
 #[derive(Clone, Debug, clap::Args)]

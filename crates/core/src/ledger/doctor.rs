@@ -10,7 +10,7 @@ use redis::{AsyncCommands, FromRedisValue, Pipeline, pipe};
 use serde::Serialize;
 
 use super::{Ledger, LedgerError};
-use crate::redis::Connection;
+use crate::store::Connection;
 
 /// Items that are asked about in one pipeline: a few ms of Redis's time.
 const CHUNK: usize = 500;

@@ -129,7 +129,7 @@ pub use types::*;
 
 use crate::{
     config::GithubSettings,
-    redis::{Pool, PoolError, error},
+    store::{Pool, PoolError, error},
 };
 
 /// A time as the scripts take it, ms.

@@ -1,11 +1,11 @@
 //! The transitions' Lua: a shared prelude and a body each, put together at compile time. A guard stands in front of
-//! them: a script begins only where its user may run all of it ([`crate::redis::rights`]).
+//! them: a script begins only where its user may run all of it ([`crate::store::rights`]).
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
-use crate::redis::rights::guarded;
+use crate::store::rights::guarded;
 
 /// The preludes and a body.
 macro_rules! text {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Ledger, LedgerError, millis, scripts};
-use crate::redis::rights::guarded;
+use crate::store::rights::guarded;
 
 /// What a look at Redis's clock found.
 #[derive(Deserialize)]

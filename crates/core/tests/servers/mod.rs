@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use jit_core::{config::RedisSettings, redis::RESPONSE_TIMEOUT};
+use jit_core::{config::RedisSettings, store::RESPONSE_TIMEOUT};
 use redis::{AsyncConnectionConfig, FromRedisValue, aio::MultiplexedConnection};
 
 #[path = "../support/eventually.rs"]

@@ -20,7 +20,7 @@ use jit_core::{
         Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Listed, ListedSpec,
         Maker, Needs, Observation, Registration, Subject,
     },
-    redis as connect,
+    store,
 };
 
 mod shared_redis;
@@ -64,7 +64,7 @@ impl Store {
     async fn build(change: impl FnOnce(&mut LimitsSettings)) -> Self {
         let redis = fresh_redis();
         let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
-        let ledger = Ledger::new(connect::pool(&redis).expect("a pool")).with_clock(clock.clone());
+        let ledger = Ledger::new(store::pool(&redis).expect("a pool")).with_clock(clock.clone());
         let mut limits = default_limits();
         change(&mut limits);
         ledger.configure(&limits).await.expect("configured");
