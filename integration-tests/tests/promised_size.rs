@@ -16,6 +16,7 @@ use std::{
 };
 
 use clap::Parser;
+use jit_backend::process::Process;
 use jit_core::{
     event::JobEvent,
     ledger::{
@@ -29,10 +30,7 @@ use jit_simulator::{
     clock::Clock,
     github::{self, Hook, Options, Running, faults::Fault, hooks::HookKind, jobs::JobSpec},
 };
-use jit_worker::{
-    Worker, backend::process::Process, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates,
-    recover,
-};
+use jit_worker::{Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates, recover};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
+use jit_backend::kubernetes::profile::{Mode, Profile};
 use jit_core::{
     config::{
         BudgetArgs, ConfigError, CredentialsArgs, CredentialsSettings, DEFAULT_PROFILE, GithubArgs, GithubSettings,
@@ -13,10 +14,7 @@ use jit_core::{
 };
 use url::Url;
 
-use crate::{
-    backend::profile::{Mode, Profile},
-    recover::{self, RecoverArgs},
-};
+use crate::recover::{self, RecoverArgs};
 
 /// Makes just-in-time runners, watches them and removes them. Every replica does all of it.
 #[derive(Debug, Parser)]

@@ -12,6 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jit_backend::Backend;
 use jit_core::{
     config::{LimitsSettings, RedisSettings},
     ledger::{Budget, Ledger},
@@ -19,7 +20,6 @@ use jit_core::{
 use tokio::sync::Notify;
 
 pub mod admission;
-pub mod backend;
 pub mod calls;
 pub mod choice;
 pub mod config;
@@ -39,7 +39,6 @@ pub mod step;
 pub mod upkeep;
 
 use admission::Admitter;
-use backend::Backend;
 use choice::Choice;
 use config::Pace;
 use metrics::Metrics;

@@ -4,15 +4,11 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use jit_backend::{Change, Observed, Phase};
 use jit_core::ledger::Observation;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    Worker,
-    backend::{Change, Observed, Phase},
-    retry::persist,
-    step::Step,
-};
+use crate::{Worker, retry::persist, step::Step};
 
 /// So long an observation is offered to a ledger that does not answer; after that the next reconcile finds the
 /// difference.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jit_backend::{Observed, Phase, RunnerSpec};
 use jit_core::{
     class::Class,
     event::JobId,
@@ -10,13 +11,7 @@ use jit_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Worker,
-    backend::{Observed, Phase, RunnerSpec},
-    retry::Pause,
-    step::Step,
-    upkeep,
-};
+use crate::{Worker, retry::Pause, step::Step, upkeep};
 
 /// Reconciles when rung for, until `stop`.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jit_backend::{Backend, kubernetes::Kubernetes, process::Process};
 use jit_core::{
     ledger::{Ledger, LedgerError, conditions},
     operator, probe, process,
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Worker,
-    backend::{Backend, kubernetes::Kubernetes, process::Process},
     calls::Calls,
     config::{BackendSettings, Settings},
     credentials::Keeper,

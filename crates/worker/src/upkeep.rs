@@ -9,6 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jit_backend::Stopped;
 use jit_core::{
     ledger::{Answer, AnswerStatus, Deregistration, Doubt, LedgerError, Observation, Question, Removal, Silence},
     names,
@@ -18,7 +19,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Worker,
-    backend::Stopped,
     metrics::Unanswered,
     permits::{Permits, owner_of},
     retry::Pause,

@@ -12,8 +12,8 @@
 use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _};
+use jit_backend::RunnerSpec;
 use jit_simulator::github::faults::Endpoint;
-use jit_worker::backend::RunnerSpec;
 use serde_json::json;
 
 mod cells;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
+use jit_backend::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
 use jit_core::ledger::places::Places;
-use jit_worker::backend::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
 use secrecy::SecretString;
 use tokio::sync::Notify;
 

@@ -21,14 +21,12 @@ const EFFECTS: [(&str, &[&str]); 8] = [
     ("reader.", &[]),
 ];
 
-/// The worker's own loops: everything of `crates/worker/src` but the backends, which a step follows as a whole.
+/// The worker's own loops: everything of `crates/worker/src`. A step follows a backend's call as a whole.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            if !path.ends_with("backend") {
-                files(&path, found);
-            }
+            files(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("step.rs") {
             found.push(path);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jit_core::ledger::{BackOff, Failure, Growth, Hold, Needs, Registration, Subject};
 use jit_github::{BackOff as Reach, Scope};
 
-use crate::backend::BackendError;
+use jit_backend::BackendError;
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

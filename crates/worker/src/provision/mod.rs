@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use jit_backend::{BackendError, RunnerSpec};
 use jit_core::{
     dead_letters,
     ledger::{Claim, Failure, LedgerError, Maker, Observation, Registration, Reservation, Spending, Subject},
@@ -29,9 +30,7 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    BLOCK, Worker,
-    backend::{BackendError, RunnerSpec},
-    metrics,
+    BLOCK, Worker, metrics,
     permits::{Permits, owner_of},
     retry::{Pause, persist},
     step::{self, Step},

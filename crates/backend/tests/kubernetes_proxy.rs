@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use axum::{Json, Router};
-use jit_worker::backend::kubernetes::Kubernetes;
-use jit_worker::backend::profile::Profile;
+use jit_backend::kubernetes::Kubernetes;
+use jit_backend::kubernetes::profile::Profile;
 use serde_json::json;
 use tokio::net::TcpListener;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use jit_worker::backend::process::Process;
-use jit_worker::backend::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
+use jit_backend::process::Process;
+use jit_backend::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
 use rustix::process::{Pid, Signal, getpid, kill_process, test_kill_process};
 use secrecy::SecretString;
 

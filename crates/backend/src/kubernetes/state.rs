@@ -6,8 +6,9 @@
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::pod::{ANNOTATION, RUNNER, labels};
-use super::{Observed, Phase, RunnerSpec, bounded};
+use super::labels::{ANNOTATION, labels};
+use super::pod::RUNNER;
+use crate::{Observed, Phase, RunnerSpec, bounded};
 
 /// A pod that is still there so long after it was to be gone does not go by itself.
 const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);

@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use jit_worker::backend::kubernetes::Kubernetes;
-use jit_worker::backend::pod::pod;
-use jit_worker::backend::profile::{Mode, Profile};
-use jit_worker::backend::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
+use jit_backend::kubernetes::Kubernetes;
+use jit_backend::kubernetes::pod::pod;
+use jit_backend::kubernetes::profile::{Mode, Profile};
+use jit_backend::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
 use k8s_openapi::api::core::v1::{Binding, Namespace, Pod, ResourceQuota, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};

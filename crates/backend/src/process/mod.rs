@@ -1,6 +1,6 @@
 //! Runners as processes of this host: for the demo, and for a single host whose jobs are trusted.
 //!
-//! [`Backend::start`] writes a record into a directory that the host's workers share (`registry.rs`);
+//! [`Backend::start`] writes a record into a directory that the host's workers share (`records.rs`);
 //! [`Backend::deliver`] starts the runner. What holds:
 //!
 //! * A runner outlives its worker, however that ends. It leads a process group of its own; the worker holds nothing
@@ -12,8 +12,8 @@
 //!
 //! There is no isolation: a job can do what the worker's user can.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -28,11 +28,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::watch as changes;
 use tokio::time::{Instant, sleep};
 
-use super::registry::{Entry, Process as Ident, Record, Registry, valid};
-use super::{Backend, BackendError, Change, Observed, RunnerSpec, Stopped, TELLS_TOO_OLD};
+use self::environment::environment;
+use self::ident::Ident;
+use self::records::{Entry, Record, Registry, valid};
+use self::watch::Watching;
+use crate::{Backend, BackendError, Change, Observed, RunnerSpec, Stopped, TELLS_TOO_OLD};
+
+mod environment;
+mod ident;
+mod records;
+mod watch;
 
 /// How often the directory is looked at for what other workers did, and for the end of runners whose worker is gone.
 const POLL: Duration = Duration::from_millis(250);
@@ -42,11 +50,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const ENDING_POLL: Duration = Duration::from_millis(20);
 /// Waits for its word, then becomes the command (`$1`).
 const GATE: &str = r#"read -r word || exit 1; exec /bin/sh -c "$1" </dev/null"#;
-/// What a runner gets of the worker's environment, beside `RUNNER_*`.
-const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
-/// Parts of names that are secrets even where they begin with `RUNNER_`.
-const SECRET: [&str; 4] = ["TOKEN", "SECRET", "PASSWORD", "KEY"];
-
 /// Runners as processes of this host.
 #[derive(Clone)]
 pub struct Process {
@@ -58,7 +61,7 @@ pub struct Process {
     /// So long one request may take; all of them are local.
     timeout: Duration,
     /// Told of every change that this worker makes, so that its own watch need not wait for the next look.
-    changed: Arc<watch::Sender<()>>,
+    changed: Arc<changes::Sender<()>>,
 }
 
 impl Process {
@@ -83,7 +86,7 @@ impl Process {
             registry,
             us,
             timeout,
-            changed: Arc::new(watch::Sender::new(())),
+            changed: Arc::new(changes::Sender::new(())),
         })
     }
 
@@ -297,53 +300,6 @@ impl Backend for Process {
     }
 }
 
-/// A watch: what it has told of last, and what it has yet to tell.
-struct Watching {
-    process: Process,
-    changed: watch::Receiver<()>,
-    known: BTreeMap<String, Observed>,
-    told: VecDeque<Change>,
-    first: bool,
-}
-
-impl Watching {
-    async fn next(&mut self) -> Change {
-        loop {
-            if let Some(change) = self.told.pop_front() {
-                return change;
-            }
-            if !std::mem::take(&mut self.first) {
-                // The sender lives in `process`, so this waits for a change or for the time.
-                let _ = tokio::time::timeout(POLL, self.changed.changed()).await;
-            }
-            match self.process.list().await {
-                Ok(list) => self.compare(list),
-                Err(error) => {
-                    tracing::warn!(error = error.to_string(), "cannot look at the runners");
-                    sleep(POLL).await;
-                }
-            }
-        }
-    }
-
-    fn compare(&mut self, list: Vec<Observed>) {
-        let now: BTreeMap<_, _> = list.into_iter().map(|seen| (seen.name.clone(), seen)).collect();
-        let gone = self
-            .known
-            .keys()
-            .filter(|name| !now.contains_key(*name))
-            .cloned()
-            .map(Change::Gone);
-        let seen = now
-            .values()
-            .filter(|seen| self.known.get(&seen.name) != Some(seen))
-            .cloned()
-            .map(Change::Seen);
-        self.told.extend(gone.chain(seen));
-        self.known = now;
-    }
-}
-
 /// Writes the process into its record, unless somebody was there before or wants it gone.
 fn claim(record: &mut Record, us: Ident, runner: Ident) -> Result<(), BackendError> {
     if record.runner.is_some() {
@@ -389,55 +345,13 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
-/// The part of an environment that runners get.
-fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    let passes = |name: &OsStr| {
-        let name = name.to_str()?;
-        let ours = name.starts_with("RUNNER_") && !SECRET.iter().any(|secret| name.contains(secret));
-        (ours || INHERITED.contains(&name)).then_some(())
-    };
-    all.filter(|(name, _)| passes(name).is_some()).collect()
-}
-
 fn unavailable(error: io::Error) -> BackendError {
-    BackendError::Unavailable(super::bounded(&error.to_string()))
+    BackendError::Unavailable(crate::bounded(&error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_secret_passes() {
-        let names = [
-            "PATH",
-            "HOME",
-            "LANG",
-            "TMPDIR",
-            "RUNNER_LABELS",
-            "RUNNER_COMMAND",
-            "GITHUB_PAT",
-            "GITHUB_TOKEN",
-            "GITHUB_PAT_FILE",
-            "GITHUB_APP_PRIVATE_KEY",
-            "WEBHOOK_SECRET",
-            "WEBHOOK_SECRET_FILE",
-            "WEBHOOK_SECRET_PREVIOUS",
-            "ADMIN_API_KEY",
-            "REDIS_PASSWORD",
-            "REDIS_URL",
-            "KUBECONFIG",
-            "RUNNER_TOKEN",
-            "RUNNER_REGISTRATION_TOKEN_FILE",
-            "AWS_SECRET_ACCESS_KEY",
-        ];
-        let passed = environment(names.into_iter().map(|name| (name.into(), "x".into())));
-        let passed: Vec<_> = passed.iter().map(|(name, _)| name.to_str().unwrap()).collect();
-        assert_eq!(
-            passed,
-            ["PATH", "HOME", "LANG", "TMPDIR", "RUNNER_LABELS", "RUNNER_COMMAND"]
-        );
-    }
 
     /// What the shell does when its worker dies before the record holds it.
     #[test]
@@ -463,44 +377,18 @@ mod tests {
     #[test]
     fn a_runner_that_is_wanted_gone_is_not_started() {
         let us = Ident::of(std::process::id()).unwrap();
-        let spec = RunnerSpec {
-            name: "r".into(),
-            org: "o".into(),
-            scope: "orgs/o".into(),
-            group: "g".into(),
-            profile: "p".into(),
-            labels: vec![],
-            job: 1,
-        };
-        let record = Record {
-            spec,
-            worker: us.clone(),
-            runner: None,
-            ended: None,
-            stopping: false,
-        };
+        let record = records::record("r", us.clone());
         assert!(claim(&mut record.clone(), us.clone(), us.clone()).is_ok());
-        assert!(matches!(
-            claim(
-                &mut Record {
-                    stopping: true,
-                    ..record.clone()
-                },
-                us.clone(),
-                us.clone()
-            ),
-            Err(BackendError::Gone(_))
-        ));
-        assert!(matches!(
-            claim(
-                &mut Record {
-                    runner: Some(us.clone()),
-                    ..record
-                },
-                us.clone(),
-                us
-            ),
-            Err(BackendError::Exists)
-        ));
+        let mut unwanted = Record {
+            stopping: true,
+            ..record.clone()
+        };
+        let refused = claim(&mut unwanted, us.clone(), us.clone());
+        assert!(matches!(refused, Err(BackendError::Gone(_))));
+        let mut running = Record {
+            runner: Some(us.clone()),
+            ..record
+        };
+        assert!(matches!(claim(&mut running, us.clone(), us), Err(BackendError::Exists)));
     }
 }

@@ -1,4 +1,4 @@
-//! The manifests of a runner: its pod, and the Secret that the pod waits for. Pure functions of what they are given.
+//! The manifest of a runner's pod, which waits for its Secret. A pure function of what it is given.
 //!
 //! What holds for every pod made here:
 //!
@@ -13,24 +13,19 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EmptyDirVolumeSource, EnvVar, ExecAction, LocalObjectReference, Pod, PodSecurityContext,
-    PodSpec, Probe, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    PodSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use secrecy::{ExposeSecret, SecretString};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::labels::{annotations, labels};
 use super::profile::{Mode, Profile};
-use super::{RunnerSpec, TELLS_TOO_OLD};
+use super::secret::KEY;
+use crate::{RunnerSpec, TELLS_TOO_OLD};
 
-/// Label that every runner's pod and Secret carries, as a selector.
-pub const SELECTOR: &str = "app=jit-runner,app.kubernetes.io/managed-by=jit-runner-manager";
-/// What the names of our annotations begin with.
-pub const ANNOTATION: &str = "jit-runner-manager/";
 /// Name of the container that runs the runner.
 pub const RUNNER: &str = "runner";
 /// Name of the container that runs the Docker daemon.
 pub const DIND: &str = "dind";
-/// Key of the JIT configuration in the Secret, and name of its file in the container.
-pub const KEY: &str = "jitconfig";
 /// Time that a pod is given between TERM and KILL, in seconds: Kubernetes' own default, written down so that it has a
 /// bound.
 pub const GRACE_SECONDS: u32 = 30;
@@ -131,82 +126,6 @@ pub fn pod(spec: &RunnerSpec, profile: &Profile, native_sidecars: bool) -> Pod {
         }),
         ..Default::default()
     }
-}
-
-/// The Secret that holds a runner's JIT configuration; it goes with its pod.
-pub fn secret(spec: &RunnerSpec, pod_uid: &str, jit_config: &SecretString) -> Secret {
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(spec.name.clone()),
-            labels: Some(labels(spec)),
-            owner_references: Some(vec![OwnerReference {
-                api_version: "v1".into(),
-                kind: "Pod".into(),
-                name: spec.name.clone(),
-                uid: pod_uid.into(),
-                ..Default::default()
-            }]),
-            ..Default::default()
-        },
-        type_: Some("Opaque".into()),
-        string_data: Some([(KEY.to_owned(), jit_config.expose_secret().to_owned())].into()),
-        // Never changes, so the kubelet need not watch it.
-        immutable: Some(true),
-        ..Default::default()
-    }
-}
-
-/// A text as a label value: as it is where Kubernetes takes it, else shortened, with the first eight hex digits of its
-/// SHA-256 (what `printf %s owner/repo | sha256sum | cut -c1-8` prints) so that two texts do not become one.
-pub fn label_value(text: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric();
-    let inner = |c: char| fits(c) || "._-".contains(c);
-    if text.len() <= 63 && text.chars().all(inner) && text.starts_with(fits) && text.ends_with(fits) {
-        return text.to_owned();
-    }
-    let hash = hex::encode(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..4]);
-    let start: String = text
-        .chars()
-        .map(|c| if inner(c) { c } else { '-' })
-        .take(63 - 1 - hash.len())
-        .collect();
-    match start.trim_matches(|c| !fits(c)) {
-        "" => hash,
-        start => format!("{start}-{hash}"),
-    }
-}
-
-/// Labels of a runner's pod and Secret.
-pub(super) fn labels(spec: &RunnerSpec) -> BTreeMap<String, String> {
-    let pairs = [
-        ("app", "jit-runner".to_owned()),
-        ("app.kubernetes.io/name", "jit-runner".to_owned()),
-        ("app.kubernetes.io/component", "runner".to_owned()),
-        ("app.kubernetes.io/part-of", "jit-runner-manager".to_owned()),
-        ("app.kubernetes.io/managed-by", "jit-runner-manager".to_owned()),
-        ("org", label_value(&spec.org)),
-        ("job-id", spec.job.to_string()),
-        ("runner-name", label_value(&spec.name)),
-    ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-/// Annotations of a runner's pod: the whole specification, and what keeps the tools that empty nodes away from a job.
-fn annotations(spec: &RunnerSpec) -> BTreeMap<String, String> {
-    let labels = serde_json::Value::from(spec.labels.clone()).to_string();
-    let ours = [
-        ("org", spec.org.clone()),
-        ("scope", spec.scope.clone()),
-        ("group", spec.group.clone()),
-        ("profile", spec.profile.clone()),
-    ];
-    let ours = ours
-        .into_iter()
-        .chain([("labels", labels), ("job", spec.job.to_string())]);
-    let mut annotations: BTreeMap<_, _> = ours.map(|(key, value)| (format!("{ANNOTATION}{key}"), value)).collect();
-    annotations.insert("cluster-autoscaler.kubernetes.io/safe-to-evict".into(), "false".into());
-    annotations.insert("karpenter.sh/do-not-disrupt".into(), "true".into());
-    annotations
 }
 
 fn runner(profile: &Profile) -> Container {
@@ -353,8 +272,10 @@ fn with(theirs: &BTreeMap<String, String>, ours: BTreeMap<String, String>) -> BT
 mod tests {
     use std::process::Stdio;
 
+    use secrecy::SecretString;
     use serde_json::json;
 
+    use super::super::secret::secret;
     use super::*;
 
     fn spec() -> RunnerSpec {
@@ -427,39 +348,6 @@ mod tests {
         for native in [true, false] {
             let manifest = serde_json::to_string(&pod(&spec(), &Profile::default(), native)).unwrap();
             assert!(!manifest.contains("tcp://") && manifest.contains("--host=unix:///var/run/docker.sock"));
-        }
-    }
-
-    #[test]
-    fn label_values_are_what_kubernetes_takes() {
-        assert_eq!(label_value("Acme-Corp"), "Acme-Corp");
-        assert_eq!(label_value(&"a".repeat(63)), "a".repeat(63));
-        assert_eq!(label_value("acme/site"), "acme-site-caa854d4");
-        assert_ne!(label_value("acme/site"), label_value("acme-site"));
-        assert_ne!(label_value(&"a".repeat(64)), label_value(&"a".repeat(65)));
-        for odd in [
-            "",
-            "-",
-            "_x",
-            "x.",
-            "é",
-            "조직/저장소",
-            "a b",
-            &"ü/".repeat(60),
-            &format!("{}/b", "a".repeat(53)),
-            &format!("-{}/", "a".repeat(90)),
-        ] {
-            let value = label_value(odd);
-            assert!((1..=63).contains(&value.len()), "{value}");
-            assert!(
-                value.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)),
-                "{value}"
-            );
-            assert!(
-                value.starts_with(|c: char| c.is_ascii_alphanumeric())
-                    && value.ends_with(|c: char| c.is_ascii_alphanumeric()),
-                "{value}"
-            );
         }
     }
 

@@ -15,9 +15,9 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
-use jit_worker::backend::kubernetes::Kubernetes;
-use jit_worker::backend::profile::{Mode, Profile};
-use jit_worker::backend::{Backend, BackendError, Change, RunnerSpec};
+use jit_backend::kubernetes::Kubernetes;
+use jit_backend::kubernetes::profile::{Mode, Profile};
+use jit_backend::{Backend, BackendError, Change, RunnerSpec};
 use serde_json::{Value, json};
 
 /// Time after which a test gives up waiting.

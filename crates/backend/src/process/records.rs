@@ -6,7 +6,7 @@
 //!   listing is consistent. The kernel drops a lock with the process that held it, so nothing a worker's death leaves
 //!   behind needs cleaning up.
 //!
-//! A process is known by its id, the time it started and the boot, since ids are used again. Only workers that see each
+//! Only workers that see each
 //! other's processes can share a directory: not two containers with process ids of their own.
 
 use std::ffi::OsStr;
@@ -17,71 +17,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Observed, Phase, RunnerSpec, bounded};
+use super::ident::Ident;
+use crate::{Observed, Phase, RunnerSpec, bounded};
 
 /// Logs of ended runners that are kept.
 const LOGS_KEPT: usize = 100;
-
-/// A process, for as long as the host keeps what `/proc` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Process {
-    pub(super) pid: u32,
-    /// Field 22 of `/proc/PID/stat`: clock ticks from boot to its start.
-    started: u64,
-    /// Which boot; without it, a service that starts at the same moment of the next one could be taken for it.
-    boot: String,
-}
-
-impl Process {
-    /// The process of this id.
-    pub(super) fn of(pid: u32) -> io::Result<Self> {
-        let (_, started) = stat(pid)?;
-        Ok(Self {
-            pid,
-            started,
-            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
-        })
-    }
-
-    /// Whether it still runs; a zombie does not.
-    pub(super) fn alive(&self) -> bool {
-        Self::of(self.pid).is_ok_and(|now| now == *self)
-            && stat(self.pid).is_ok_and(|(state, _)| !matches!(state, 'Z' | 'X'))
-    }
-
-    /// Whether its id now belongs to another process.
-    pub(super) fn replaced(&self) -> bool {
-        Self::of(self.pid).is_ok_and(|now| now != *self)
-    }
-}
-
-/// State and start time of a process. Its name stands in brackets and may hold anything, so what counts begins after
-/// the last one.
-fn stat(pid: u32) -> io::Result<(char, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let mut fields = stat
-        .rsplit_once(')')
-        .map(|(_, fields)| fields.split_whitespace())
-        .ok_or(ErrorKind::InvalidData)?;
-    let state = fields
-        .next()
-        .and_then(|state| state.chars().next())
-        .ok_or(ErrorKind::InvalidData)?;
-    let started = fields
-        .nth(18)
-        .and_then(|field| field.parse().ok())
-        .ok_or(ErrorKind::InvalidData)?;
-    Ok((state, started))
-}
 
 /// What is known about one runner process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) spec: RunnerSpec,
     /// The worker that made it and, once it runs, waits for its end.
-    pub(super) worker: Process,
+    pub(super) worker: Ident,
     /// The runner, leader of its own process group; `None` until its configuration came.
-    pub(super) runner: Option<Process>,
+    pub(super) runner: Option<Ident>,
     /// How it ended, written by its worker.
     pub(super) ended: Option<String>,
     /// Somebody asked for its end.
@@ -301,60 +250,36 @@ pub(super) fn valid(name: &str) -> bool {
         && name.ends_with(plain)
 }
 
+/// The record of a runner that has not started.
+#[cfg(test)]
+pub(super) fn record(name: &str, worker: Ident) -> Record {
+    let spec = RunnerSpec {
+        name: name.into(),
+        org: "acme".into(),
+        scope: "orgs/acme".into(),
+        group: "Default".into(),
+        profile: "default".into(),
+        labels: vec!["x64".into()],
+        job: 1,
+    };
+    Record {
+        spec,
+        worker,
+        runner: None,
+        ended: None,
+        stopping: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(name: &str, worker: Process) -> Record {
-        let spec = RunnerSpec {
-            name: name.into(),
-            org: "acme".into(),
-            scope: "orgs/acme".into(),
-            group: "Default".into(),
-            profile: "default".into(),
-            labels: vec!["x64".into()],
-            job: 1,
-        };
-        Record {
-            spec,
-            worker,
-            runner: None,
-            ended: None,
-            stopping: false,
-        }
-    }
-
-    /// Ourselves, had we started at another time.
-    fn another() -> Process {
-        let mut process = Process::of(std::process::id()).unwrap();
-        process.started += 1;
-        process
-    }
-
-    #[test]
-    fn a_process_is_more_than_its_id() {
-        let us = Process::of(std::process::id()).unwrap();
-        assert!(us.alive() && !us.replaced());
-        assert!(!another().alive() && another().replaced());
-        let before_the_reboot = Process {
-            boot: "another".into(),
-            ..us
-        };
-        assert!(!before_the_reboot.alive());
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let process = Process::of(child.id()).unwrap();
-        while process.alive() {
-            std::thread::yield_now();
-        }
-        child.wait().unwrap();
-        assert!(!process.replaced());
-    }
 
     #[test]
     fn a_name_belongs_to_the_first_who_takes_it() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(&dir.path().join("made/here")).unwrap();
-        let us = Process::of(std::process::id()).unwrap();
+        let us = Ident::of(std::process::id()).unwrap();
         let takers: Vec<_> = (0..8)
             .map(|_| {
                 let (registry, record) = (registry.clone(), record("r-1", us.clone()));
@@ -376,19 +301,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
         registry
-            .create(&record("r-1", Process::of(std::process::id()).unwrap()))
+            .create(&record("r-1", Ident::of(std::process::id()).unwrap()))
             .unwrap();
-        registry.create(&record("r-2", another())).unwrap();
+        registry.create(&record("r-2", Ident::another())).unwrap();
         registry
             .create(&Record {
-                runner: Some(another()),
-                ..record("r-3", another())
+                runner: Some(Ident::another()),
+                ..record("r-3", Ident::another())
             })
             .unwrap();
         registry
             .create(&Record {
-                runner: Some(another()),
-                ..record("r-4", Process::of(std::process::id()).unwrap())
+                runner: Some(Ident::another()),
+                ..record("r-4", Ident::of(std::process::id()).unwrap())
             })
             .unwrap();
         let phases: Vec<_> = registry.list().unwrap().into_iter().map(|seen| seen.phase).collect();
@@ -399,7 +324,7 @@ mod tests {
     fn files_of_others_do_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
-        let us = Process::of(std::process::id()).unwrap();
+        let us = Ident::of(std::process::id()).unwrap();
         registry.create(&record("r-1", us.clone())).unwrap();
         let half = fs::read(dir.path().join("r-1.json")).unwrap();
         fs::write(dir.path().join("r-2.json"), &half[..half.len() / 2]).unwrap();
@@ -434,7 +359,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(dir.path()).unwrap();
         registry
-            .create(&record("r-0", Process::of(std::process::id()).unwrap()))
+            .create(&record("r-0", Ident::of(std::process::id()).unwrap()))
             .unwrap();
         for n in 0..=LOGS_KEPT + 2 {
             let modified = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n as u64);

@@ -2,7 +2,7 @@
 //!
 //! A [`Backend`] makes, ends, lists and watches runners; it knows nothing of Redis or GitHub. Everything that the
 //! ledger would need to adopt a runner it does not know ([`RunnerSpec`]) travels with the runner itself: as labels and
-//! annotations of a pod, as a file beside a process. A further kind of backend is one more file here.
+//! annotations of a pod, as a file beside a process. A further kind of backend is one more folder here.
 
 use std::time::Duration;
 
@@ -12,13 +12,8 @@ use jit_core::ledger::places::Places;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-mod kubeconfig;
 pub mod kubernetes;
-pub mod pod;
-pub mod pod_state;
 pub mod process;
-pub mod profile;
-mod registry;
 
 /// Environment variable that has the runner's program (2.333.0 and later) end with 7 where GitHub refuses its version;
 /// without it the end is 0.

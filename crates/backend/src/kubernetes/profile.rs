@@ -24,7 +24,7 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Profile {
-    /// Name by which [`super::RunnerSpec::profile`] refers to it.
+    /// Name by which [`crate::RunnerSpec::profile`] refers to it.
     pub name: String,
     /// What a job in the pod may do.
     pub mode: Mode,

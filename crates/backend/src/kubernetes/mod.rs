@@ -22,15 +22,26 @@ use jit_core::ledger::places::Places;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::core::Status;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use secrecy::SecretString;
 
-use super::kubeconfig;
-use super::pod::{GRACE_SECONDS, SELECTOR, pod, secret};
-use super::pod_state::{is_stuck, observe};
-use super::profile::{Mode, Profile};
-use super::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped, bounded};
+use self::labels::SELECTOR;
+use self::pod::{GRACE_SECONDS, pod};
+use self::profile::{Mode, Profile};
+use self::refusal::{found, refusal};
+use self::secret::secret;
+use self::state::{is_stuck, observe};
+use self::watch::changes;
+use crate::{Backend, BackendError, Change, Observed, Phase, RunnerSpec, Stopped};
+
+mod kubeconfig;
+mod labels;
+pub mod pod;
+pub mod profile;
+mod refusal;
+mod secret;
+pub mod state;
+mod watch;
 
 /// Time after which the server ends a watch and it is taken up again where it was. kube's own is 290 s; but it is also
 /// how long a connection that silently died goes unnoticed (plus 5 s), and with it the slots of the runners that end
@@ -315,31 +326,6 @@ impl Backend for Kubernetes {
     }
 }
 
-/// What an event of kube's watcher means. `listing`: a new list was asked for, and none of it has come yet.
-///
-/// [`Change::Restarted`] is told when the list is there, not when it is asked for: who reconciles upon it must not read
-/// an older state than that from which the watch goes on, or what ends between the two is missed.
-fn changes(event: watcher::Result<watcher::Event<Pod>>, listing: &mut bool) -> impl Iterator<Item = Change> + use<> {
-    let (restarted, change) = match event {
-        Ok(watcher::Event::Init) => {
-            *listing = true;
-            (false, None)
-        }
-        Ok(watcher::Event::InitApply(pod)) => (std::mem::take(listing), Some(Change::Seen(observe(&pod)))),
-        Ok(watcher::Event::InitDone) => (std::mem::take(listing), None),
-        Ok(watcher::Event::Apply(pod)) => (false, Some(Change::Seen(observe(&pod)))),
-        Ok(watcher::Event::Delete(pod)) => (false, pod.metadata.name.map(Change::Gone)),
-        Err(error) => {
-            tracing::warn!(
-                error = bounded(&error.to_string()),
-                "the watch on runner pods was interrupted, and is taken up again"
-            );
-            (false, None)
-        }
-    };
-    restarted.then_some(Change::Restarted).into_iter().chain(change)
-}
-
 /// The answer to a request, or an error of its own if there was none in time.
 async fn answer<T>(timeout: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
     let limit = tokio::time::timeout(timeout, request).await;
@@ -348,52 +334,6 @@ async fn answer<T>(timeout: Duration, request: impl Future<Output = kube::Result
             format!("no answer within {} s", timeout.as_secs_f32()).into(),
         ))
     })
-}
-
-/// What was there to delete, if anything.
-fn found<T>(deleted: kube::Result<T>) -> Result<Option<T>, BackendError> {
-    match deleted {
-        Ok(answer) => Ok(Some(answer)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(refusal(error)),
-    }
-}
-
-/// What is to be done about an error.
-fn refusal(error: kube::Error) -> BackendError {
-    let status = match error {
-        kube::Error::Api(status) => status,
-        error if unreachable(&error) => return BackendError::Unreachable(bounded(&chain(&error))),
-        error => return BackendError::Unavailable(bounded(&chain(&error))),
-    };
-    let Status {
-        code, reason, message, ..
-    } = *status;
-    let text = bounded(&message);
-    match code {
-        409 if reason == "AlreadyExists" => BackendError::Exists,
-        // Several things answer 403; only the quota's admission plugin says this.
-        403 if message.contains("exceeded quota") => BackendError::Quota(text),
-        // 404 here is the namespace; 413 a manifest that is too large.
-        400 | 403 | 404 | 413 | 422 => BackendError::Refused(text),
-        _ => BackendError::Unavailable(bounded(&format!("{code} {reason}: {message}"))),
-    }
-}
-
-/// Whether no connection came about: nothing was sent that could have been carried out.
-fn unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| {
-        cause
-            .downcast_ref::<hyper_util::client::legacy::Error>()
-            .is_some_and(hyper_util::client::legacy::Error::is_connect)
-    })
-}
-
-/// An error with its causes: those of the HTTP client alone say nothing.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    causes.collect::<Vec<_>>().join(": ")
 }
 
 /// Whether a server of this version has native sidecars. Some providers write the minor release as `29+`.
@@ -405,38 +345,6 @@ fn native_sidecars(major: &str, minor: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn refused(code: u16, reason: &str, message: &str) -> BackendError {
-        refusal(kube::Error::Api(
-            Status::failure(message, reason).with_code(code).boxed(),
-        ))
-    }
-
-    #[test]
-    fn errors_say_what_to_do() {
-        let quota =
-            r#"pods "r-1" is forbidden: exceeded quota: runners, requested: pods=1, used: pods=3, limited: pods=3"#;
-        assert!(matches!(refused(403, "Forbidden", quota), BackendError::Quota(text) if text == quota));
-        let policy = r#"pods "r-1" is forbidden: violates PodSecurity "baseline:latest": privileged"#;
-        assert!(matches!(refused(403, "Forbidden", policy), BackendError::Refused(text) if text == policy));
-        assert!(matches!(refused(422, "Invalid", "image"), BackendError::Refused(_)));
-        assert!(matches!(refused(400, "BadRequest", "x"), BackendError::Refused(_)));
-        assert!(matches!(
-            refused(404, "NotFound", "namespace"),
-            BackendError::Refused(_)
-        ));
-        assert!(matches!(refused(409, "AlreadyExists", "x"), BackendError::Exists));
-        // The quota's own record was changed at the same time: worth another try, and no sign of a second runner.
-        assert!(matches!(
-            refused(409, "Conflict", "quota"),
-            BackendError::Unavailable(_)
-        ));
-        for code in [401, 429, 500, 503, 504] {
-            assert!(
-                matches!(refused(code, "x", "y"), BackendError::Unavailable(text) if text == format!("{code} x: y"))
-            );
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_without_an_answer_is_given_up() {
@@ -458,34 +366,5 @@ mod tests {
         ] {
             assert_eq!(native_sidecars("1", minor), native, "{minor}");
         }
-    }
-
-    #[test]
-    fn a_restart_is_told_with_the_first_of_the_list_and_once() {
-        let pod = |name: &str| {
-            let mut pod = Pod::default();
-            pod.metadata.name = Some(name.into());
-            pod
-        };
-        let mut listing = false;
-        let mut tell = |event| {
-            changes(event, &mut listing)
-                .map(|change| match change {
-                    Change::Restarted => "restarted".to_owned(),
-                    Change::Seen(seen) => format!("seen {}", seen.name),
-                    Change::Gone(name) => format!("gone {name}"),
-                })
-                .collect::<Vec<_>>()
-        };
-        assert!(tell(Ok(watcher::Event::Init)).is_empty());
-        assert_eq!(tell(Ok(watcher::Event::InitApply(pod("a")))), ["restarted", "seen a"]);
-        assert_eq!(tell(Ok(watcher::Event::InitApply(pod("b")))), ["seen b"]);
-        assert!(tell(Ok(watcher::Event::InitDone)).is_empty());
-        assert_eq!(tell(Ok(watcher::Event::Delete(pod("a")))), ["gone a"]);
-        assert!(tell(Err(watcher::Error::NoResourceVersion)).is_empty());
-        // The list failed at first: nothing is told until one came.
-        assert!(tell(Ok(watcher::Event::Init)).is_empty() && tell(Ok(watcher::Event::Init)).is_empty());
-        assert_eq!(tell(Ok(watcher::Event::InitDone)), ["restarted"]);
-        assert_eq!(tell(Ok(watcher::Event::Apply(pod("c")))), ["seen c"]);
     }
 }
