@@ -8,8 +8,9 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 use clap::Parser;
 use jit_core::{
     config::{ConfigError, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings},
-    probe, process, store, stream, telemetry,
+    store, stream,
 };
+use jit_runtime::{OnPanic, probe};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -83,13 +84,12 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    process::main("jit-beat", Args::resolve, run)
+    jit_runtime::main("jit-beat", Args::resolve, run)
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    telemetry::start(&settings.log_level, settings.log_format)?;
-    process::end_on_panic();
-    let stop = process::stop_token(Duration::from_secs(5))?;
+    let grace = Duration::from_secs(5);
+    let stop = jit_runtime::start(&settings.log_level, settings.log_format, grace, OnPanic::EndProcess)?;
     let (emitted, mut registry) = (Family::<Kind, Counter>::default(), Registry::default());
     registry.register("ticks_emitted", "Ticks that this replica emitted", emitted.clone());
     let readiness = probe::Readiness::default();

@@ -15,10 +15,9 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use jit_core::{
     ledger::conditions,
-    process,
     store::check::{Checks, Refused},
-    telemetry,
 };
+use jit_runtime::OnPanic;
 use tokio::net::TcpListener;
 
 pub mod admin;
@@ -50,8 +49,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the port is taken, or Redis is not one to start with.
 pub async fn run(settings: config::Settings) -> anyhow::Result<()> {
-    telemetry::start(&settings.log_level, settings.log_format)?;
-    let stop = process::stop_token(settings.drain_grace)?;
+    let stop = jit_runtime::start(
+        &settings.log_level,
+        settings.log_format,
+        settings.drain_grace,
+        OnPanic::EndTask,
+    )?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("PORT: cannot listen on {}", settings.listen))?;
@@ -83,7 +86,7 @@ pub async fn run(settings: config::Settings) -> anyhow::Result<()> {
     tokio::spawn(async move {
         conditions::watch(
             &around.ledger,
-            &format!("receiver {}", process::identity()),
+            &format!("receiver {}", jit_runtime::identity()),
             &around.stop,
         )
         .await

@@ -1,7 +1,7 @@
 //! The receiver's process: see the library.
 
 fn main() -> std::process::ExitCode {
-    jit_core::process::main(
+    jit_runtime::main(
         "jit-receiver",
         |args: jit_receiver::config::ReceiverArgs| args.resolve(),
         jit_receiver::run,

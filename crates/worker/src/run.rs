@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use jit_backend::{Backend, kubernetes::Kubernetes, process::Process};
 use jit_core::{
     ledger::{Ledger, LedgerError, conditions},
-    operator, probe, process,
+    operator,
     store::{self, check::Checks},
-    telemetry,
 };
+use jit_runtime::{OnPanic, probe};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,9 +32,12 @@ use crate::{
 /// When it cannot start: also when Redis is not one to start with. What is away for a while (Redis, GitHub, Kubernetes)
 /// is waited for.
 pub async fn worker(settings: Settings) -> anyhow::Result<()> {
-    telemetry::start(&settings.log_level, settings.log_format)?;
-    process::end_on_panic();
-    let stop = process::stop_token(settings.drain_grace)?;
+    let stop = jit_runtime::start(
+        &settings.log_level,
+        settings.log_format,
+        settings.drain_grace,
+        OnPanic::EndProcess,
+    )?;
     let (metrics, registry) = Metrics::register();
     let readiness = probe::Readiness::default();
     let probes_stop = CancellationToken::new();
@@ -47,7 +50,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     tokio::task::yield_now().await;
 
     let ledger = Ledger::new(store::pool(&settings.redis)?).with_classes(&settings.github);
-    let (id, rates) = (process::identity(), Rates::default());
+    let (id, rates) = (jit_runtime::identity(), Rates::default());
     let calls = Calls::new(&id, &ledger, settings.budget, &metrics);
     let (keeper, github) = Keeper::new(&settings, &metrics, &rates, &calls)?;
     let Some(backend) = connect_backend(&settings.backend, settings.backend_timeout, &stop).await? else {

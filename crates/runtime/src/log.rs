@@ -3,7 +3,7 @@
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
+use jit_core::config::LogFormat;
 
 /// Starts logging. `level` is a level or a filter such as `info,jit_worker=debug`.
 ///
@@ -33,7 +33,15 @@ fn own_crates(level: &str) -> String {
     if level.contains(['=', ',']) {
         return level.to_owned();
     }
-    ["jit_core", "jit_github", "jit_receiver", "jit_worker", "jit_beat"]
-        .map(|name| format!("{name}={level}"))
-        .join(",")
+    [
+        "jit_core",
+        "jit_github",
+        "jit_backend",
+        "jit_runtime",
+        "jit_receiver",
+        "jit_worker",
+        "jit_beat",
+    ]
+    .map(|name| format!("{name}={level}"))
+    .join(",")
 }
