@@ -24,11 +24,13 @@ local function reserve(org, class)
   follow_rename(key .. ':info')
   local scope, group, profile, labels = fields(key .. ':info', 'scope', 'group', 'profile', 'labels')
   local prefix, epoch = fields('ledger:meta', 'prefix', 'epoch')
-  local subjects = { 'global', 'profile:' .. profile, 'scope:' .. string.lower(scope), 'class:' .. class, unpack(org_subjects(org)) }
+  local subjects = {
+    'global', 'profile:' .. profile, 'scope:' .. string.lower(scope), 'class:' .. class, unpack(org_subjects(org)),
+  }
   local sequence = call('HINCRBY', 'ledger:meta', 'sequence', 1)
   local name = prefix .. '-' .. job .. '-' .. epoch .. base36(sequence)
-  call('HSET', 'runner:' .. name .. ':info', 'org', org, 'class', class, 'scope', scope, 'group', group, 'profile', profile,
-    'labels', labels, 'job', job, 'state', 'reserved', 'fence', sequence, 'reserved_at', now)
+  call('HSET', 'runner:' .. name .. ':info', 'org', org, 'class', class, 'scope', scope, 'group', group,
+    'profile', profile, 'labels', labels, 'job', job, 'state', 'reserved', 'fence', sequence, 'reserved_at', now)
   call('SADD', 'org:' .. org .. ':runners', name)
   call('SADD', 'runners:live', name)
   call('SADD', key .. ':idle', name)

@@ -17,7 +17,9 @@ local HOUR_MS = 3600000
 -- How long GitHub keeps a job in a state at most: a queued one for 24 to 48 hours, one that runs for 5 days, and a run,
 -- with all its waiting, for 35
 -- (https://docs.github.com/en/enterprise-server@3.14/actions/reference/usage-limits-for-self-hosted-runners).
-local KEPT_MS = { queued = 48 * HOUR_MS, in_question = 48 * HOUR_MS, in_progress = 5 * 24 * HOUR_MS, waiting = 35 * 24 * HOUR_MS }
+local KEPT_MS = {
+  queued = 48 * HOUR_MS, in_question = 48 * HOUR_MS, in_progress = 5 * 24 * HOUR_MS, waiting = 35 * 24 * HOUR_MS,
+}
 
 local job = args.job
 local key = 'job:' .. job .. ':info'
@@ -72,7 +74,9 @@ local function unanswered()
     queue_unsettled()
   else
     local wait = UNANSWERED_MS
-    if state == 'in_progress' or state == 'waiting' then wait = math.min(wait * 2 ^ math.min(times - 1, 20), setting('question_interval')) end
+    if state == 'in_progress' or state == 'waiting' then
+      wait = math.min(wait * 2 ^ math.min(times - 1, 20), setting('question_interval'))
+    end
     call('ZADD', 'jobs:questions', now + wait + jitter(job, UNANSWERED_JITTER_MS), job)
   end
 end
@@ -97,7 +101,8 @@ local runner = believed(args.runner, org, args.runner_id) and args.runner or nil
 if (args.status == 'queued' or args.status == 'waiting') and not call('HGET', key, 'class') then
   call('ZREM', 'jobs:questions', job) -- a job of other runners' labels that one of ours had taken: theirs again
   local taker = call('HGET', key, 'runner')
-  if taker and call('HGET', 'runner:' .. taker .. ':info', 'running_job') == job then call('HSET', 'runner:' .. taker .. ':info', 'job_done_at', now) end
+  local its = taker and 'runner:' .. taker .. ':info'
+  if its and call('HGET', its, 'running_job') == job then call('HSET', its, 'job_done_at', now) end
   call('DEL', key)
 elseif args.status == 'queued' then
   call('ZREM', 'jobs:questions', job)

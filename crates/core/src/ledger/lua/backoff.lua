@@ -122,8 +122,12 @@ end
 
 -- All that a runner's success or failure speaks for.
 local function subjects_of(name)
-  local org, class, scope, profile, credential = fields('runner:' .. name .. ':info', 'org', 'class', 'scope', 'profile', 'credential')
-  local of = { class = 'class:' .. class, scope = 'scope:' .. string.lower(scope), org = 'org:' .. org, profile = 'profile:' .. profile, global = 'global' }
+  local org, class, scope, profile, credential =
+    fields('runner:' .. name .. ':info', 'org', 'class', 'scope', 'profile', 'credential')
+  local of = {
+    class = 'class:' .. class, scope = 'scope:' .. string.lower(scope), org = 'org:' .. org,
+    profile = 'profile:' .. profile, global = 'global',
+  }
   of.credential = credential and 'credential:' .. credential or nil
   return of
 end
@@ -165,7 +169,8 @@ local function succeeded(name, level)
   local failing = {}
   for _, subject in pairs(subjects_of(name)) do
     local needs, timed, probe = fields(subject .. ':backoff', 'needs', 'timed', 'probe')
-    if needs and LEVELS[needs] <= LEVELS[level] and (probe == name or not timed or not backing_off(subject)) then lift(subject) end
+    local counts = probe == name or not timed or not backing_off(subject)
+    if needs and LEVELS[needs] <= LEVELS[level] and counts then lift(subject) end
     for needed, at in pairs(LEVELS) do
       if at <= LEVELS[level] then failing[#failing + 1] = subject .. ':failing:' .. needed end
     end
@@ -199,7 +204,8 @@ local function count_failure(subject, how)
     if kind == 'global' then wait = math.min(wait, GLOBAL_MOST_MS) end
   end
   if not needs or LEVELS[needs] < LEVELS[how.needs] then needs = how.needs end
-  call('HSET', key, 'reason', how.why, 'since', now, 'until', now + wait, 'failures', failures, 'first', first, 'needs', needs)
+  call('HSET', key, 'reason', how.why, 'since', now, 'until', now + wait, 'failures', failures, 'first', first,
+    'needs', needs)
   call('HDEL', key, 'probe', 'timed')
   if how.timed then call('HSET', key, 'timed', 1) end
   call('PEXPIRE', key, wait + ROW_MS)

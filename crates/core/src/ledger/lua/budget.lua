@@ -87,7 +87,11 @@ elseif args.what == 'registration' then
 elseif args.what == 'settle' then
   -- A registration counts from the moment at which GitHub has certainly counted it: a call that was long on its way
   -- must not leave the window early.
-  for _, window in ipairs({ { registrations, args.registrations, args.registrations_ms }, { points, args.posts, args.posts_ms } }) do
+  local windows = {
+    { registrations, args.registrations, args.registrations_ms },
+    { points, args.posts, args.posts_ms },
+  }
+  for _, window in ipairs(windows) do
     local key, most, span = unpack(window)
     if args.sent and most > 0 then note(key, span) elseif not args.sent then call('ZREM', key, args.runner) end
   end
@@ -112,9 +116,13 @@ elseif args.what == 'spare' then
   local of_minute = tonumber(its) == minute and tonumber(calls_of_it) or 0
   local calls = math.min(args.calls, args.calls_per_hour)
   if calls == 0 then return cjson.encode({ wait = args.calls == 0 and 0 or HOUR_MS, over = 'spare' }) end
-  if of_minute + args.calls > args.calls_per_minute then return cjson.encode({ wait = (minute + 1) * MINUTE_MS - now, over = 'spare' }) end
+  if of_minute + args.calls > args.calls_per_minute then
+    return cjson.encode({ wait = (minute + 1) * MINUTE_MS - now, over = 'spare' })
+  end
   local limit, left, reset = hour()
-  if limit and left - args.calls < limit / 2 then return cjson.encode({ wait = reset - now, over = 'hour', limit = limit, left = math.max(left, 0) }) end
+  if limit and left - args.calls < limit / 2 then
+    return cjson.encode({ wait = reset - now, over = 'hour', limit = limit, left = math.max(left, 0) })
+  end
   local key = 'credential:' .. args.credential .. ':spare'
   local spent, by_minute, flat = 0, {}, call('HGETALL', key)
   for i = 1, #flat, 2 do

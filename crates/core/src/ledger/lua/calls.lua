@@ -85,7 +85,8 @@ end
 if args.what == 'enter' then
   local till, why = held_back(name, args.owner)
   if till then return cjson.encode({ wait = till - now, why = why }) end
-  local limit, remaining, reset, spent = fields('credential:' .. account .. ':rate', 'limit', 'remaining', 'reset', 'spent')
+  local rate = 'credential:' .. account .. ':rate'
+  local limit, remaining, reset, spent = fields(rate, 'limit', 'remaining', 'reset', 'spent')
   if reset and tonumber(reset) > now and tonumber(remaining) <= (tonumber(spent) or 0) then
     why = 'credential ' .. name .. ' has used up the ' .. limit .. ' calls that GitHub allows it an hour'
     hold(account, tonumber(reset) - now, why, not args.app)
@@ -94,7 +95,8 @@ if args.what == 'enter' then
   call('ZREMRANGEBYSCORE', under_way, '-inf', now)
   call('ZREMRANGEBYSCORE', under_way, '(' .. string.format('%.0f', now + HOUR_MS), '+inf') -- Redis's clock was ahead
   if call('ZCARD', under_way) >= args.at_once then
-    return soon(SOON_MS, args.at_once .. ' calls of credential ' .. name .. ' are under way, and GitHub allows no more at once')
+    return soon(SOON_MS, args.at_once .. ' calls of credential ' .. name
+      .. ' are under way, and GitHub allows no more at once')
   end
   -- A hold is over, and nothing has shown yet that GitHub sees it so: one call goes first.
   local probing = {}
@@ -108,14 +110,15 @@ if args.what == 'enter' then
   if args.points > 0 and args.points_per_minute > 0 then
     local at = points_fit('credential:' .. account .. ':points:' .. args.endpoint)
     if at then
-      return soon(at - now, 'credential ' .. name .. ' has used its ' .. args.points_per_minute .. ' points of this minute for '
-        .. args.endpoint .. ', and GitHub allows no more (GITHUB_POINTS_PER_MINUTE)')
+      return soon(at - now, 'credential ' .. name .. ' has used its ' .. args.points_per_minute
+        .. ' points of this minute for ' .. args.endpoint
+        .. ', and GitHub allows no more (GITHUB_POINTS_PER_MINUTE)')
     end
   end
   for _, key in ipairs(probing) do call('HSET', key, 'probe', now + math.min(args.lease, PROBE_MS)) end
   call('ZADD', under_way, now + args.lease, args.call)
   call('PEXPIRE', under_way, math.max(args.lease, call('PTTL', under_way)))
-  if args.in_hour and reset and tonumber(reset) > now then call('HINCRBY', 'credential:' .. account .. ':rate', 'spent', 1) end
+  if args.in_hour and reset and tonumber(reset) > now then call('HINCRBY', rate, 'spent', 1) end
   return '{}'
 elseif args.what == 'leave' then
   call('ZREM', under_way, args.call)

@@ -9,7 +9,10 @@ local FORGET_WORKER_MS = 3600000
 local SLICE = 64 -- members of each kind that one call looks at
 local MINUTE_MS, HOUR_MS = 60000, 3600000
 -- Times of a runner, each of which has been.
-local BEEN = { 'reserved_at', 'claimed_at', 'registered_at', 'created_at', 'started_at', 'busy_at', 'job_done_at', 'adopted_at', 'removing_at', 'unserved_since' }
+local BEEN = {
+  'reserved_at', 'claimed_at', 'registered_at', 'created_at', 'started_at', 'busy_at', 'job_done_at', 'adopted_at',
+  'removing_at', 'unserved_since',
+}
 
 local more = false
 
@@ -39,7 +42,9 @@ end
 -- The longest time to a deadline that a runner in this state can have, in ms.
 local function longest(state)
   if state == 'created' then return math.max(setting('start_timeout'), setting('idle_timeout')) end
-  if state == 'busy' then return math.max(setting('question_interval'), setting('busy_recheck'), setting('end_timeout')) end
+  if state == 'busy' then
+    return math.max(setting('question_interval'), setting('busy_recheck'), setting('end_timeout'))
+  end
   return 10 * MINUTE_MS
 end
 
@@ -104,5 +109,9 @@ if of_questions ~= 'end' then
   of_questions = slice[1] == '0' and 'end' or slice[1]
 end
 more = more or of_runners ~= 'end' or of_questions ~= 'end'
-if more then call('HSET', 'ledger:meta', 'cutting', of_runners .. ' ' .. of_questions) else call('HDEL', 'ledger:meta', 'cutting') end
+if more then
+  call('HSET', 'ledger:meta', 'cutting', of_runners .. ' ' .. of_questions)
+else
+  call('HDEL', 'ledger:meta', 'cutting')
+end
 return cjson.encode({ by = was_ahead and tonumber(before) - now or nil, more = more })

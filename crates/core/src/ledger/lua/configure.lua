@@ -13,7 +13,8 @@ for _, of in ipairs(args.jobs or {}) do
     carry_pause(before, of.org)
   end
   local state, class = fields('job:' .. of.job .. ':info', 'state', 'class')
-  if class and (state == 'queued' or state == 'waiting' or state == 'in_question') then reclass(of.job, learn(of.org), of) end
+  local has_not_begun = state == 'queued' or state == 'waiting' or state == 'in_question'
+  if class and has_not_begun then reclass(of.job, learn(of.org), of) end
 end
 
 local changed = false

@@ -21,9 +21,11 @@ local function refresh_org(org)
   note_size('orgs:pending', org, call('ZCARD', 'org:' .. org .. ':pending'))
   local running, limit, maximum = call('SCARD', 'org:' .. org .. ':runners'), limit_of(org), setting('max_total')
   local aside = call('HGET', 'orgs:parked', org)
-  if running < limit and maximum > 0 and call('EXISTS', 'org:' .. org .. ':classes') == 1 and call('HEXISTS', 'orgs:paused', org) == 0 then
+  if running < limit and maximum > 0
+    and call('EXISTS', 'org:' .. org .. ':classes') == 1 and call('HEXISTS', 'orgs:paused', org) == 0 then
     local served = tonumber(call('HGET', 'orgs:served', org)) or 0
-    call('ZADD', aside and aside .. ':parked' or 'orgs:ready', served + maximum * running / math.min(limit, maximum), org)
+    local score = served + maximum * running / math.min(limit, maximum)
+    call('ZADD', aside and aside .. ':parked' or 'orgs:ready', score, org)
   elseif aside then
     call('ZREM', aside .. ':parked', org)
     call('HDEL', 'orgs:parked', org)
@@ -49,7 +51,8 @@ end
 
 local function ensure_class(class, of)
   if call('EXISTS', 'class:' .. class .. ':info') == 0 then
-    call('HSET', 'class:' .. class .. ':info', 'org', of.org, 'scope', of.scope, 'group', of.group, 'profile', of.profile, 'labels', of.labels)
+    call('HSET', 'class:' .. class .. ':info', 'org', of.org, 'scope', of.scope, 'group', of.group,
+      'profile', of.profile, 'labels', of.labels)
   end
   if of.owner_id then call('HSETNX', 'class:' .. class .. ':info', 'owner_id', of.owner_id) end
 end
@@ -128,7 +131,8 @@ local function recount()
   local unheard = call('ZCARD', 'owners:heard') < call('HLEN', 'orgs:known')
   for i = 2, #slice[2], 2 do
     local org = slice[2][i]
-    if (tonumber(call('GET', 'org:' .. org .. ':running')) or 0) ~= call('SCARD', 'org:' .. org .. ':runners') then corrected = corrected + 1 end
+    local mirrored = tonumber(call('GET', 'org:' .. org .. ':running')) or 0
+    if mirrored ~= call('SCARD', 'org:' .. org .. ':runners') then corrected = corrected + 1 end
     mirror(org)
     refresh_org(org)
     if unheard then call('ZADD', 'owners:heard', 'NX', now, org) end

@@ -28,7 +28,9 @@ local function stayed_idle(name, class)
   local key = 'class:' .. class
   local oldest = call('ZRANGE', key .. ':queued', 0, 0)[1]
   if not oldest then return 'it stayed idle' end
-  if call('HEXISTS', key .. ':info', 'misfit') == 1 and call('SCARD', key .. ':idle') > 1 then return 'it stayed idle, and its class gets one at a time' end
+  if call('HEXISTS', key .. ':info', 'misfit') == 1 and call('SCARD', key .. ':idle') > 1 then
+    return 'it stayed idle, and its class gets one at a time'
+  end
   local idle_timeout = setting('idle_timeout')
   local last_start, replaced_at = fields('ledger:meta', 'last_start', 'replaced_at')
   local within = function(at) return at and tonumber(at) <= now and now < tonumber(at) + idle_timeout end
@@ -57,8 +59,11 @@ local function overdue(name, state)
   if state == 'reserved' then return 'making it did not finish in time' end
   if state == 'created' and not started_at then
     local no_image = detail and NO_IMAGE[string.match(detail, '^%a+')]
-    runner_failed(name, no_image and { 'profile' } or POD, { needs = 'started', delay = setting('start_backoff'), most = setting('start_backoff') * 16,
-      why = 'its last runner did not start' .. (detail and ': ' .. detail or ' in time') })
+    local first = setting('start_backoff')
+    runner_failed(name, no_image and { 'profile' } or POD, {
+      needs = 'started', delay = first, most = first * 16,
+      why = 'its last runner did not start' .. (detail and ': ' .. detail or ' in time'),
+    })
     return 'it did not start in time' .. (detail and ': ' .. detail or '')
   end
   if state == 'busy' then
@@ -135,8 +140,11 @@ for _, name in ipairs(call('ZRANGEBYSCORE', 'runners:deadlines', '-inf', now, 'L
     deadline(name, at)
   elseif removing and here then
     deadline(name, now + args.lease)
-    removals[#removals + 1] = { name = name, scope = scope, github_id = github_id or nil, deregistered = (deregistered or forced) and true or false,
-      uncertain = (uncertain or registering) and true or false, started = started_at and true or false }
+    removals[#removals + 1] = {
+      name = name, scope = scope, github_id = github_id or nil,
+      deregistered = (deregistered or forced) and true or false,
+      uncertain = (uncertain or registering) and true or false, started = started_at and true or false,
+    }
   end
 end
 

@@ -24,7 +24,8 @@ local again = state == 'completed' and (attempts > 0 or (given_up and kind ~= 'c
 if not state or again then
   -- The jobs of other runners' labels pass through an enterprise's webhook too: they leave no trace unless a runner of
   -- ours took one.
-  if not args.ours and not (runner and (kind == 'in_progress' or kind == 'completed')) then return cjson.encode({ state = state or 'ignored' }) end
+  local took = runner and (kind == 'in_progress' or kind == 'completed')
+  if not args.ours and not took then return cjson.encode({ state = state or 'ignored' }) end
   if again then call('DEL', 'job:' .. job .. ':info') end
   state = false
   remember_job(job, learn(org, args.owner_id, args.at), args)
@@ -69,6 +70,8 @@ elseif kind == 'completed' then
   if runner then ending(runner, job) end
   -- It went before this word came. It ran its job to the end, so GitHub has removed its registration: there is nothing
   -- to look up.
-  if args.runner and args.conclusion == 'success' and meant(args.runner, org, args.runner_id) then call('ZREM', 'registrations:uncertain', args.runner) end
+  if args.runner and args.conclusion == 'success' and meant(args.runner, org, args.runner_id) then
+    call('ZREM', 'registrations:uncertain', args.runner)
+  end
 end
 return cjson.encode({ state = job_state(job) or 'ignored' })

@@ -14,8 +14,10 @@ if args.uncertain then call('HSET', key, 'uncertain', 1) end
 if args.unregistered then call('HSET', key, 'deregistered', 1) end
 local wait = 0
 if args.chain then
-  wait = runner_failed(args.runner, args.chain, { needs = args.needs, delay = args.first, most = args.most, why = args.why,
-    timed = args.timed, patient = args.patient, again = args.again })
+  wait = runner_failed(args.runner, args.chain, {
+    needs = args.needs, delay = args.first, most = args.most, why = args.why,
+    timed = args.timed, patient = args.patient, again = args.again,
+  })
 end
 if args.made or state ~= 'reserved' then -- what was seen to exist is removed in the one way
   begin_removal(args.runner, args.why)

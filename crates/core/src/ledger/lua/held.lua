@@ -20,7 +20,9 @@ local function held_back(credential, owner)
   for _, of in ipairs(limits_at(credential, owner)) do
     local at, words, whole = fields(of.key, 'until', 'why', 'whole')
     at = tonumber(at)
-    if at and at > now and at <= now + MOST_HELD_MS and (whole or not of.as_a_whole) and at > (till or 0) then till, why = at, words end
+    if at and at > now and at <= now + MOST_HELD_MS and (whole or not of.as_a_whole) and at > (till or 0) then
+      till, why = at, words
+    end
   end
   return till, why
 end

@@ -24,7 +24,10 @@ local function judge(job, runner, queued)
     succeeded(suspect, 'work')
   elseif queued then
     local first = setting('start_backoff')
-    runner_failed(suspect, { 'runner', unpack(POD) }, { needs = 'work', delay = first, most = first * 16, why = "the runner's program ends before it has work (" .. (why or 'ended') .. ')' })
+    runner_failed(suspect, { 'runner', unpack(POD) }, {
+      needs = 'work', delay = first, most = first * 16,
+      why = "the runner's program ends before it has work (" .. (why or 'ended') .. ')',
+    })
   end
   drop_probes(suspect)
 end
@@ -64,8 +67,10 @@ end
 -- Puts a job into the queues of its class and its owner.
 local function enqueue(job, queued_at)
   local key = 'job:' .. job .. ':info'
-  local org, class, scope, group, profile, labels, owner_id = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'owner_id')
-  ensure_class(class, { org = org, scope = scope, group = group, profile = profile, labels = labels, owner_id = owner_id })
+  local org, class, scope, group, profile, labels, owner_id =
+    fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'owner_id')
+  local of = { org = org, scope = scope, group = group, profile = profile, labels = labels, owner_id = owner_id }
+  ensure_class(class, of)
   -- it may have been forgotten meanwhile
   if call('HEXISTS', key, 'misfits') == 1 then call('HSET', 'class:' .. class .. ':info', 'misfit', now) end
   call('ZADD', 'class:' .. class .. ':queued', queued_at, job)
@@ -87,8 +92,10 @@ end
 -- Runners stay what they are.
 local function reclass(job, org, of)
   local key = 'job:' .. job .. ':info'
-  local before, its_org, scope, group, profile, labels = fields(key, 'class', 'org', 'scope', 'group', 'profile', 'labels')
-  local same = string.lower(scope) == string.lower(of.scope) and string.lower(group) == string.lower(of.group) and profile == of.profile and labels == of.labels
+  local before, its_org, scope, group, profile, labels =
+    fields(key, 'class', 'org', 'scope', 'group', 'profile', 'labels')
+  local same = string.lower(scope) == string.lower(of.scope) and string.lower(group) == string.lower(of.group)
+    and profile == of.profile and labels == of.labels
   -- also where its id is of another login: runners are made for that class already
   if same and its_org == org then return end
   local queued_at = call('ZSCORE', 'class:' .. before .. ':queued', job)
@@ -139,7 +146,8 @@ local function complete(job, runner, conclusion)
   call('ZREM', 'jobs:questions', job)
   call('HSET', key, 'state', 'completed', 'completed_at', now, 'conclusion', conclusion or 'unknown')
   if runner then call('HSET', key, 'runner', runner) end
-  call('HDEL', key, 'reason', 'missing', 'rev', 'scope', 'group', 'labels', 'held_until', 'misfits', 'waits', 'told_at', 'unreadable', 'unanswered', 'words')
+  call('HDEL', key, 'reason', 'missing', 'rev', 'scope', 'group', 'labels', 'held_until', 'misfits', 'waits',
+    'told_at', 'unreadable', 'unanswered', 'words')
   local ttl = setting('tombstone_ttl')
   call('PEXPIRE', key, ttl > 0 and ttl or GONE_TTL_MS) -- a ledger that lost its configuration forgets no end either
 end

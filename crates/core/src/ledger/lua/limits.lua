@@ -32,8 +32,13 @@ for _, pair in ipairs(args.limits or {}) do
 end
 if args.pause then
   local org = spelling(args.pause.org)
-  call('HSET', 'orgs:paused', org, cjson.encode({ reason = args.pause.reason, until_ms = args.pause.until_ms, since = now }))
-  if args.pause.until_ms then call('ZADD', 'backoffs', args.pause.until_ms, 'pause:' .. org) else call('ZREM', 'backoffs', 'pause:' .. org) end
+  local pause = { reason = args.pause.reason, until_ms = args.pause.until_ms, since = now }
+  call('HSET', 'orgs:paused', org, cjson.encode(pause))
+  if args.pause.until_ms then
+    call('ZADD', 'backoffs', args.pause.until_ms, 'pause:' .. org)
+  else
+    call('ZREM', 'backoffs', 'pause:' .. org)
+  end
   refresh_org(org)
 end
 if args.resume then

@@ -20,7 +20,8 @@ elseif args.what == 'held' then -- jobs of an organization that stand in no queu
   local jobs = {}
   for _, job in ipairs(call('ZRANGE', 'jobs:questions', 0, HELD_SCAN - 1)) do
     local org, state = fields('job:' .. job .. ':info', 'org', 'state')
-    if org == args.org and (state == 'in_question' or state == 'waiting') and #jobs < args.n then jobs[#jobs + 1] = job end
+    local held = state == 'in_question' or state == 'waiting'
+    if org == args.org and held and #jobs < args.n then jobs[#jobs + 1] = job end
   end
   if #jobs > 0 then result.jobs = jobs end
 end

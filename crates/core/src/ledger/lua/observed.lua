@@ -29,7 +29,8 @@ elseif args.what == 'rejected' then -- its program never ran: its node did not t
 -- it has ended, since GitHub refuses its version: no further end is needed to know it
 elseif args.what == 'outdated' then
   local why = 'its runner is too old for GitHub (code 7): update the image'
-  runner_failed(args.runner, POD, { needs = 'work', delay = setting('start_backoff'), most = setting('start_backoff') * 16, why = why })
+  local first = setting('start_backoff')
+  runner_failed(args.runner, POD, { needs = 'work', delay = first, most = first * 16, why = why })
   free(args.runner, why)
 elseif args.what == 'busy' then -- GitHub refused to delete it: it works, and lives
   call('HDEL', key, 'why')
@@ -70,4 +71,5 @@ elseif args.what == 'absent' then
     free(args.runner, args.why)
   end
 end
-return cjson.encode({ state = call('HGET', key, 'state'), changed = changed, woken = call('EXISTS', 'backoffs:waking') == 1 })
+local woken = call('EXISTS', 'backoffs:waking') == 1
+return cjson.encode({ state = call('HGET', key, 'state'), changed = changed, woken = woken })

@@ -62,7 +62,8 @@ local function learn(org, id, at)
   if not login then
     -- The Python system kept a list under this key: nothing of ours may be mixed with what it left.
     if call('TYPE', 'org:' .. org .. ':pending').ok == 'list' then
-      error('LEGACY this Redis holds data of the Python system (org:' .. org .. ':pending is a list): use another Redis or database, or flush this one', 0)
+      error('LEGACY this Redis holds data of the Python system (org:' .. org
+        .. ':pending is a list): use another Redis or database, or flush this one', 0)
     end
     login = org
     call('HSET', 'orgs:known', string.lower(org), org)

@@ -36,12 +36,15 @@ end
 
 local key = 'runner:' .. args.runner .. ':info'
 local state, fence, claimed_at, claim, worker = fields(key, 'state', 'fence', 'claimed_at', 'claim', 'worker')
-if not state or fence ~= args.fence or state == 'removing' or state == 'gone' then return cjson.encode({ stale = true }) end
+if not state or fence ~= args.fence or state == 'removing' or state == 'gone' then
+  return cjson.encode({ stale = true })
+end
 
 if args.step == 'claim' then
   local again = claimed_at and worker == args.worker and claim == args.claim
   if state ~= 'reserved' or (claimed_at and not again) then return cjson.encode({ stale = true }) end
-  local org, class, scope, group, profile, labels, job = fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
+  local org, class, scope, group, profile, labels, job =
+    fields(key, 'org', 'class', 'scope', 'group', 'profile', 'labels', 'job')
   if not again then
     if not look_at_gate().open then return cjson.encode({ stale = true }) end
     serve(org, args.alone and args.credential or nil)
@@ -54,11 +57,15 @@ if args.step == 'claim' then
       end
     end
   end
-  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'claim', args.claim, 'credential', args.credential, 'create_timeout', args.create_timeout)
+  call('HSET', key, 'claimed_at', now, 'worker', args.worker, 'claim', args.claim, 'credential', args.credential,
+    'create_timeout', args.create_timeout)
   local place = args.places and args.places[profile]
   if place then call('HSET', key, 'place', place) end
   deadline(args.runner, now + args.timeout + GRACE_MS)
-  return cjson.encode({ name = args.runner, org = org, class = class, scope = scope, group = group, profile = profile, labels = labels, job = job })
+  return cjson.encode({
+    name = args.runner, org = org, class = class, scope = scope, group = group, profile = profile, labels = labels,
+    job = job,
+  })
 elseif args.step == 'registered' then
   call('HSET', key, 'registered_at', now, 'github_id', args.github_id)
   call('HDEL', key, 'uncertain', 'create_timeout', 'claim') -- its pod is there: no create is in flight

@@ -26,8 +26,10 @@ for _, seen in ipairs(args.runners or {}) do
     elseif gone_at < args.began or gone_at > now then
       -- A runner that is not counted may be at work all the same: GitHub is asked first.
       local scope, github_id, deregistered, started_at = fields(key, 'scope', 'github_id', 'deregistered', 'started_at')
-      stop[#stop + 1] = { name = name, removal = { name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
-        uncertain = true, started = (seen.running or started_at) and true or false } }
+      stop[#stop + 1] = { name = name, removal = {
+        name = name, scope = scope, github_id = github_id or nil, deregistered = deregistered and true or false,
+        uncertain = true, started = (seen.running or started_at) and true or false,
+      } }
     end
   elseif state then
     if seen.ended then
@@ -45,9 +47,11 @@ for _, seen in ipairs(args.runners or {}) do
     local spec = seen.spec
     local org = learn(spec.org)
     spec.org = org
-    call('HSET', key, 'org', org, 'class', seen.class, 'scope', spec.scope, 'group', spec.group, 'profile', spec.profile, 'labels', spec.labels,
-      'job', spec.job, 'state', seen.terminating and 'removing' or 'created', 'fence', call('HINCRBY', 'ledger:meta', 'sequence', 1), 'reserved_at', now, 'created_at', now,
-      'started_at', now, 'adopted_at', now, 'uncertain', 1)
+    local fence = call('HINCRBY', 'ledger:meta', 'sequence', 1)
+    call('HSET', key, 'org', org, 'class', seen.class, 'scope', spec.scope, 'group', spec.group,
+      'profile', spec.profile, 'labels', spec.labels, 'job', spec.job,
+      'state', seen.terminating and 'removing' or 'created', 'fence', fence,
+      'reserved_at', now, 'created_at', now, 'started_at', now, 'adopted_at', now, 'uncertain', 1)
     local place = args.places and args.places[spec.profile]
     if place then call('HSET', key, 'place', place) end
     call('SADD', 'org:' .. org .. ':runners', name)

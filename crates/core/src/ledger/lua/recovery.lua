@@ -62,11 +62,13 @@ function ops.tick()
   if call('HGET', STATE, 'epoch') ~= epoch or call('HEXISTS', STATE, 'walk') == 0 then
     call('HSET', STATE, 'epoch', epoch, 'epoch_at', now, 'walk', 0, 'walk_whole', 1)
   end
-  call('HSET', STATE, 'ticked_at', now, 'interval', args.interval, 'calls_per_hour', args.calls_per_hour, 'redelivery', args.redelivery and 1 or 0)
+  call('HSET', STATE, 'ticked_at', now, 'interval', args.interval, 'calls_per_hour', args.calls_per_hour,
+    'redelivery', args.redelivery and 1 or 0)
   prune('repos:active', FORGET_REPO_MS)
   prune('strays:seen', KEEP_DELIVERY_MS)
   local walk, whole = fields(STATE, 'walk', 'walk_whole')
-  return listed({ open = true, now = now, walk = walk, whole = whole == '1' }, 'repos', call('SRANDMEMBER', 'repos:new', SOME))
+  local result = { open = true, now = now, walk = walk, whole = whole == '1' }
+  return listed(result, 'repos', call('SRANDMEMBER', 'repos:new', SOME))
 end
 
 -- What is known was walked through up to here, so that nobody is left out; 0: to its end. args: cursor
@@ -103,7 +105,8 @@ end
 
 -- Accounts whose turn comes, those first that have waited longest. args: before, n
 function ops.accounts()
-  local accounts = call('ZRANGEBYSCORE', ACCOUNTS, '-inf', '(' .. string.format('%.0f', args.before), 'LIMIT', 0, args.n)
+  local before = '(' .. string.format('%.0f', args.before)
+  local accounts = call('ZRANGEBYSCORE', ACCOUNTS, '-inf', before, 'LIMIT', 0, args.n)
   for _, account in ipairs(accounts) do call('ZADD', ACCOUNTS, now, account) end
   return listed({}, 'accounts', accounts)
 end
@@ -172,7 +175,8 @@ end
 function ops.served()
   local repos = queue_of(args.account, 'repos')
   local mark = 'recover:' .. args.account
-  local any = call('EXISTS', repos, queue_of(args.account, 'rereads'), queue_of(args.account, 'hooks'), queue_of(args.account, 'lists'), queue_of(args.account, 'scopes'))
+  local any = call('EXISTS', repos, queue_of(args.account, 'rereads'), queue_of(args.account, 'hooks'),
+    queue_of(args.account, 'lists'), queue_of(args.account, 'scopes'))
   if any == 0 then
     call('ZREM', ACCOUNTS, args.account)
     call('ZREM', 'recovery:oldest', args.account)
@@ -182,7 +186,11 @@ function ops.served()
   end
   call('ZADD', ACCOUNTS, math.max(args.not_before, now), args.account)
   local oldest = call('ZRANGEBYSCORE', repos, '(0', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-  if oldest then call('ZADD', 'recovery:oldest', oldest, args.account) else call('ZREM', 'recovery:oldest', args.account) end
+  if oldest then
+    call('ZADD', 'recovery:oldest', oldest, args.account)
+  else
+    call('ZREM', 'recovery:oldest', args.account)
+  end
   local unvisited = call('ZCOUNT', repos, '-inf', 0)
   local since = tonumber(call('HGET', mark, 'since'))
   if unvisited == 0 then
@@ -273,7 +281,8 @@ function ops.strays()
       noted = true
     end
   end
-  call('ZADD', queue_of(args.account, 'scopes'), now + (noted and math.min(args.confirm, args.again) or args.again), args.scope)
+  local wait = noted and math.min(args.confirm, args.again) or args.again
+  call('ZADD', queue_of(args.account, 'scopes'), now + wait, args.scope)
   return listed({}, 'delete', delete)
 end
 

@@ -16,7 +16,8 @@ local function is_at(key, places)
   local place = call('HGET', key, 'place')
   if not place or not places then return true end
   for _, here in ipairs(places) do
-    if here == place or string.sub(here, 1, #place + 1) == place .. '/' or string.sub(place, 1, #here + 1) == here .. '/' then return true end
+    local within = here == place or string.sub(here, 1, #place + 1) == place .. '/'
+    if within or string.sub(place, 1, #here + 1) == here .. '/' then return true end
   end
   return false
 end
@@ -57,9 +58,11 @@ end
 -- one is settled, the oldest of its class) may have run on it; if it was busy, its job may have ended without a word.
 -- The job in question, if any.
 local function question_after(name)
-  local class, job, running, github_id, unused = fields('runner:' .. name .. ':info', 'class', 'job', 'running_job', 'github_id', 'unused')
+  local class, job, running, github_id, unused =
+    fields('runner:' .. name .. ':info', 'class', 'job', 'running_job', 'github_id', 'unused')
   if running then
-    if call('HGET', 'job:' .. running .. ':info', 'state') == 'in_progress' then ask(running, now + setting('question_delay')) end
+    local state = call('HGET', 'job:' .. running .. ':info', 'state')
+    if state == 'in_progress' then ask(running, now + setting('question_delay')) end
   elseif github_id and not unused then
     local state, its_class = fields('job:' .. job .. ':info', 'state', 'class')
     if state ~= 'queued' or its_class ~= class then
@@ -179,8 +182,10 @@ local function ended(name, why, rejected)
   local waits = state == 'reserved' or state == 'created'
   if waits and rejected and not started_at then
     call('HSET', key, 'unused', 1)
-    runner_failed(name, POD, { needs = 'started', delay = REJECTED_MS, most = setting('start_backoff') * 16, patient = true,
-      why = 'its pod was rejected: ' .. why })
+    runner_failed(name, POD, {
+      needs = 'started', delay = REJECTED_MS, most = setting('start_backoff') * 16, patient = true,
+      why = 'its pod was rejected: ' .. why,
+    })
   end
   free(name, why, waits and now - (tonumber(started_at or created_at) or now) < WAITED_MS)
 end
