@@ -16,11 +16,11 @@ use serde::Deserialize;
 
 use crate::answer::Answer;
 use crate::error::Error;
-use crate::installations::Installation;
 use crate::jwt;
-use crate::options::Token;
+use crate::login::{Account, AppLogin, Who};
 use crate::scope::resource;
 use crate::transport::{Call, Transport};
+use crate::types::Installation;
 use crate::words::tidy;
 
 /// A token is renewed so long before its end. GitHub's live for an hour.
@@ -32,61 +32,6 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 const TIME_MATTERS: SignedDuration = SignedDuration::from_secs(5);
 /// Pages of 100 installations in which an enterprise's is looked for.
 const PAGES: u32 = 100;
-
-/// As which App.
-#[derive(Clone)]
-pub struct AppLogin {
-    /// Its id, or its client id.
-    pub id: String,
-    /// Gives its private key, PEM; asked each time that one is needed, so a file that was read again takes effect.
-    pub private_key: Token,
-}
-
-/// Whose installation a call needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Account {
-    /// An organization's.
-    Organization(String),
-    /// That of a repository's owner, who may be a user or an organization.
-    Owner(String),
-    /// An enterprise's.
-    Enterprise(String),
-}
-
-/// As whom a call is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
-    /// As the installation there.
-    Installation(Account),
-    /// As the App itself.
-    App,
-}
-
-impl Who {
-    /// As whom a path is asked for: it begins with the owner that it is about, but for the App's own.
-    pub(crate) fn of(path: &[&str]) -> Self {
-        let account = match *path {
-            ["orgs", org, ..] => Account::Organization(org.to_owned()),
-            ["repos", owner, ..] => Account::Owner(owner.to_owned()),
-            ["enterprises", slug, ..] => Account::Enterprise(slug.to_owned()),
-            _ => return Self::App,
-        };
-        Self::Installation(account)
-    }
-}
-
-impl Account {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Organization(name) | Self::Owner(name) | Self::Enterprise(name) => name,
-        }
-    }
-
-    /// An organization is the same account as the owner of its repositories.
-    fn key(&self) -> (bool, String) {
-        (matches!(self, Self::Enterprise(_)), self.name().to_ascii_lowercase())
-    }
-}
 
 /// A token, and how long it holds, by GitHub's clock.
 #[derive(Clone)]

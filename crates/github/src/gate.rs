@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::app::{Account, Who};
 use crate::error::Error;
+use crate::login::{Account, Who};
 use crate::rate::Limit;
 
 /// What a gate answers with, some time.

@@ -10,10 +10,7 @@
 //! ([`ClientOptions::no_public_groups`](crate::ClientOptions)), what GitHub said of a group holds for an hour: an
 //! operator may change it at any time.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -26,37 +23,6 @@ use crate::words::tidy;
 /// The id of the group that is always there; a repository has no other. GitHub lists none there, and its own example
 /// registers at 1.
 const DEFAULT_GROUP: u64 = 1;
-
-/// How long it is believed that a group does not allow public repositories.
-const PRIVATE_FOR: Duration = Duration::from_secs(3600);
-
-/// The ids found so far, and when; small: one entry an organization, mostly.
-#[derive(Default)]
-pub(crate) struct Groups(Mutex<HashMap<(Scope, String), (u64, Instant)>>);
-
-impl Groups {
-    fn get(&self, key: &(Scope, String), for_ever: bool) -> Option<u64> {
-        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
-        cached
-            .filter(|(_, found)| for_ever || found.elapsed() < PRIVATE_FOR)
-            .map(|(id, _)| id)
-    }
-
-    fn put(&self, key: (Scope, String), id: u64) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, (id, Instant::now()));
-    }
-
-    /// GitHub refused `id` at `scope`: the next one asks again.
-    pub(crate) fn forget(&self, scope: &Scope, id: u64) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(at, _), (cached, _)| at != scope || *cached != id);
-    }
-}
 
 /// A group as GitHub lists it.
 #[derive(Deserialize)]

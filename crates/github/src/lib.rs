@@ -21,8 +21,9 @@
 //!
 //! Several credentials, each with the owners that it serves, are [`Credentials`].
 //!
-//! Where to look: `credentials` whose client it is, `scope` names and URLs, `client` the calls, `groups` and `pages`
-//! lists, `deliveries`, `runs` and `repositories` what finds jobs whose webhook never came, `transport` one request,
+//! Where to look: `credentials` whose client it is, `login` as whom it calls, `scope` names and URLs, `runners`, `jobs`
+//! and `groups` the calls, `pages` lists, `deliveries`, `runs` and `repositories` what finds jobs whose webhook never
+//! came, `client` and `transport` one request,
 //! `tls` and `tls_words` the server's certificate, `gate` whether it may be sent, `answer`, `rate`, `words` and `error`
 //! what a refusal means, `types` what is sent and received. With the feature `openapi-validation`, `openapi` holds
 //! requests and answers against GitHub's own description; the tests of this crate and of the simulator use it.
@@ -39,11 +40,15 @@ mod error;
 mod gate;
 mod groups;
 mod installations;
+mod jobs;
 mod jwt;
+mod known_groups;
+mod login;
 mod options;
 mod pages;
 mod rate;
 mod repositories;
+mod runners;
 mod runs;
 mod scope;
 mod tls;
@@ -55,19 +60,20 @@ mod words;
 #[cfg(feature = "openapi-validation")]
 pub mod openapi;
 
-pub use app::AppLogin;
 pub use client::Client;
 pub use clock::Clock;
 pub use credentials::{Credential, Credentials, EVERYBODY};
 pub use deliveries::{Deliveries, Delivery, Hook, HookAddress};
 pub use error::{BackOff, Error};
 pub use gate::{Answering, Caller, Ending, Gate, NotNow, Outgoing};
-pub use installations::{Installation, InstalledAt};
 pub use jwt::{KeyError, check_private_key};
-pub use options::{BuildError, ClientOptions, Login, OnRate, OnResponse, Token};
+pub use login::{AppLogin, Login, Token};
+pub use options::{BuildError, ClientOptions, OnRate, OnResponse};
 pub use pages::{Asked, Listed};
 pub use rate::Rate;
 pub use repositories::{Organization, Repository};
 pub use runs::{Run, RunStatus};
 pub use scope::{Scope, ScopeError, api_url_for};
-pub use types::{Deletion, JitRequest, JitRunner, Job, JobStatus, Lookup, Runner, RunnerStatus};
+pub use types::{
+    Deletion, Installation, InstalledAt, JitRequest, JitRunner, Job, JobStatus, Lookup, Runner, RunnerStatus,
+};

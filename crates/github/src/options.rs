@@ -5,16 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 use url::Url;
 
-use crate::app::AppLogin;
 use crate::clock::Clock;
 use crate::gate::Gate;
+use crate::login::{Login, Token};
 use crate::rate::Rate;
-
-/// Gives the token for the next call; asked once a call, so a token file that was read again takes effect at once.
-pub type Token = Arc<dyn Fn() -> SecretString + Send + Sync>;
 
 /// Told of every answer: the call's name (`generate-jitconfig`, `runner-groups`, `runners`, `delete-runner`, `job`) and
 /// the HTTP status, or 0 where none came. A call of several pages, and one that is redirected, speaks several times.
@@ -22,21 +18,6 @@ pub type OnResponse = Arc<dyn Fn(&'static str, u16) + Send + Sync>;
 
 /// Told of what GitHub says of the hour's calls, with every answer that says it.
 pub type OnRate = Arc<dyn Fn(&Rate) + Send + Sync>;
-
-/// As whom GitHub is called.
-#[derive(Clone)]
-pub enum Login {
-    /// As whoever the token belongs to.
-    Token(Token),
-    /// As a GitHub App, installed at each owner that it serves.
-    App(AppLogin),
-}
-
-impl Login {
-    pub(crate) fn is_app(&self) -> bool {
-        matches!(self, Self::App(_))
-    }
-}
 
 /// How to reach GitHub, and as whom. Start from [`ClientOptions::new`].
 #[derive(Clone)]

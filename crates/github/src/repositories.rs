@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
 
-use crate::app::{Account, Who};
 use crate::client::Client;
 use crate::error::Error;
+use crate::login::{Account, Who};
 use crate::pages::{Listed, OnePage, PER_PAGE};
 use crate::scope::Scope;
 

@@ -15,10 +15,10 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::answer::Answer;
-use crate::app::Who;
 use crate::clock::GithubTime;
 use crate::error::Error;
 use crate::gate::{Caller, Ending, NotNow, Outgoing};
+use crate::login::Who;
 use crate::options::{BuildError, ClientOptions};
 use crate::rate::{RateHeaders, Remaining};
 use crate::words::clean;

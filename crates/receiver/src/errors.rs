@@ -7,10 +7,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use jit_core::ledger::LedgerError;
+use jit_core::{ledger::LedgerError, names::shown};
 use serde_json::json;
-
-use crate::names::shown;
 
 /// Longest detail, in characters: it may quote what came from outside.
 const DETAIL: usize = 300;

@@ -9,7 +9,10 @@ use jit_core::{
 };
 use serde_json::{Value, json};
 
-use crate::{Ctl, note, table, time};
+use crate::{
+    ctl::{Ctl, note},
+    table, time,
+};
 
 /// Letters that are read at once.
 const PAGE: usize = 500;

@@ -9,7 +9,7 @@ use jit_core::{
     store::check::{Severity, look},
 };
 
-use crate::Ctl;
+use crate::ctl::Ctl;
 
 /// Back-offs that are shown at most.
 const HELD: isize = 20;

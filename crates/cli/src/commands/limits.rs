@@ -6,7 +6,7 @@ use clap::Subcommand;
 use jit_core::operator;
 use serde_json::json;
 
-use crate::{Ctl, org, table};
+use crate::{ctl::Ctl, names::org, table};
 
 /// What to do with one limit, or with a file of them.
 #[derive(Subcommand)]

@@ -10,7 +10,11 @@ use jit_core::{
 };
 use serde_json::json;
 
-use crate::{Ctl, note, org, table, time};
+use crate::{
+    ctl::{Ctl, note},
+    names::org,
+    table, time,
+};
 
 /// Which jobs.
 #[derive(clap::Args)]

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use jit_core::{event::JobId, operator, render};
 use serde_json::json;
 
-use crate::{Ctl, note, org};
+use crate::{
+    ctl::{Ctl, note},
+    names::org,
+};
 
 /// Whom to pause, and why.
 #[derive(clap::Args)]

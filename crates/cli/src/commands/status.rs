@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{Ctl, table};
+use crate::{ctl::Ctl, table};
 
 /// `jitctl status`. A terminal is shown the busiest organizations only.
 pub async fn whole(ctl: &mut Ctl<'_>, terminal: bool) -> anyhow::Result<ExitCode> {

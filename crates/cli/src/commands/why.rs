@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use jit_core::event::JobId;
 
-use crate::{Ctl, time};
+use crate::{ctl::Ctl, time};
 
 /// `jitctl why JOB`.
 pub async fn why(ctl: &mut Ctl<'_>, job: JobId) -> anyhow::Result<ExitCode> {
