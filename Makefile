@@ -1,5 +1,5 @@
 # One line a target; `make` alone lists them.
-.PHONY: help demo bench brakes chaos test fuzz lint deny fmt build control-plane redis libfaketime clean mutants
+.PHONY: help demo bench brakes chaos test fuzz lint deny docs fmt build control-plane redis libfaketime clean mutants
 
 BACKEND ?= process
 # The demo and the benchmark run optimized programs, the tests debug ones.
@@ -48,6 +48,9 @@ lint: ## Formatting, clippy, documentation; licences, advisories, TLS stacks and
 deny: ## Check deny.toml: licences, advisories, one TLS stack, no crate in two majors (installs cargo-deny, minutes, once)
 	@command -v cargo-deny > /dev/null || $(CARGO) install --locked cargo-deny@0.20.2
 	$(CARGO) deny check $(or $(CHECKS),licenses bans sources)
+
+docs: build ## Write the list of settings in docs/configuration.md anew, from the --help of the programs
+	UPDATE_DOCS=1 $(CARGO) test --quiet -p integration-tests --test configuration
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -1,5 +1,5 @@
 //! What `--help` says: the variables, their defaults and what they mean are a contract. A change shows in the snapshot,
-//! and belongs into README.md.
+//! and in docs/configuration.md (`make docs`).
 
 #![allow(missing_docs)]
 
