@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::{dead_letters::DeadLetter, event::JobId, ledger::shown_state};
+use crate::{event::JobId, ledger::shown_state, stream::dead_letters::DeadLetter};
 
 /// A time of the ledger's, ms since 1970, in RFC 3339.
 #[must_use]

@@ -7,11 +7,13 @@ use std::{
 };
 
 use jit_core::{
-    dead_letters::{self, DeadLetter, Order, Requeued},
     ledger::LedgerError,
-    poison::{self, DEATHS, Suspect},
     store::{self, Pool},
-    stream::{self, Entry, Reader},
+    stream::{
+        self, Entry, Reader,
+        dead_letters::{self, DeadLetter, Order, Requeued},
+        poison::{self, DEATHS, Suspect},
+    },
 };
 
 mod support;

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jit_core::{
     class::Class,
     config::{MAX_LIMIT, ORG_LIMITS_SIZE, parse_org_limits, read_org_limits},
-    dead_letters::{self, DeadLetter},
     event::{Action, Identity, JobEvent, JobId},
     labels::LabelMatcher,
     names, render,
-    stream::Entry,
+    stream::{
+        Entry,
+        dead_letters::{self, DeadLetter},
+    },
 };
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! Dead letters by the admin API: listed, put back, thrown away, each once.
 
 use axum::http::Method;
-use jit_core::{dead_letters, stream::Entry};
+use jit_core::stream::{Entry, dead_letters};
 use serde_json::{Value, json};
 
 mod support;

@@ -4,10 +4,11 @@
 use std::{collections::HashSet, time::Duration};
 
 use jit_core::{
-    dead_letters,
     ledger::LedgerError,
-    poison::{self, Suspect},
-    stream::{self, Entry, Reader},
+    stream::{
+        self, Entry, Reader, dead_letters,
+        poison::{self, Suspect},
+    },
 };
 use tokio_util::sync::CancellationToken;
 

@@ -1,11 +1,12 @@
-//! `dead`: entries that could not be read or applied, or over which workers died. See [`jit_core::dead_letters`].
+//! `dead`: entries that could not be read or applied, or over which workers died. See
+//! [`jit_core::stream::dead_letters`].
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use jit_core::{
-    dead_letters::{self, DeadLetter, Order, Requeued},
     render,
+    stream::dead_letters::{self, DeadLetter, Order, Requeued},
 };
 use serde_json::{Value, json};
 

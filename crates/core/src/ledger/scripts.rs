@@ -43,5 +43,7 @@ script!(RECOVERY, "lua/recovery.lua");
 script!(BUDGET, "lua/budget.lua");
 script!(CALLS, "lua/calls.lua");
 script!(CLOCK, "lua/clock.lua");
+pub(super) static TAKE_TICK: LazyLock<Script> = LazyLock::new(|| guarded(include_str!("lua/take_tick.lua")));
+pub(super) static END_TICK: LazyLock<Script> = LazyLock::new(|| guarded(include_str!("lua/end_tick.lua")));
 /// It changes nothing, so it needs no guard: what people are told must not depend on the right to write.
 pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| Script::new(text!("lua/look.lua")));

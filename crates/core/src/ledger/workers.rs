@@ -1,13 +1,11 @@
 //! Workers: which of them are alive, and which of them works on a tick.
 
-use std::{collections::HashSet, sync::LazyLock, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
-use redis::Script;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Ledger, LedgerError, millis, scripts};
-use crate::store::rights::guarded;
 
 /// What a look at Redis's clock found.
 #[derive(Deserialize)]
@@ -67,15 +65,8 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn take_tick(&self, kind: &str, worker: &str, for_at_most: Duration) -> Result<bool, LedgerError> {
-        // A right that lasts for longer than it can is from when Redis's clock was ahead.
-        static TAKE: LazyLock<Script> = LazyLock::new(|| {
-            guarded(
-                "if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then redis.call('DEL', KEYS[1]) end return \
-                 redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0",
-            )
-        });
         let mut connection = self.pool().get().await?;
-        let taken: i64 = TAKE
+        let taken: i64 = scripts::TAKE_TICK
             .key(format!("tick:{kind}:work"))
             .arg(worker)
             .arg(millis(for_at_most))
@@ -89,11 +80,8 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable; it then ends by itself.
     pub async fn end_tick(&self, kind: &str, worker: &str) -> Result<(), LedgerError> {
-        static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
-            guarded("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
-        });
         let mut connection = self.pool().get().await?;
-        let _: i64 = GIVE_BACK
+        let _: i64 = scripts::END_TICK
             .key(format!("tick:{kind}:work"))
             .arg(worker)
             .invoke_async(&mut connection)

@@ -1,4 +1,4 @@
-//! Dead letters: listed, looked at, put back, thrown away. See [`jit_core::dead_letters`].
+//! Dead letters: listed, looked at, put back, thrown away. See [`jit_core::stream::dead_letters`].
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use jit_core::{
-    dead_letters::{self, Order, Requeued},
     render,
+    stream::dead_letters::{self, Order, Requeued},
 };
 use serde_json::{Value, json};
 

@@ -21,9 +21,8 @@ use std::{
 
 use jit_backend::{BackendError, RunnerSpec};
 use jit_core::{
-    dead_letters,
     ledger::{Claim, Failure, LedgerError, Maker, Observation, Registration, Reservation, Spending, Subject},
-    stream::{self, Entry, Reader},
+    stream::{self, Entry, Reader, dead_letters},
 };
 use jit_github::{Deletion, JitRequest, JitRunner, Scope};
 use tokio::time::Instant;

@@ -1,5 +1,5 @@
 //! Dead letters: entries of the streams that could not be read or applied, or over which workers died
-//! ([`crate::poison`]). They wait in `jit:dead` for a person.
+//! ([`super::poison`]). They wait in `jit:dead` for a person.
 //!
 //! A letter holds the stream and the id that the entry had, the reason, and the entry's own fields as `entry.{name}`.
 //! Moving one in either direction is one script: an entry is in its stream or among the dead letters, never in both and
@@ -12,11 +12,11 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use redis::Script;
 
+use super::{DEAD, EVENTS, Entry, PROVISION, VERSION};
 use crate::{
     event::JobEvent,
     ledger::LedgerError,
     store::{Pool, rights::guarded},
-    stream::{DEAD, EVENTS, Entry, PROVISION, VERSION},
 };
 
 /// Dead letters that are kept; the oldest go first.
@@ -136,16 +136,7 @@ fn parsed(id: &str) -> Option<(u64, u64)> {
     Some((number(ms)?, number(n)?))
 }
 
-// The entry is looked for first: whoever buries it a second time adds nothing. XADD comes before what removes: a Redis
-// that is full refuses the whole.
-static BURY: LazyLock<Script> = LazyLock::new(|| {
-    guarded(
-        "if #redis.call('XRANGE', ARGV[1], ARGV[2], ARGV[2]) == 0 then return 0 end
-         local fields = { 'v', ARGV[4], 'stream', ARGV[1], 'id', ARGV[2], 'reason', ARGV[3] } for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
-         redis.call('XADD', 'jit:dead', 'MAXLEN', '~', ARGV[5], '*', unpack(fields))
-         redis.call('XACK', ARGV[1], 'workers', ARGV[2]) redis.call('XDEL', ARGV[1], ARGV[2]) redis.call('HDEL', ARGV[1] .. ':deaths', ARGV[2]) return 1",
-    )
-});
+static BURY: LazyLock<Script> = LazyLock::new(|| guarded(include_str!("lua/bury.lua")));
 
 /// Moves an entry that cannot be read or applied to the dead letters, in one step. Its own fields stand there as
 /// `entry.{name}`.
@@ -221,29 +212,7 @@ pub async fn one(pool: &Pool, id: &str) -> Result<Option<DeadLetter>, LedgerErro
     Ok(found.into_iter().next().map(DeadLetter::new))
 }
 
-static REQUEUE: LazyLock<Script> = LazyLock::new(|| {
-    guarded(
-        "local letter = redis.call('XRANGE', 'jit:dead', ARGV[1], ARGV[1])[1]
-         if not letter then return { 'unknown', '', '' } end
-         local stream, was, accepted, fields = '', '', false, {}
-         for i = 1, #letter[2], 2 do
-           local name, value = letter[2][i], letter[2][i + 1]
-           if name == 'stream' then stream = value elseif name == 'id' then was = value
-           elseif string.sub(name, 1, 6) == 'entry.' then
-             fields[#fields + 1] = string.sub(name, 7)
-             fields[#fields + 1] = value
-             if name == 'entry.accepted' then accepted = true end
-           end
-         end
-         if stream == ARGV[3] then redis.call('XDEL', 'jit:dead', ARGV[1]) return { 'dropped', stream, '' } end
-         if stream ~= ARGV[2] or #fields == 0 then return { 'stuck', stream, '' } end
-         local ms = string.match(was, '^(%d+)%-%d+$')
-         if ms and not accepted then fields[#fields + 1] = 'accepted' fields[#fields + 1] = ms end
-         local id = redis.call('XADD', stream, '*', unpack(fields))
-         redis.call('XDEL', 'jit:dead', ARGV[1])
-         return { 'back', stream, id }",
-    )
-});
+static REQUEUE: LazyLock<Script> = LazyLock::new(|| guarded(include_str!("lua/requeue.lua")));
 
 /// Puts a letter's entry back into its stream, and takes the letter away, in one step.
 ///

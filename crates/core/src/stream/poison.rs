@@ -11,11 +11,10 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use redis::Script;
 
+use super::{Entry, claim, dead_letters::bury, held_by_dead};
 use crate::{
-    dead_letters::bury,
     ledger::LedgerError,
     store::{Pool, rights::guarded},
-    stream::{Entry, claim, held_by_dead},
 };
 
 /// Workers that may die over an entry before it is buried.
@@ -105,16 +104,7 @@ pub async fn take_suspect(pool: &Pool, stream: &str, consumer: &str, id: &str) -
     Ok(Suspect::Buried(entry, reason))
 }
 
-// Only what is pending is counted: what somebody has handled meanwhile would leave its count behind.
-static COUNT_DEATHS: LazyLock<Script> = LazyLock::new(|| {
-    guarded(
-        "local deaths, counts = ARGV[1] .. ':deaths', 0
-         for i = 3, #ARGV do
-           if #redis.call('XPENDING', ARGV[1], 'workers', ARGV[i], ARGV[i], 1) > 0 then counts = redis.call('HINCRBY', deaths, ARGV[i], 1) end
-         end
-         redis.call('EXPIRE', deaths, ARGV[2]) return counts",
-    )
-});
+static COUNT_DEATHS: LazyLock<Script> = LazyLock::new(|| guarded(include_str!("lua/count_deaths.lua")));
 
 /// Counts one more worker that died over each of these entries. How many it are now for the last one.
 async fn count_deaths(pool: &Pool, stream: &str, ids: &[String]) -> Result<u64, LedgerError> {
