@@ -1,1 +1,8 @@
-//! Nothing of its own: the tests are in `tests/`, the system that they start is `jit_simulator::stack`.
+//! What the tests in `tests/` share. The system that they start is `jit_simulator::stack`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where a thing is not as it has to be")]
+
+pub mod source;
+mod stack;
+
+pub use stack::{PodCount, assert_all_ran_once, assert_sound, brisk, kubernetes, number, prove, send, settle, until};

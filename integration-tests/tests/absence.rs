@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use integration_tests::{assert_sound, kubernetes, number, settle, until};
 use jit_simulator::stack::Stack;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-
-mod common;
-use common::{assert_sound, kubernetes, number, settle, until};
 
 const ORG: &str = "org-0001";
 

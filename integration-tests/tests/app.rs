@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use integration_tests::{assert_sound, brisk, number, until};
 use jit_simulator::stack::{Backend, Options, Stack};
 use serde_json::{Value, json};
-
-mod common;
-use common::{assert_sound, brisk, number, until};
 
 fn options(orgs: usize, workers: usize, env: &[(&str, &str)], github: &[&str]) -> Options {
     let env = brisk()

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use jit_simulator::brakes::{COST, JOBS, Plan, play, sickness};
 
-mod common;
-
 /// What a sickness costs is bounded, it costs nobody else a job, and in the end the sick organization's jobs have run,
 /// each once.
 async fn is_braked(name: &str) {
@@ -17,7 +15,7 @@ async fn is_braked(name: &str) {
     let plan = Plan {
         lasts: Duration::from_secs(12),
         recovery: Duration::from_secs(180), // a bound on patience alone: nothing here is about time
-        env: common::brisk().into_iter().chain(brisk).collect(),
+        env: integration_tests::brisk().into_iter().chain(brisk).collect(),
         ..Plan::judged(0)
     };
     let outcome = play(&sickness::named(&[name.to_owned()]).unwrap()[0], &plan)

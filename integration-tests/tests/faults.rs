@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use integration_tests::{PodCount, assert_sound, kubernetes, number, prove, send, settle, until};
 use jit_simulator::stack::Stack;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
-
-mod common;
-use common::{PodCount, assert_sound, kubernetes, number, prove, send, settle, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn github_that_fails_in_every_way_costs_time_and_no_job() {

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use integration_tests::{assert_sound, brisk, number, settle, until};
 use jit_core::{
     config::RedisSettings,
     ledger::{AT_ONCE, Budget, Ledger},
@@ -15,9 +16,6 @@ use jit_github::{Client, ClientOptions, Error};
 use jit_simulator::stack::{Backend, Options, Stack};
 use jit_worker::{calls::Calls, metrics::Metrics};
 use serde_json::{Value, json};
-
-mod common;
-use common::{assert_sound, brisk, number, settle, until};
 
 /// The limit is over after so long, s, and met again as long as the fault lasts.
 const RESET: u64 = 20;

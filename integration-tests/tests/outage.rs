@@ -8,11 +8,9 @@
 
 use std::time::Duration;
 
+use integration_tests::{PodCount, kubernetes, number, prove, send, until};
 use jit_simulator::stack::{Options, Stack, load, proxy::Mode};
 use serde_json::json;
-
-mod common;
-use common::{PodCount, kubernetes, number, prove, send, until};
 
 fn seconds(name: &str, default: u64) -> u64 {
     std::env::var(name)

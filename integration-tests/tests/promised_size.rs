@@ -30,12 +30,10 @@ use jit_simulator::{
     clock::Clock,
     github::{self, Hook, Options, Running, faults::Fault, hooks::HookKind, jobs::JobSpec},
 };
+use jit_testing::fresh_redis;
 use jit_worker::{Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates, recover};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-
-#[path = "../../crates/core/tests/support/shared_redis.rs"]
-mod shared_redis;
 
 const ORGANIZATIONS: usize = 1000;
 const REPOSITORIES: usize = 5;
@@ -73,7 +71,7 @@ impl Town {
             Arc::new(AtomicI64::new(i64::try_from(start).unwrap())),
             Arc::new(AtomicU64::new(start)),
         );
-        let redis = shared_redis::fresh_redis();
+        let redis = fresh_redis();
         let stop = CancellationToken::new();
         let directory = tempfile::tempdir().unwrap();
 

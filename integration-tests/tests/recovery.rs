@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use integration_tests::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, prove, settle, until};
 use jit_simulator::stack::{Options, Stack};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-
-mod common;
-use common::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, prove, settle, until};
 
 /// Looks every second, with as many calls as it takes.
 fn attentive(orgs: usize, env: &[(&str, &str)]) -> Options {

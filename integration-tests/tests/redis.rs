@@ -5,15 +5,11 @@
 
 use std::{fmt::Write, path::Path, process::Output};
 
+use integration_tests::{assert_all_ran_once, assert_sound, brisk, number, send, settle, until};
 use jit_simulator::stack::{Backend, Options, Stack};
+use jit_testing::{RedisServer, SentinelGroup, certificates, run};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
-
-mod common;
-#[path = "../../crates/core/tests/servers/mod.rs"]
-mod servers;
-use common::{assert_all_ran_once, assert_sound, brisk, number, send, settle, until};
-use servers::{SentinelGroup, Server, certificates, run};
 
 const LIMIT: u64 = 3;
 const MAXIMUM: u64 = 8;
@@ -130,7 +126,7 @@ async fn a_redis_that_refuses_or_drops_its_clients_loses_no_accepted_job() {
         "--dir",
         dir.path().to_str().unwrap(),
     ];
-    let server = Server::start(
+    let server = RedisServer::start(
         &[
             &["--port", "{port}", "--bind", "127.0.0.1", "--save", "3600 1000000"],
             &tolerant[..],
@@ -216,7 +212,7 @@ async fn over_tls_a_password_is_changed_and_no_process_is_restarted() {
         .unwrap()
         .port()
         .to_string();
-    let server = Server::plain(&[
+    let server = RedisServer::plain(&[
         "--tls-port",
         &tls,
         "--tls-cert-file",
@@ -270,7 +266,7 @@ async fn over_tls_a_password_is_changed_and_no_process_is_restarted() {
 }
 
 /// Runs a program of ours to its end.
-fn ran(program: &str, server: &Server, env: &[(&str, &str)]) -> Output {
+fn ran(program: &str, server: &RedisServer, env: &[(&str, &str)]) -> Output {
     let test = std::env::current_exe().unwrap();
     let dir = test.parent().and_then(Path::parent).unwrap();
     let mut command = std::process::Command::new(dir.join(program));
@@ -297,8 +293,8 @@ fn ran(program: &str, server: &Server, env: &[(&str, &str)]) -> Output {
 #[test]
 fn a_redis_that_loses_jobs_is_refused_with_what_to_set() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let evicting = Server::plain(&["--maxmemory-policy", "allkeys-lru"]);
-    let python = Server::plain(&[]);
+    let evicting = RedisServer::plain(&["--maxmemory-policy", "allkeys-lru"]);
+    let python = RedisServer::plain(&[]);
     let _: u64 = runtime.block_on(python.run("SADD _kombu.binding.celery a"));
     for (server, words) in [
         (&evicting, "CONFIG SET maxmemory-policy noeviction"),

@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use integration_tests::{assert_sound, brisk, number, settle, until};
 use jit_simulator::stack::{Backend, Options, Stack};
 use serde_json::{Value, json};
-
-mod common;
-use common::{assert_sound, brisk, number, settle, until};
 
 fn options(env: &[(&str, &str)]) -> Options {
     let env = brisk()

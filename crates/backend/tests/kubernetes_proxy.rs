@@ -1,22 +1,16 @@
 //! Which proxy leads to Kubernetes. The variables belong to the whole process, so each case is a process of its own:
 //! this program, told to run [`connects`] alone.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "clippy.toml allows it in the tests, but not in what they share"
-)]
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use axum::{Json, Router};
 use jit_backend::kubernetes::Kubernetes;
 use jit_backend::kubernetes::profile::Profile;
+use jit_testing::{proxy, run_alone};
 use serde_json::json;
 use tokio::net::TcpListener;
-
-#[path = "../../github/tests/common/proxy.rs"]
-mod proxy;
-use proxy::{proxy, run_alone};
 
 /// An API server that tells its version; its address.
 async fn api_server() -> String {

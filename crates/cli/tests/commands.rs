@@ -1,9 +1,10 @@
 //! Each command from the outside: what it changes, what it says, and how it ends when something is wrong.
 
+use jit_testing::queued;
 use serde_json::json;
 
 mod support;
-use support::{Store, queued};
+use support::Store;
 
 const NONE: [String; 0] = [];
 

@@ -16,11 +16,8 @@ use jit_core::{
     ledger::{BackOff, Claim, Failure, Growth, Hold, Ledger, Needs, Registration, Subject, recovery::RecoverySettings},
     store,
 };
+use jit_testing::{default_limits, fresh_redis, maker, queued};
 use redis::aio::MultiplexedConnection;
-
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::{maker, queued};
 
 const ORGS: u64 = 5000;
 const JOBS: u64 = 100_000;
@@ -179,7 +176,7 @@ impl Bench {
 
 #[tokio::main]
 async fn main() {
-    let settings = support::fresh_redis();
+    let settings = fresh_redis();
     let client = redis::Client::open(settings.url.as_str()).unwrap();
     let redis = client.get_multiplexed_async_connection().await.unwrap();
     let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
@@ -200,7 +197,7 @@ async fn main() {
             .await
             .unwrap();
     }
-    let mut limits = support::default_limits();
+    let mut limits = default_limits();
     (limits.max_total, limits.max_per_org) = (2000, 10);
     bench.ledger.configure(&limits).await.unwrap();
     while bench

@@ -2,9 +2,7 @@
 //! at work.
 
 use jit_core::ledger::{Answer, AnswerStatus, Deregistration, Due, Listed, Observation, Question, Silence};
-
-mod support;
-use support::{Store, completed, in_progress, listed, queued, unexplained, waiting};
+use jit_testing::{Store, completed, in_progress, listed, queued, unexplained, waiting};
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;

@@ -7,9 +7,7 @@ use jit_core::{
     event::{JobEvent, JobId},
     ledger::{Answer, AnswerStatus, BackOff, Claim, Failure, Growth, Hold, Needs, Observation, Registration, Subject},
 };
-
-mod support;
-use support::{Store, failed, in_progress, maker, queued, still_queued, why};
+use jit_testing::{Store, completed, failed, in_progress, maker, queued, still_queued, why};
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -377,7 +375,7 @@ async fn a_runner_that_had_work_or_waited_for_it_is_no_failure() {
                 .expect("released");
             let due = store.due_after(10 * SECOND).await;
             still_queued(&store, &due).await;
-            store.apply(&support::completed(job, "acme", None)).await;
+            store.apply(&completed(job, "acme", None)).await;
         }
     }
     store.apply(&queued(99, "acme")).await;

@@ -8,10 +8,8 @@ use jit_core::{
     event::JobId,
     ledger::{BackOff, Budget, Claim, Growth, Hold, Needs, RateWord, Spare, Spending, Subject, Whose},
 };
+use jit_testing::{Store, failed, maker, queued};
 use proptest::prelude::*;
-
-mod support;
-use support::Store;
 
 const MINUTE: i64 = 60_000;
 const OFF: Budget = Budget {
@@ -314,14 +312,10 @@ async fn a_server_without_limits_has_those_of_the_minute_alone() {
 #[tokio::test]
 async fn a_credential_that_became_another_is_tried_at_once() {
     let store = Store::open().await;
-    store.apply(&support::queued(1, "Acme")).await;
+    store.apply(&queued(1, "Acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     assert!(matches!(
-        store
-            .ledger
-            .claim(&name, &fence, &support::maker("w", "poor"))
-            .await
-            .unwrap(),
+        store.ledger.claim(&name, &fence, &maker("w", "poor")).await.unwrap(),
         Claim::Ours(_)
     ));
     store
@@ -344,7 +338,7 @@ async fn a_credential_that_became_another_is_tried_at_once() {
         most: wait,
         growth: Growth::Named,
     };
-    let failure = support::failed(BackOff::Hold(hold), &why);
+    let failure = failed(BackOff::Hold(hold), &why);
     store.ledger.fail(&name, &fence, &failure).await.expect("noted");
     assert!(store.admit().await.is_empty(), "held for an hour");
     let explained = store.ledger.explain(JobId::new(1).unwrap()).await.expect("explained");

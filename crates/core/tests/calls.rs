@@ -8,9 +8,7 @@ use jit_core::{
     event::JobId,
     ledger::{AT_ONCE, Budget, CallOf, Ended, Entering, Observation, RateWord, Spending, Turn, Whose},
 };
-
-mod support;
-use support::{Store, queued};
+use jit_testing::{Store, maker, queued, waiting};
 
 const OFF: Budget = Budget {
     registrations: 0,
@@ -94,7 +92,7 @@ async fn runners(store: &Store, org: &str, credential: &str, first: u64, n: u64)
     for (github_id, (name, fence)) in (first..).zip(store.admit().await) {
         store
             .ledger
-            .claim(&name, &fence, &support::maker("w", credential))
+            .claim(&name, &fence, &maker("w", credential))
             .await
             .unwrap();
         store
@@ -383,7 +381,7 @@ async fn what_is_held_costs_no_call_and_is_there_when_it_is_over() {
     for name in held.iter().chain(&free) {
         store.ledger.observe(Observation::Remove, name, "a test").await.unwrap();
     }
-    store.apply(&support::waiting(50, "Acme")).await;
+    store.apply(&waiting(50, "Acme")).await;
     let poor = CallOf {
         credential: "poor",
         ..TOKEN

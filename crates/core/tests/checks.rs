@@ -9,11 +9,9 @@ use jit_core::{
         check::{Checks, Severity, look},
     },
 };
+use jit_testing::{RedisServer, eventually, run};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::CancellationToken;
-
-mod servers;
-use servers::{Server, eventually, run};
 
 async fn found(settings: &RedisSettings) -> Vec<(Severity, String)> {
     let pool = store::pool(settings).unwrap();
@@ -37,7 +35,7 @@ async fn refuses(settings: &RedisSettings, words: &str) -> bool {
 #[tokio::test]
 async fn a_redis_that_keeps_everything_is_fine_and_one_that_evicts_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&[
+    let server = RedisServer::start(&[
         "--port",
         "{port}",
         "--bind",
@@ -66,7 +64,7 @@ async fn a_redis_that_keeps_everything_is_fine_and_one_that_evicts_is_refused() 
 
 #[tokio::test]
 async fn a_server_that_forbids_config_is_checked_and_one_that_forbids_info_is_refused() {
-    let server = Server::plain(&["--maxmemory-policy", "volatile-ttl"]);
+    let server = RedisServer::plain(&["--maxmemory-policy", "volatile-ttl"]);
     let mut operator = server.operator().await;
     let _: () = run(&mut operator, "ACL SETUSER shy on >pw ~* &* +@all -config").await;
     let _: () = run(
@@ -89,7 +87,7 @@ async fn a_server_that_forbids_config_is_checked_and_one_that_forbids_info_is_re
 
 #[tokio::test]
 async fn a_store_of_the_python_system_is_told_apart() {
-    let server = Server::plain(&[]);
+    let server = RedisServer::plain(&[]);
     let settings = server.settings();
     assert!(!refuses(&settings, "").await);
     for (write, sign) in [
@@ -117,11 +115,11 @@ async fn a_store_of_the_python_system_is_told_apart() {
 #[tokio::test]
 async fn a_cluster_and_a_sentinel_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Server::plain(&["--cluster-enabled", "yes", "--dir", dir.path().to_str().unwrap()]);
+    let cluster = RedisServer::plain(&["--cluster-enabled", "yes", "--dir", dir.path().to_str().unwrap()]);
     assert!(refuses(&cluster.settings(), "redis+sentinel://").await);
     let conf = dir.path().join("sentinel.conf");
     std::fs::write(&conf, "").unwrap();
-    let sentinel = Server::start(&[
+    let sentinel = RedisServer::start(&[
         conf.to_str().unwrap(),
         "--sentinel",
         "--port",
@@ -134,7 +132,7 @@ async fn a_cluster_and_a_sentinel_are_refused() {
 
 #[tokio::test]
 async fn a_policy_that_changes_while_it_runs_is_counted() {
-    let server = Server::plain(&[]);
+    let server = RedisServer::plain(&[]);
     let settings = RedisSettings {
         check_interval: std::time::Duration::from_millis(20),
         ..server.settings()

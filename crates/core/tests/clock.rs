@@ -9,9 +9,7 @@ use jit_core::{
     ledger::{Budget, Observation, RateWord, Spending, Subject},
     store, stream,
 };
-
-mod support;
-use support::{Store, queued, refused};
+use jit_testing::{Store, completed, maker, queued, refused};
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -36,11 +34,7 @@ async fn set_back(store: &Store) {
 async fn refuse(store: &Store) {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
-    store
-        .ledger
-        .claim(&name, &fence, &support::maker("w", "default"))
-        .await
-        .unwrap();
+    store.ledger.claim(&name, &fence, &maker("w", "default")).await.unwrap();
     store
         .ledger
         .fail(&name, &fence, &refused(&[Subject::Org], "GitHub answered 403"))
@@ -130,7 +124,7 @@ async fn surplus_is_reaped_after_its_grace() {
     store.apply(&queued(1, "acme")).await;
     let (name, fence) = store.admit().await.remove(0);
     store.make(&name, &fence, 5).await;
-    store.apply(&support::completed(1, "acme", None)).await;
+    store.apply(&completed(1, "acme", None)).await;
     set_back(&store).await;
     store.pass(3 * MINUTE);
     store.admit().await;

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use jit_core::{config::LimitsSettings, operator};
-
-mod support;
-use support::{Store, completed, default_limits, queued};
+use jit_testing::{Store, completed, default_limits, queued};
 
 #[tokio::test]
 async fn a_ledger_that_lost_its_configuration_takes_everything_and_admits_nothing() {
@@ -37,7 +35,7 @@ async fn a_ledger_that_lost_its_configuration_takes_everything_and_admits_nothin
     );
     assert_eq!(store.ledger.admit().await.expect("admitted").admitted, 0);
     store.assert_sound().await;
-    operator::ensure_configured(&store.ledger, &support::default_limits())
+    operator::ensure_configured(&store.ledger, &default_limits())
         .await
         .expect("configured");
     assert_eq!(store.admit().await.len(), 1);
@@ -50,7 +48,7 @@ async fn limits_of_the_file_are_there_before_anything_is_admitted_on_lost_data()
     let dir = tempfile::tempdir().expect("a directory");
     let limits = LimitsSettings {
         org_limits_file: dir.path().join("org-limits.yaml"),
-        ..support::default_limits()
+        ..default_limits()
     };
     std::fs::write(&limits.org_limits_file, "org_limits: {acme: 1}").expect("written");
     operator::configure(&store.ledger, &limits).await.expect("configured");
@@ -95,11 +93,11 @@ async fn each_change_of_the_configuration_counts_up_and_no_change_does_not() {
             .expect("a number")
     };
     let first = generation().await;
-    store.ledger.configure(&support::default_limits()).await.expect("done");
+    store.ledger.configure(&default_limits()).await.expect("done");
     assert_eq!(generation().await, first);
     let other = LimitsSettings {
         max_total: 7,
-        ..support::default_limits()
+        ..default_limits()
     };
     store.ledger.configure(&other).await.expect("done");
     assert_eq!(generation().await, first + 1);

@@ -12,12 +12,8 @@ use jit_core::{
     store::{self, Pool, SharedConnection},
     stream::{self, Reader},
 };
+use jit_testing::{RedisServer, SentinelGroup, certificates, default_limits, eventually, queued, run};
 use redis::AsyncCommands;
-
-mod servers;
-mod support;
-use servers::{SentinelGroup, Server, certificates, eventually, run};
-use support::{default_limits, queued};
 
 /// The three kinds of connections, as a process has them.
 struct Process {
@@ -220,7 +216,7 @@ async fn tls_with_a_private_authority_and_a_client_certificate() {
         "--tls-auth-clients",
         "yes",
     ]);
-    let server = Server::start(&args);
+    let server = RedisServer::start(&args);
     let url = format!("rediss://127.0.0.1:{}/0", server.port);
     let full = [
         "--redis-url",
@@ -264,7 +260,7 @@ async fn a_password_that_changes_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("password");
     std::fs::write(&file, "old\n").unwrap();
-    let server = Server::plain(&[]);
+    let server = RedisServer::plain(&[]);
     let mut operator = server.operator().await;
     let _: () = run(&mut operator, "ACL SETUSER jit on >old ~* &* +@all").await;
     let url = format!("redis://127.0.0.1:{}/0", server.port);
@@ -294,7 +290,7 @@ async fn a_password_that_changes_is_read_again() {
 
 #[tokio::test]
 async fn readers_survive_killed_connections_and_a_redis_that_is_emptied() {
-    let server = Server::plain(&[]);
+    let server = RedisServer::plain(&[]);
     let mut operator = server.operator().await;
     let mut process = Process::new(&server.settings());
     process.round(1).await.expect("works");
@@ -348,7 +344,7 @@ const REFUSALS: [(&str, &str, &str); 4] = [
 
 #[tokio::test]
 async fn a_refusal_writes_nothing_half_and_passes() {
-    let server = Server::plain(&[]);
+    let server = RedisServer::plain(&[]);
     let mut operator = server.operator().await;
     let ledger = Ledger::new(store::pool(&server.settings()).unwrap());
     ledger.configure(&default_limits()).await.expect("configured");

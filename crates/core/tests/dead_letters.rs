@@ -15,9 +15,7 @@ use jit_core::{
         poison::{self, DEATHS, Suspect},
     },
 };
-
-mod support;
-use support::{fresh_redis, queued};
+use jit_testing::{fresh_redis, queued};
 
 async fn redis<T: redis::FromRedisValue>(pool: &Pool, command: &[&str]) -> T {
     let mut connection = pool.get().await.expect("a connection");

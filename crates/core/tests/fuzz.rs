@@ -14,11 +14,8 @@ use jit_core::{
         dead_letters::{self, DeadLetter},
     },
 };
+use jit_testing::fuzz;
 use proptest::prelude::*;
-
-#[path = "support/fuzzing.rs"]
-mod fuzzing;
-use fuzzing::fuzz;
 
 // ---- label matchers
 

@@ -8,9 +8,7 @@ use jit_core::{
     ledger::{Claim, Ledger, Observation},
     store,
 };
-
-mod support;
-use support::{Store, default_limits, listed, maker, queued};
+use jit_testing::{Store, default_limits, listed, maker, queued};
 
 const MINUTE: i64 = 60_000;
 

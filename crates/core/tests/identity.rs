@@ -7,9 +7,7 @@ use jit_core::{
     event::{Identity, JobEvent},
     ledger::{Answer, AnswerStatus, Observation},
 };
-
-mod support;
-use support::{Store, completed, in_progress, queued, waiting};
+use jit_testing::{Store, completed, in_progress, queued, waiting};
 
 const MINUTE: i64 = 60_000;
 const ACME: u64 = 77;

@@ -9,9 +9,7 @@ use jit_core::{
     event::{Action, JobId},
     ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Maker, Observation, Subject},
 };
-
-mod support;
-use support::{Store, completed, in_progress, maker, queued, refused, waiting};
+use jit_testing::{Store, completed, in_progress, maker, queued, refused, waiting};
 
 #[tokio::test]
 async fn a_job_gets_one_runner_and_leaves_nothing() {

@@ -5,9 +5,7 @@
 use std::time::Duration;
 
 use jit_core::ledger::{Claim, Ledger, Listed, Observation};
-
-mod support;
-use support::{Store, in_progress, listed, maker, queued};
+use jit_testing::{Store, in_progress, listed, maker, queued};
 
 const MINUTE: i64 = 60_000;
 

@@ -15,10 +15,10 @@ use std::sync::{
 };
 
 use jit_core::{config::RedisSettings, ledger::Ledger, store};
+use jit_testing::{default_limits, fresh_redis};
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner};
 
 mod model;
-mod support;
 use model::{
     drive::{Stores, World},
     steps::{Case, case},
@@ -37,7 +37,7 @@ fn cases() -> u32 {
 }
 
 async fn stores() -> Stores {
-    let (redis, backup) = (support::fresh_redis(), support::fresh_redis());
+    let (redis, backup) = (fresh_redis(), fresh_redis());
     let clock = Arc::new(AtomicI64::new(0));
     let number = |url: &str| {
         url.rsplit_once(['/', '='])
@@ -63,7 +63,7 @@ async fn stores() -> Stores {
 }
 
 async fn run(stores: &mut Stores, case: &Case) -> Result<(), String> {
-    let mut world = World::new(stores, case, support::default_limits()).await?;
+    let mut world = World::new(stores, case, default_limits()).await?;
     let mut result = Ok(());
     for step in &case.steps {
         result = world.step(step).await;

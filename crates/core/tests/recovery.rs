@@ -11,9 +11,7 @@ use jit_core::{
         Reported, Round,
     },
 };
-
-mod support;
-use support::{Store, completed, in_progress, queued, waiting};
+use jit_testing::{Store, completed, in_progress, queued, waiting};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;

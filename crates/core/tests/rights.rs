@@ -19,15 +19,10 @@ use jit_core::{
         rights::{KEYS, called, commands},
     },
 };
+use jit_testing::{Store, completed, default_limits, eventually, in_progress, maker, queued, refused, why};
 use prometheus_client::metrics::gauge::Gauge;
 use redis::aio::MultiplexedConnection;
 use tokio_util::sync::CancellationToken;
-
-#[path = "support/eventually.rs"]
-mod waiting;
-use waiting::eventually;
-mod support;
-use support::{Store, completed, default_limits, in_progress, maker, queued, refused, why};
 
 const OFF: Budget = Budget {
     registrations: 10,

@@ -7,9 +7,7 @@ use jit_core::{
     event::JobId,
     ledger::{BackOff, Claim, Failure, Growth, Hold, Needs, Observation, Subject},
 };
-
-mod support;
-use support::{Store, failed, in_progress, maker, queued, refused, still_queued, why};
+use jit_testing::{Store, failed, in_progress, maker, queued, refused, still_queued, why};
 
 const MINUTE: i64 = 60_000;
 

@@ -5,32 +5,15 @@
 
 use std::sync::atomic::Ordering;
 
-use clap::Parser;
 use jit_core::{
     class::Class,
-    config::{GithubArgs, GithubSettings, Problems},
     event::{Identity, JobEvent, JobId},
     ledger::{Answer, AnswerStatus, Listed, Observation},
 };
-
-mod support;
-use support::{Store, completed, in_progress, queued};
+use jit_testing::{Store, completed, default_limits, github_settings, in_progress, queued};
 
 const BEFORE: &str = include_str!("data/before-names-had-ids.ndjson");
 const ACME: u64 = 77;
-
-fn settings() -> GithubSettings {
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        github: GithubArgs,
-    }
-    let mut problems = Problems::default();
-    let settings = Cli::parse_from(["test", "--ghes-url", "https://github.example.com"])
-        .github
-        .resolve(&mut problems);
-    problems.finish(settings).unwrap()
-}
 
 /// The data of before, a moment after it was written, and a worker of this version that starts.
 async fn upgraded() -> Store {
@@ -47,8 +30,8 @@ async fn upgraded() -> Store {
             .unwrap();
     }
     drop(connection);
-    store.ledger.configure(&support::default_limits()).await.unwrap();
-    let github = settings();
+    store.ledger.configure(&default_limits()).await.unwrap();
+    let github = github_settings("https://github.example.com");
     store.ledger.announce_classes(&github).await.unwrap();
     let there = |name: &str, running: bool| Listed {
         name: name.into(),

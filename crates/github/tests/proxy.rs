@@ -7,10 +7,7 @@ mod common;
 use common::tls::{Identity, params, server};
 use common::{Mock, Reply, options};
 use jit_github::{Client, Scope};
-
-#[path = "common/proxy.rs"]
-mod proxy;
-use proxy::{proxy, run_alone};
+use jit_testing::{proxy, run_alone};
 
 /// Runs [`calls`] with these variables.
 async fn run(url: &str, pem: &str, variables: &[(&str, &str)]) {

@@ -9,8 +9,10 @@ use jit_core::{
 use jit_receiver::{config::AdminAccess, limits_file};
 use serde_json::{Value, json};
 
+use jit_testing::{RedisServer, eventually};
+
 mod support;
-use support::{ADMIN_KEY, Answer, Receiver, RedisServer, eventually, request};
+use support::{ADMIN_KEY, Answer, Receiver, request};
 
 const ROUTES: [(Method, &str); 18] = [
     (Method::GET, "/admin/org-limits"),
@@ -427,17 +429,17 @@ async fn limits_come_from_the_file_where_redis_holds_none() {
     let path = dir.path().join("org-limits.yaml");
     let write = |text: &str| std::fs::write(&path, text).expect("written");
     write("org_limits:\n  platform-team: 25\n  octocat/app: 3\n");
-    let mut redis = RedisServer::start();
-    redis.stop();
+    let mut redis = RedisServer::plain(&[]);
+    redis.kill();
     let receiver = Receiver::on(
-        &redis.settings(0),
+        &redis.settings(),
         &["--org-limits-file", path.to_str().expect("text")],
         |_| {},
     )
     .await;
     // At start, as soon as Redis is there.
     let loading = tokio::spawn(limits_file::load_at_start(receiver.app.clone()));
-    redis.resume();
+    redis.start_again();
     loading.await.expect("loaded");
     let limits = async || receiver.admin(Method::GET, "/admin/org-limits", "").await.ok()["custom_limits"].clone();
     assert_eq!(limits().await, json!({ "octocat": 3, "platform-team": 25 }));

@@ -12,12 +12,10 @@ use jit_receiver::{
     payload::Payload,
     signature,
 };
+use jit_testing::fuzz;
 use proptest::prelude::*;
 
-#[path = "../../core/tests/support/fuzzing.rs"]
-mod fuzzing;
 mod support;
-use fuzzing::fuzz;
 
 /// The text of each fixture.
 fn fixtures() -> Vec<String> {

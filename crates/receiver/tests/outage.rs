@@ -12,12 +12,14 @@ use tokio::{
     sync::Notify,
 };
 
+use jit_testing::{RedisServer, eventually};
+
 mod support;
-use support::{Receiver, RedisServer, eventually, fixture, request, signed};
+use support::{Receiver, fixture, request, signed};
 
 /// A connection that is nobody's business but the test's.
 async fn operator(redis: &RedisServer) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(redis.settings(0).url).expect("a URL");
+    let client = redis::Client::open(redis.settings().url).expect("a URL");
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
     client
         .get_multiplexed_async_connection_with_config(&patient)
@@ -40,8 +42,8 @@ fn queued() -> String {
 
 #[tokio::test]
 async fn killed_connections_cost_no_webhook() {
-    let redis = RedisServer::start();
-    let receiver = Receiver::on(&redis.settings(0), &[], |_| {}).await;
+    let redis = RedisServer::plain(&[]);
+    let receiver = Receiver::on(&redis.settings(), &[], |_| {}).await;
     let mut operator = operator(&redis).await;
     receiver.webhook(queued()).await.ok();
     for _ in 0..20 {
@@ -56,10 +58,10 @@ async fn killed_connections_cost_no_webhook() {
 
 #[tokio::test]
 async fn redis_goes_and_comes_back() {
-    let mut redis = RedisServer::start();
-    redis.stop();
+    let mut redis = RedisServer::plain(&[]);
+    redis.kill();
     // It starts without Redis, and says so.
-    let receiver = Receiver::on(&redis.settings(0), &[], |_| {}).await;
+    let receiver = Receiver::on(&redis.settings(), &[], |_| {}).await;
     for _ in 0..2 {
         receiver.webhook(queued()).await.refused(503);
         let health = receiver.get("/health").await.ok();
@@ -93,19 +95,19 @@ async fn redis_goes_and_comes_back() {
         receiver.send(signed("ping", b"{}")).await.ok();
         receiver.webhook("{").await.refused(400);
 
-        redis.resume();
+        redis.start_again();
         eventually("ready", async || receiver.get("/ready").await.status == 200).await;
         receiver.webhook(queued()).await.ok();
         assert_eq!(receiver.events().await.len(), 1);
         assert_eq!(receiver.get("/health").await.ok()["status"], "healthy");
-        redis.stop();
+        redis.kill();
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_refuses_takes_nothing() {
-    let redis = RedisServer::start();
-    let receiver = Receiver::on(&redis.settings(0), &[], |_| {}).await;
+    let redis = RedisServer::plain(&[]);
+    let receiver = Receiver::on(&redis.settings(), &[], |_| {}).await;
     let mut operator = operator(&redis).await;
     receiver.webhook(queued()).await.ok();
     for (refuse, relent) in [
@@ -124,8 +126,8 @@ async fn a_redis_that_refuses_takes_nothing() {
 
 #[tokio::test]
 async fn a_silent_redis_holds_a_webhook_no_longer_than_its_time() {
-    let redis = RedisServer::start();
-    let receiver = Receiver::on(&redis.settings(0), &[], |settings| {
+    let redis = RedisServer::plain(&[]);
+    let receiver = Receiver::on(&redis.settings(), &[], |settings| {
         settings.timeouts.webhook = Duration::from_millis(1000)
     })
     .await;
@@ -140,8 +142,8 @@ async fn a_silent_redis_holds_a_webhook_no_longer_than_its_time() {
 
 #[tokio::test]
 async fn more_webhooks_than_may_be_on_their_way_are_shed_and_nothing_else_is() {
-    let redis = RedisServer::start();
-    let receiver = Receiver::on(&redis.settings(0), &["--max-in-flight", "1"], |_| {}).await;
+    let redis = RedisServer::plain(&[]);
+    let receiver = Receiver::on(&redis.settings(), &["--max-in-flight", "1"], |_| {}).await;
     let place = receiver.app.webhooks.enter().expect("the only one");
     let detail = receiver.webhook(queued()).await.refused(503);
     assert!(detail.contains("too many"), "{detail}");
@@ -188,7 +190,7 @@ async fn proxy(redis: &RedisServer, forget: Arc<Notify>) -> RedisSettings {
 
 #[tokio::test]
 async fn a_connection_that_died_without_a_word_is_replaced() {
-    let (redis, forget) = (RedisServer::start(), Arc::new(Notify::new()));
+    let (redis, forget) = (RedisServer::plain(&[]), Arc::new(Notify::new()));
     let receiver = Receiver::on(&proxy(&redis, forget.clone()).await, &[], |_| {}).await;
     assert_eq!(receiver.get("/ready").await.status, 200);
     receiver.webhook(queued()).await.ok();

@@ -10,8 +10,10 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
+use jit_testing::{RedisServer, eventually};
+
 mod support;
-use support::{RedisServer, SECRET, eventually, fixture, send, signature, signed, try_send};
+use support::{SECRET, fixture, send, signature, signed, try_send};
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jit-receiver"));
@@ -29,7 +31,7 @@ async fn start(redis: &RedisServer) -> (Child, SocketAddr, Lines<BufReader<Child
     ];
     let mut child = command()
         .envs(variables)
-        .env("REDIS_URL", redis.settings(0).url)
+        .env("REDIS_URL", redis.settings().url)
         .env("DRAIN_DELAY", "1s")
         .spawn()
         .expect("started");
@@ -78,7 +80,7 @@ async fn secrets_stand_neither_in_the_log_nor_in_the_help() {
         !help.contains("p4ssword") && !help.contains("--webhook-secret ") && !help.contains("--admin-api-key "),
         "{help}"
     );
-    let redis = RedisServer::start();
+    let redis = RedisServer::plain(&[]);
     let (mut child, address, mut log) = start(&redis).await;
     let body = fixture("queued").to_string();
     send(address, signed("workflow_job", body.as_bytes())).await.ok();
@@ -114,7 +116,7 @@ async fn secrets_stand_neither_in_the_log_nor_in_the_help() {
 
 #[tokio::test]
 async fn on_sigterm_it_finishes_what_is_in_hand_and_is_not_ready_any_more() {
-    let redis = RedisServer::start();
+    let redis = RedisServer::plain(&[]);
     let (mut child, address, _log) = start(&redis).await;
     let body = fixture("queued").to_string();
     // A webhook that is half here when the signal comes.
@@ -148,7 +150,7 @@ async fn on_sigterm_it_finishes_what_is_in_hand_and_is_not_ready_any_more() {
     half.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
-    let client = redis::Client::open(redis.settings(0).url).unwrap();
+    let client = redis::Client::open(redis.settings().url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let entries: u64 = redis::cmd("XLEN")
         .arg("jit:events")

@@ -7,9 +7,10 @@ use jit_core::{
     ledger::conditions,
 };
 use jit_receiver::config::{AdminAccess, Settings};
+use jit_testing::eventually;
 
 mod support;
-use support::{Answer, Receiver, SECRET, eventually, fixture, request, signature, signed};
+use support::{Answer, Receiver, SECRET, fixture, request, signature, signed};
 
 /// A file of a secret, as a deployment mounts it: a link into a directory that another takes the place of.
 struct Mounted {

@@ -11,6 +11,7 @@ use std::{
 use axum::http::Method;
 use futures::future::join_all;
 use jit_receiver::server;
+use jit_testing::{RedisServer, eventually};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -19,9 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 mod support;
-use support::{
-    Receiver, RedisServer, SECRET, WELL_FORMED, eventually, fixture, request, send, signature, signed, try_send,
-};
+use support::{Receiver, SECRET, WELL_FORMED, fixture, request, send, signature, signed, try_send};
 
 /// GitHub's largest body.
 const LARGE: usize = 25_000_000;
@@ -310,7 +309,7 @@ async fn a_slash_at_the_end_of_the_webhooks_address_is_no_harm() {
 
 #[tokio::test]
 async fn the_process_answers_probes_until_it_has_drained() {
-    let redis = RedisServer::start();
+    let redis = RedisServer::plain(&[]);
     let mut child = Command::new(env!("CARGO_BIN_EXE_jit-receiver"))
         .env_clear()
         .envs([
@@ -322,7 +321,7 @@ async fn the_process_answers_probes_until_it_has_drained() {
             ("PORT", "0"),
             ("PROBE_PORT", "0"),
             ("DRAIN_DELAY", "0"),
-            ("REDIS_URL", &redis.settings(0).url),
+            ("REDIS_URL", &redis.settings().url),
         ])
         .kill_on_drop(true)
         .stderr(Stdio::piped())

@@ -3,8 +3,10 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
+use jit_testing::{RedisServer, eventually};
+
 mod support;
-use support::{Receiver, RedisServer, eventually, fixture, request, signed};
+use support::{Receiver, fixture, request, signed};
 
 #[tokio::test]
 async fn health_tells_of_redis_and_of_workers() {
@@ -223,8 +225,8 @@ async fn commands(receiver: &Receiver) -> u64 {
 
 #[tokio::test]
 async fn what_anybody_may_read_costs_little_whatever_the_size() {
-    let redis = RedisServer::start();
-    let receiver = Receiver::on(&redis.settings(0), &[], |_| {}).await;
+    let redis = RedisServer::plain(&[]);
+    let receiver = Receiver::on(&redis.settings(), &[], |_| {}).await;
     for job in 1..=900 {
         receiver
             .queue(job, &format!("org-{}", job % 300), &["code-linux"])

@@ -6,10 +6,11 @@ use jit_core::{
     event::Action,
 };
 use jit_receiver::config::Settings;
+use jit_testing::eventually;
 use serde_json::{Value, json};
 
 mod support;
-use support::{Receiver, SECRET, changed, eventually, fixture, request, signature, signed};
+use support::{Receiver, SECRET, changed, fixture, request, signature, signed};
 
 #[tokio::test]
 async fn a_queued_job_is_in_the_stream_when_it_is_answered() {

@@ -1,11 +1,9 @@
 //! The table: each step at which the worker asks somebody, times each answer that can come for ever.
 
+use integration_tests::source;
 use jit_simulator::github::faults::Endpoint;
 
-use crate::{
-    source,
-    yard::{Asked, End, Refusal, WORDS},
-};
+use crate::yard::{Asked, End, Refusal, WORDS};
 
 /// What comes in place of what was asked for, as long as one looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

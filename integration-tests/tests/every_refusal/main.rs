@@ -18,11 +18,6 @@ use serde_json::json;
 
 mod cells;
 mod rig;
-#[path = "../every_step/source.rs"]
-#[allow(dead_code)]
-mod source;
-#[path = "../../../crates/core/tests/support/mod.rs"]
-mod support;
 mod yard;
 
 use cells::{Answer, Cell, Side, Way};

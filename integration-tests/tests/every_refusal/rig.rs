@@ -22,6 +22,7 @@ use jit_simulator::github::{
     faults::Fault,
     hooks::HookKind,
 };
+use jit_testing::{fresh_redis, queued};
 use jit_worker::{
     Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates,
     reconcile, recover, upkeep,
@@ -29,7 +30,7 @@ use jit_worker::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{support, yard::Yard};
+use crate::yard::Yard;
 
 /// What is not there: webhooks come to nothing.
 const NOWHERE: &str = "http://127.0.0.1:9/webhook";
@@ -61,7 +62,7 @@ fn app_key(name: &str) -> String {
 
 impl Rig {
     pub async fn start(app: bool) -> Self {
-        let redis = support::fresh_redis();
+        let redis = fresh_redis();
         let directory = tempfile::tempdir().unwrap();
         let hook = Hook {
             url: Some(NOWHERE.to_owned()),
@@ -176,7 +177,7 @@ impl Rig {
         let labels: Vec<String> = std::iter::once("code-linux".to_owned()).chain(label).collect();
         let spec = serde_json::from_value(json!({ "org": org, "repo": "app", "labels": labels })).unwrap();
         let id = self.github.with(|server, now| server.create_jobs(&spec, now).unwrap())[0];
-        let mut event: JobEvent = support::queued(id, org);
+        let mut event: JobEvent = queued(id, org);
         if let Some(class) = &mut event.class {
             class.labels = Class::normalize_labels(&labels);
             class.group = group.to_owned();

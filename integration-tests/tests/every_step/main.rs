@@ -8,14 +8,11 @@
 
 use std::time::Instant;
 
+use integration_tests::{PodCount, assert_sound, kubernetes, number, settle, source, until};
 use jit_simulator::stack::Stack;
 
-#[path = "../common/mod.rs"]
-mod common;
 mod scenarios;
-mod source;
 
-use common::{PodCount, assert_sound, kubernetes, number, settle};
 use scenarios::{PACE, Run};
 
 #[test]
@@ -81,7 +78,7 @@ async fn a_worker_may_die_at_every_step() {
 
 /// Nothing is left in the ledger that somebody would have to come back to.
 async fn assert_nothing_pending(stack: &Stack) {
-    common::until("streams, questions and doubts are empty", async || {
+    until("streams, questions and doubts are empty", async || {
         let mut redis = stack.redis().await.unwrap();
         let mut left = 0;
         for (command, key) in [

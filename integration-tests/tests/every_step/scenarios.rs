@@ -2,12 +2,11 @@
 
 use std::{process::ExitStatus, time::Duration};
 
+use integration_tests::until;
 use jit_simulator::stack::{Stack, load};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
-
-use crate::common::until;
 
 /// Deadlines that let a test wait for what takes minutes in production.
 pub const PACE: [(&str, &str); 24] = [

@@ -4,18 +4,9 @@
 
 use std::process::Command;
 
-use clap::Parser;
-use jit_core::{
-    class::Class,
-    config::{LimitsArgs, Problems},
-    event::{Action, Identity, JobEvent, JobId},
-    ledger::Ledger,
-    store,
-};
+use jit_core::{ledger::Ledger, store};
+use jit_testing::{default_limits, fresh_redis, queued};
 use serde_json::Value;
-
-#[path = "../../../core/tests/support/shared_redis.rs"]
-mod shared_redis;
 
 /// A store, and jitctl on it.
 pub struct Store {
@@ -55,16 +46,9 @@ impl Said {
 impl Store {
     /// Configured with the defaults, and open for admission.
     pub async fn open() -> Self {
-        let redis = shared_redis::fresh_redis();
+        let redis = fresh_redis();
         let ledger = Ledger::new(store::pool(&redis).unwrap());
-        #[derive(Parser)]
-        struct Cli {
-            #[command(flatten)]
-            limits: LimitsArgs,
-        }
-        let mut problems = Problems::default();
-        let limits = Cli::parse_from(["test"]).limits.resolve(&mut problems);
-        ledger.configure(&problems.finish(limits).unwrap()).await.unwrap();
+        ledger.configure(&default_limits()).await.unwrap();
         while ledger
             .reconcile(ledger.now().await.unwrap(), &[])
             .await
@@ -113,27 +97,5 @@ impl Store {
         let entries: Vec<(String, Vec<String>)> = self.redis(&["XRANGE", "jit:ticks", "-", "+"]).await;
         let _: u64 = self.redis(&["DEL", "jit:ticks"]).await;
         entries.into_iter().map(|(_, fields)| fields[3].clone()).collect()
-    }
-}
-
-pub fn queued(job: u64, org: &str) -> JobEvent {
-    let class = Class {
-        org: org.into(),
-        scope: format!("orgs/{org}"),
-        group: "default".into(),
-        profile: "default".into(),
-        labels: vec!["code-linux".into()],
-    };
-    JobEvent {
-        action: Action::Queued,
-        job: JobId::new(job).unwrap(),
-        attempt: Some(1),
-        org: org.into(),
-        repo: format!("{org}/app"),
-        class: Some(class),
-        runner: None,
-        runner_id: None,
-        conclusion: None,
-        identity: Identity::default(),
     }
 }

@@ -1,18 +1,10 @@
 //! A receiver on a real Redis, over real connections. Each test has a store of its own; a test that takes Redis away
 //! has a server of its own.
 
-#![allow(dead_code, unused_imports, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
+#![allow(dead_code, reason = "each test file uses its part of it")]
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use clap::Parser;
@@ -29,6 +21,7 @@ use jit_receiver::{
     config::{AdminAccess, ReceiverArgs, Settings},
     server,
 };
+use jit_testing::fresh_redis;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -37,89 +30,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-#[path = "../../../core/tests/support/eventually.rs"]
-mod waiting;
-pub use waiting::eventually;
-
 pub const SECRET: &str = "It's a Secret to Everybody";
 pub const ADMIN_KEY: &str = "k3y";
 /// Headers of a webhook that are well formed, so that its body is read. The signature is of no body.
 pub const WELL_FORMED: &str = "host: r\r\nx-github-event: workflow_job\r\n\
     x-hub-signature-256: sha256=0000000000000000000000000000000000000000000000000000000000000000\r\n";
-
-/// A redis-server that ends with whoever started it, also when that is killed.
-pub struct RedisServer {
-    pub port: u16,
-    running: Option<(Child, ChildStdin)>,
-}
-
-impl RedisServer {
-    /// On a free port.
-    pub fn start() -> Self {
-        for _ in 0..20 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0")
-                .and_then(|l| l.local_addr())
-                .unwrap()
-                .port();
-            let mut server = Self { port, running: None };
-            if server.try_resume() {
-                return server;
-            }
-        }
-        panic!("redis-server did not start: run through `make test`, which installs it");
-    }
-
-    /// Ends it, and waits until it is gone.
-    pub fn stop(&mut self) {
-        if let Some((mut child, stdin)) = self.running.take() {
-            drop(stdin);
-            child.wait().unwrap();
-        }
-    }
-
-    /// Starts it again on the same port, empty.
-    pub fn resume(&mut self) {
-        assert!(self.try_resume(), "redis-server did not come back");
-    }
-
-    fn try_resume(&mut self) -> bool {
-        // The shell ends the server as soon as its standard input closes, that is, with this process.
-        let script = format!(
-            "redis-server --port {} --bind 127.0.0.1 --save '' --appendonly no --databases 512 >/dev/null 2>&1 & \
-             pid=$!; cat >/dev/null; kill -9 $pid; wait $pid",
-            self.port
-        );
-        let mut child = Command::new("sh")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        let stdin = child.stdin.take().unwrap();
-        for _ in 0..400 {
-            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                self.running = Some((child, stdin));
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        drop(stdin);
-        child.wait().unwrap();
-        false
-    }
-
-    pub fn settings(&self, database: u32) -> RedisSettings {
-        RedisSettings::of_url(&format!("redis://127.0.0.1:{}/{database}", self.port)).unwrap()
-    }
-}
-
-/// Settings of an empty store: a database of its own on a server that all tests of this binary share.
-pub fn fresh_redis() -> RedisSettings {
-    static SERVER: OnceLock<RedisServer> = OnceLock::new();
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let database = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert!(database < 512, "more tests than databases");
-    SERVER.get_or_init(RedisServer::start).settings(database)
-}
 
 /// A receiver under test.
 pub struct Receiver {

@@ -280,23 +280,13 @@ fn event(settings: &GithubSettings, repo: &Repository, job: &Job) -> Option<JobE
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-    use jit_core::config::{GithubArgs, Problems};
+    use jit_testing::github_settings;
     use serde_json::json;
 
     use super::*;
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        github: GithubArgs,
-    }
-
     fn told(server: &str, owner: &str, visibility: &str, status: &str, label: &str) -> Option<JobEvent> {
-        let mut problems = Problems::default();
-        let settings = Cli::parse_from(["test", "--ghes-url", server])
-            .github
-            .resolve(&mut problems);
+        let settings = github_settings(server);
         let repo =
             json!({ "full_name": "Acme/app", "owner": { "login": "Acme", "type": owner }, "visibility": visibility });
         let job = json!({ "id": 7, "run_id": 1, "run_attempt": 2, "status": status, "labels": [label], "runner_id": 3, "runner_name": "jit-runner-7-a" });

@@ -1,7 +1,5 @@
 //! One stack a test, and the eyes that look at it from the outside: the API server's pods and GitHub's summary.
 
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
-
 use std::time::{Duration, Instant};
 
 use jit_simulator::stack::{self, Backend, Options, Stack, load};
@@ -32,6 +30,7 @@ pub fn brisk() -> Vec<(String, String)> {
     .into()
 }
 
+/// A stack whose runners are pods, with brisk deadlines and this further environment.
 pub fn kubernetes(orgs: usize, workers: usize, env: &[(&str, &str)]) -> Options {
     let env = brisk()
         .into_iter()
@@ -49,6 +48,7 @@ pub fn kubernetes(orgs: usize, workers: usize, env: &[(&str, &str)]) -> Options 
     }
 }
 
+/// The number at a JSON pointer.
 pub fn number(value: &Value, pointer: &str) -> u64 {
     value
         .pointer(pointer)
@@ -61,6 +61,7 @@ pub fn number(value: &Value, pointer: &str) -> u64 {
 pub struct PodCount(stack::PodCount);
 
 impl PodCount {
+    /// Counts from now on.
     pub async fn watch(namespace: &str) -> Self {
         Self(
             stack::PodCount::watch(namespace, |_| usize::MAX, usize::MAX)
@@ -81,6 +82,7 @@ impl PodCount {
         assert!(self.0.seen() > 0, "no pod was ever seen: the watch is blind");
     }
 
+    /// How many pods there were.
     pub fn pods_seen(&self) -> usize {
         self.0.seen()
     }

@@ -1,9 +1,6 @@
-//! A real Redis for each test binary, and a store of its own for each test.
-
-#![allow(dead_code, clippy::unwrap_used)]
+//! A store of each test's own, with the clock in the test's hand.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -11,36 +8,22 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
 use jit_core::{
-    class::Class,
-    config::{LimitsArgs, LimitsSettings, Problems, RedisSettings},
-    event::{Action, Identity, JobEvent, JobId},
-    ledger::{
-        Answer, AnswerStatus, BackOff, Claim, Due, Explanation, Failure, Growth, Hold, Ledger, Listed, ListedSpec,
-        Maker, Needs, Observation, Registration, Subject,
-    },
+    config::{LimitsSettings, RedisSettings},
+    event::{JobEvent, JobId},
+    ledger::{Answer, AnswerStatus, Claim, Due, Explanation, Ledger, Observation},
     store,
 };
 
-mod shared_redis;
-pub use shared_redis::fresh_redis;
+use crate::{default_limits, fresh_redis, maker};
 
-/// The default limits and deadlines.
-pub fn default_limits() -> LimitsSettings {
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        limits: LimitsArgs,
-    }
-    let mut problems = Problems::default();
-    let limits = Cli::parse_from(["test"]).limits.resolve(&mut problems);
-    problems.finish(limits).expect("the defaults are valid")
-}
-
+/// A ledger on a Redis of its own, and its clock.
 pub struct Store {
+    /// The ledger.
     pub ledger: Ledger,
+    /// The ledger's clock, in ms.
     pub clock: Arc<AtomicI64>,
+    /// Where it lies.
     pub redis: RedisSettings,
 }
 
@@ -55,6 +38,7 @@ impl Store {
         Self::with_limits(|_| {}).await
     }
 
+    /// Configured with other limits and deadlines, and open.
     pub async fn with_limits(change: impl FnOnce(&mut LimitsSettings)) -> Self {
         let store = Self::build(change).await;
         store.ledger.reconcile(store.time(), &[]).await.expect("reconciled");
@@ -71,14 +55,17 @@ impl Store {
         Self { ledger, clock, redis }
     }
 
+    /// The ledger's time, in ms.
     pub fn time(&self) -> i64 {
         self.clock.load(Ordering::Relaxed)
     }
 
+    /// Lets time pass.
     pub fn pass(&self, ms: i64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
     }
 
+    /// Applies an event, a millisecond after what was before.
     pub async fn apply(&self, event: &JobEvent) {
         self.pass(1);
         self.ledger.apply(event, Some(self.time())).await.expect("applied");
@@ -131,11 +118,13 @@ impl Store {
         ));
     }
 
+    /// Takes what is due after so many ms.
     pub async fn due_after(&self, ms: i64) -> Due {
         self.pass(ms);
         self.ledger.due(64, Duration::from_secs(60)).await.expect("due")
     }
 
+    /// A job's state; empty where there is no such job.
     pub async fn state(&self, job: u64) -> String {
         self.ledger
             .job(JobId::new(job).unwrap())
@@ -146,138 +135,25 @@ impl Store {
             .unwrap_or_default()
     }
 
+    /// A runner's state; empty where there is no such runner.
     pub async fn runner_state(&self, name: &str) -> String {
         self.ledger
             .runner(name)
             .await
             .unwrap()
-            .unwrap_or_else(BTreeMap::new)
+            .unwrap_or_default()
             .remove("state")
             .unwrap_or_default()
     }
 
+    /// Fails when an invariant does not hold.
     pub async fn assert_sound(&self) {
         let report = self.ledger.doctor().await.expect("examined");
         assert!(report.findings.is_empty(), "{:#?}", report.findings);
     }
 }
 
-/// A worker that has 20 s to make a runner, half of it for the pod.
-pub fn maker<'a>(worker: &'a str, credential: &'a str) -> Maker<'a> {
-    Maker {
-        worker,
-        claim: 1,
-        credential,
-        alone: true,
-        timeout: Duration::from_secs(20),
-        create_timeout: Duration::from_secs(10),
-    }
-}
-
-/// A step that did not work and left nothing; the first of these backs off for a minute at first, ten at most.
-pub fn refused(chain: &'static [Subject], why: &str) -> Failure {
-    let (first, most) = (Duration::from_secs(60), Duration::from_secs(600));
-    failed(
-        BackOff::Hold(Hold {
-            chain,
-            needs: Needs::Made,
-            first,
-            most,
-            growth: Growth::Doubles,
-        }),
-        why,
-    )
-}
-
-/// A step that did not work and left nothing.
-pub fn failed(back_off: BackOff, why: &str) -> Failure {
-    Failure {
-        made: false,
-        registration: Registration::None,
-        back_off: Some(back_off),
-        why: why.into(),
-    }
-}
-
-/// A runner of an organization that a list has found at work.
-pub fn listed(name: &str, org: &str) -> Listed {
-    let class = queued(9, org).class.unwrap();
-    let spec = ListedSpec {
-        org: class.org.clone(),
-        scope: class.scope.clone(),
-        group: class.group.clone(),
-        profile: class.profile.clone(),
-        labels: serde_json::json!(class.labels).to_string(),
-        job: JobId::new(9).unwrap(),
-    };
-    Listed {
-        class: Some(class.id()),
-        spec: Some(spec),
-        ..unexplained(name)
-    }
-}
-
-/// A runner that a list has found, and that says nothing of itself.
-pub fn unexplained(name: &str) -> Listed {
-    Listed {
-        name: name.into(),
-        ended: false,
-        rejected: false,
-        detail: None,
-        running: true,
-        terminating: false,
-        class: None,
-        spec: None,
-    }
-}
-
-fn event(action: Action, job: u64, org: &str) -> JobEvent {
-    let class = Class {
-        org: org.into(),
-        scope: format!("orgs/{org}"),
-        group: "default".into(),
-        profile: "default".into(),
-        labels: vec!["code-linux".into()],
-    };
-    JobEvent {
-        action,
-        job: JobId::new(job).expect("a job id"),
-        attempt: Some(1),
-        org: org.into(),
-        repo: format!("{org}/app"),
-        class: Some(class),
-        runner: None,
-        runner_id: None,
-        conclusion: None,
-        identity: Identity::default(),
-    }
-}
-
-pub fn queued(job: u64, org: &str) -> JobEvent {
-    event(Action::Queued, job, org)
-}
-
-pub fn waiting(job: u64, org: &str) -> JobEvent {
-    event(Action::Waiting, job, org)
-}
-
-pub fn in_progress(job: u64, org: &str, runner: &str, runner_id: u64) -> JobEvent {
-    JobEvent {
-        runner: Some(runner.into()),
-        runner_id: Some(runner_id),
-        ..event(Action::InProgress, job, org)
-    }
-}
-
-pub fn completed(job: u64, org: &str, runner: Option<(&str, u64)>) -> JobEvent {
-    JobEvent {
-        runner: runner.map(|(name, _)| name.into()),
-        runner_id: runner.map(|(_, id)| id),
-        conclusion: Some(if runner.is_some() { "success" } else { "cancelled" }.into()),
-        ..event(Action::Completed, job, org)
-    }
-}
-
+/// Why a job waits.
 pub async fn why(store: &Store, job: u64) -> Explanation {
     store
         .ledger

@@ -1,5 +1,4 @@
-//! Runs a property: in `make test` on a few cases, in `make fuzz` for as long as it says. The tests of other crates use
-//! this file too, by its path.
+//! Runs a property: in `make test` on a few cases, in `make fuzz` for as long as it says.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! A proxy, and a test that runs in a process of its own: the variables that name a proxy belong to a whole process.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     ffi::OsStr,
     sync::{Arc, Mutex},
