@@ -8,9 +8,8 @@ use std::{sync::Arc, time::Duration};
 use futures::future::join_all;
 use integration_tests::{assert_sound, brisk, number, settle, until};
 use jit_core::{
-    config::RedisSettings,
     ledger::{AT_ONCE, Budget, Ledger},
-    store,
+    store::{self, RedisSettings},
 };
 use jit_github::{Client, ClientOptions, Error};
 use jit_simulator::stack::{Backend, Options, Stack};

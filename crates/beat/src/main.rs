@@ -7,8 +7,9 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use jit_core::{
-    config::{ConfigError, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings},
-    store, stream,
+    config::{ConfigError, LogArgs, LogFormat, Problems},
+    store::{self, RedisArgs, RedisSettings},
+    stream,
 };
 use jit_runtime::{OnPanic, probe};
 use prometheus_client::{

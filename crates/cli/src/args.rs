@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
-use jit_core::{config::RedisArgs, event::JobId};
+use jit_core::{event::JobId, store::RedisArgs};
 
 use crate::{
     commands::{dead, limits, lists, orders},

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::ValueEnum;
-use jit_core::{config::RedisSettings, ledger::Ledger, stream};
+use jit_core::{ledger::Ledger, store::RedisSettings, stream};
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

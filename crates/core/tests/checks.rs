@@ -2,12 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use jit_core::{
-    config::RedisSettings,
-    store::{
-        self,
-        check::{Checks, Severity, look},
-    },
+use jit_core::store::{
+    self, RedisSettings,
+    check::{Checks, Severity, look},
 };
 use jit_testing::{RedisServer, eventually, run};
 use prometheus_client::metrics::gauge::Gauge;

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use jit_core::{
-    config::{Problems, RedisArgs, RedisSettings},
+    config::Problems,
     event::JobEvent,
     ledger::{Ledger, LedgerError},
-    store::{self, Pool, SharedConnection},
+    store::{self, Pool, RedisArgs, RedisSettings, SharedConnection},
     stream::{self, Reader},
 };
 use jit_testing::{RedisServer, SentinelGroup, certificates, default_limits, eventually, queued, run};

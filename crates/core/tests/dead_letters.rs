@@ -52,7 +52,7 @@ async fn letters(pool: &Pool) -> Vec<DeadLetter> {
 }
 
 /// What the consumer holds and reads anew.
-async fn read(settings: &jit_core::config::RedisSettings, consumer: &str) -> Vec<Entry> {
+async fn read(settings: &jit_core::store::RedisSettings, consumer: &str) -> Vec<Entry> {
     Reader::new(settings.clone(), stream::EVENTS, consumer, Duration::from_millis(10))
         .read(64)
         .await

@@ -14,7 +14,10 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use jit_core::{config::RedisSettings, ledger::Ledger, store};
+use jit_core::{
+    ledger::Ledger,
+    store::{self, RedisSettings},
+};
 use jit_testing::{default_limits, fresh_redis};
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner};
 

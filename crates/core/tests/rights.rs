@@ -6,7 +6,6 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::BoxFuture;
 use jit_core::{
-    config::RedisSettings,
     event::JobId,
     ledger::{
         Answer, AnswerStatus, Budget, CallOf, Ended, Entering, Ledger, LedgerError, Observation, Question, RateWord,
@@ -14,7 +13,7 @@ use jit_core::{
         recovery::{FailedDelivery, RecoverySettings},
     },
     store::{
-        self,
+        self, RedisSettings,
         check::{Checks, Severity, look},
         rights::{KEYS, called, commands},
     },

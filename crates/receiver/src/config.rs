@@ -14,10 +14,10 @@ use clap::Parser;
 use ipnet::IpNet;
 use jit_core::{
     config::{
-        ConfigError, Door, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems,
-        RedisArgs, RedisSettings, Secret,
+        ConfigError, Door, GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, Secret,
     },
     operator,
+    store::{RedisArgs, RedisSettings},
 };
 
 use crate::connections::Bounds;

@@ -7,9 +7,8 @@
 use std::time::Duration;
 
 use jit_core::{
-    config::RedisSettings,
     event::JobEvent,
-    store::{self, SharedConnection, error::wants_another_connection},
+    store::{self, RedisSettings, SharedConnection, error::wants_another_connection},
     stream,
 };
 use redis::RedisResult;

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::Method;
-use jit_core::{config::RedisSettings, store::RESPONSE_TIMEOUT};
+use jit_core::store::{RESPONSE_TIMEOUT, RedisSettings};
 use serde_json::json;
 use tokio::{
     io::copy_bidirectional,

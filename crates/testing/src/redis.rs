@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use jit_core::{config::RedisSettings, store::RESPONSE_TIMEOUT};
+use jit_core::store::{RESPONSE_TIMEOUT, RedisSettings};
 use redis::{AsyncConnectionConfig, FromRedisValue, aio::MultiplexedConnection};
 
 /// Databases of a server, which tests may share.

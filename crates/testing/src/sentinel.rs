@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jit_core::config::RedisSettings;
+use jit_core::store::RedisSettings;
 
 use crate::{
     eventually,

@@ -9,10 +9,10 @@ use std::{
 };
 
 use jit_core::{
-    config::{LimitsSettings, RedisSettings},
+    config::LimitsSettings,
     event::{JobEvent, JobId},
     ledger::{Answer, AnswerStatus, Claim, Due, Explanation, Ledger, Observation},
-    store,
+    store::{self, RedisSettings},
 };
 
 use crate::{default_limits, fresh_redis, maker};

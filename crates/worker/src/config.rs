@@ -6,14 +6,16 @@ use clap::Parser;
 use jit_backend::kubernetes::profile::{Mode, Profile};
 use jit_core::{
     config::{
-        BudgetArgs, ConfigError, CredentialsArgs, CredentialsSettings, DEFAULT_PROFILE, GithubArgs, GithubSettings,
-        LimitsArgs, LimitsSettings, LogArgs, LogFormat, Problems, RedisArgs, RedisSettings, given,
+        ConfigError, CredentialsArgs, CredentialsSettings, DEFAULT_PROFILE, GithubArgs, GithubSettings, LimitsArgs,
+        LimitsSettings, LogArgs, LogFormat, Problems, given,
     },
     ledger::Budget,
     names::is_runner,
+    store::{RedisArgs, RedisSettings},
 };
 use url::Url;
 
+use crate::budget::BudgetArgs;
 use crate::recover::{self, RecoverArgs};
 
 /// Makes just-in-time runners, watches them and removes them. Every replica does all of it.

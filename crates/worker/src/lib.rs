@@ -14,12 +14,14 @@ use std::{sync::Arc, time::Duration};
 
 use jit_backend::Backend;
 use jit_core::{
-    config::{LimitsSettings, RedisSettings},
+    config::LimitsSettings,
     ledger::{Budget, Ledger},
+    store::RedisSettings,
 };
 use tokio::sync::Notify;
 
 pub mod admission;
+pub mod budget;
 pub mod calls;
 pub mod choice;
 pub mod config;

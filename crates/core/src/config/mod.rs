@@ -14,16 +14,13 @@ use std::{
     time::Duration,
 };
 
-mod budget;
 mod command_line;
 mod credentials;
 mod github;
 mod limits;
 mod owners;
-mod redis;
 mod secret;
 
-pub use budget::BudgetArgs;
 pub use command_line::{CommandLine, parse, parse_tool};
 pub use credentials::{
     CheckKey, CredentialSettings, CredentialsArgs, CredentialsFile, CredentialsSettings, DEFAULT_CREDENTIAL,
@@ -32,7 +29,6 @@ pub use credentials::{
 pub use github::{DEFAULT_PROFILE, GithubArgs, GithubSettings, Scope};
 pub use limits::{LimitsArgs, LimitsSettings, MAX_LIMIT, ORG_LIMITS_SIZE, parse_org_limits, read_org_limits};
 pub use owners::Owners;
-pub use redis::{RedisArgs, RedisSettings, TlsFiles};
 pub use secret::{Door, Secret, gone_files};
 
 /// Everything that is wrong with a configuration.

@@ -17,7 +17,7 @@ use super::{
     Connection, Pool,
     rights::{self, Lacks},
 };
-use crate::{config::RedisSettings, ledger::LedgerError};
+use crate::{ledger::LedgerError, store::RedisSettings};
 
 /// The oldest Redis that has all that is used (`XAUTOCLAIM`).
 const OLDEST: (u32, u32) = (6, 2);

@@ -5,7 +5,8 @@
 //! with the password as its file has it now, and, by Sentinel, only to a server that calls itself a master. A failover,
 //! a rotation of the password or a restart therefore costs a few failed calls, and no restart of ours.
 //!
-//! The rooms: `address` reads `REDIS_URL`; `link` is one connection, and the news that all of a process share;
+//! The rooms: `address` reads `REDIS_URL`; `settings` who we are to it; `dial` makes one connection, `link` watches over it, `generation` is the news that all of
+//! a process share;
 //! `sentinel` finds the master; `pool` and `shared` keep connections; `error` says what an error means; `check` looks
 //! whether this Redis keeps what it is given; `rights` says what its user has to be allowed, and keeps a script from
 //! ending in its middle.
@@ -14,20 +15,23 @@ use std::time::Duration;
 
 use redis::RedisResult;
 
-use crate::config::RedisSettings;
-
 pub mod address;
 pub mod check;
+mod dial;
 pub mod error;
+mod generation;
 pub mod link;
 pub mod pool;
 pub mod rights;
 mod sentinel;
+mod settings;
 pub mod shared;
 
 pub use address::{Sentinels, Topology};
-pub use link::{Generation, Link};
+pub use generation::Generation;
+pub use link::Link;
 pub use pool::{Connection, Pool, PoolError, pool};
+pub use settings::{RedisArgs, RedisSettings, TlsFiles};
 pub use shared::SharedConnection;
 
 /// A connection has to come up within this time.

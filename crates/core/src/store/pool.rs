@@ -7,8 +7,8 @@ use deadpool::{
 };
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value, aio::ConnectionLike};
 
+use super::settings::RedisSettings;
 use super::{RESPONSE_TIMEOUT, link::Link};
-use crate::config::RedisSettings;
 
 /// Connections that one process keeps for the ledger.
 const POOL_SIZE: usize = 8;

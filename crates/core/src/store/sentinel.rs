@@ -9,11 +9,11 @@ use std::{cmp::Reverse, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use redis::{ConnectionAddr, ErrorKind, RedisConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection};
 
+use super::settings::RedisSettings;
 use super::{
     CONNECT_TIMEOUT, Sentinels,
-    link::{dial, require_master, with_credentials},
+    dial::{dial, require_master, with_credentials},
 };
-use crate::config::RedisSettings;
 
 /// A Sentinel has to connect, and to answer, within this time.
 const ASK: Duration = Duration::from_secs(1);

@@ -15,8 +15,8 @@ use futures::{
 };
 use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value, aio::ConnectionLike};
 
+use super::settings::RedisSettings;
 use super::{RESPONSE_TIMEOUT, link::Link};
-use crate::config::RedisSettings;
 
 /// The shared connection. Cheap to clone. It connects when it is first used, and again after each failure.
 #[derive(Clone)]

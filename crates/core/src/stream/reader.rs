@@ -11,10 +11,7 @@ use super::{
     Entry, GROUP, ensure_group,
     entry::{entries, present},
 };
-use crate::{
-    config::RedisSettings,
-    store::{self, Link},
-};
+use crate::store::{self, Link, RedisSettings};
 
 /// Reads one stream as one consumer, on a connection of its own.
 ///

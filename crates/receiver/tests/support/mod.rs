@@ -11,11 +11,7 @@ use clap::Parser;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use jit_core::{
-    config::{Door, RedisSettings},
-    event::JobEvent,
-    ledger::Ledger,
-};
+use jit_core::{config::Door, event::JobEvent, ledger::Ledger, store::RedisSettings};
 use jit_receiver::{
     app::App,
     config::{AdminAccess, ReceiverArgs, Settings},

@@ -1,9 +1,7 @@
 //! How much of GitHub's limits is used, before GitHub has to say so.
 
+use jit_core::{config::Problems, ledger::Budget};
 use url::Url;
-
-use super::Problems;
-use crate::ledger::Budget;
 
 /// GitHub's limits.
 #[derive(Clone, Debug, clap::Args)]

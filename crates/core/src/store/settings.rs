@@ -8,8 +8,8 @@ use std::{
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{Problems, Secret, given};
-use crate::store::{Generation, Topology};
+use super::{Generation, Topology};
+use crate::config::{Problems, Secret, given};
 
 /// Redis.
 #[derive(Clone, Debug, clap::Args)]
