@@ -18,5 +18,8 @@ fi
 
 path=$(command -v redis-server)
 have=$("$path" --version | sed -nE 's/.* v=([0-9.]+).*/\1/p')
-[[ $(printf '%s\n' "$need" "$have" | sort -V | head -1) == "$need" ]] || { echo "redis: $path is $have: $hint" >&2; exit 1; }
+[[ $(printf '%s\n' "$need" "$have" | sort -V | head -1) == "$need" ]] || {
+  echo "redis: $path is $have: $hint" >&2
+  exit 1
+}
 echo "$path"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of target/NAME-venv, a Python environment with what REQUIREMENTS lists; makes it when there is none, or another list.
+# Prints the path of target/NAME-venv, a Python environment with what REQUIREMENTS lists; makes it when there is none,
+# or another list.
 #
 #   venv.sh NAME REQUIREMENTS
 #

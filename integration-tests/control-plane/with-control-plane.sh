@@ -3,8 +3,9 @@
 #
 #   with-control-plane.sh cargo test
 #
-# Builds first if need be. Inside another with-control-plane.sh, or with $KUBECONFIG at a test cluster of yours on loopback (kind,
-# start.sh), it uses that one. Never another: tests create and delete as cluster-admin, and the variable may name production.
+# Builds first if need be. Inside another with-control-plane.sh, or with $KUBECONFIG at a test cluster of yours on
+# loopback (kind, start.sh), it uses that one. Never another: tests create and delete as cluster-admin, and the variable
+# may name production.
 set -euo pipefail
 [[ $# -gt 0 ]] || { echo "usage: with-control-plane.sh COMMAND..." >&2; exit 2; }
 here=$(dirname "$(realpath "$0")")
@@ -39,13 +40,14 @@ until [[ -f $dir/kubeconfig ]]; do
 done
 export KUBECONFIG=$dir/kubeconfig
 
-# A terminal's Ctrl-C reaches COMMAND by itself. A TERM is sent to this script alone: hand it to all that COMMAND started (cargo would
-# not tell the test binary, for one).
+# A terminal's Ctrl-C reaches COMMAND by itself. A TERM is sent to this script alone: hand it to all that COMMAND
+# started (cargo would not tell the test binary, for one).
 # shellcheck disable=SC2317
 tree() { local child; for child in $(ps -o pid= --ppid "$1"); do tree "$child"; done; echo "$1"; }
 trap : INT HUP
 trap '[[ -z $cmd ]] || kill $(tree "$cmd") 2> /dev/null || true' TERM
-env --default-signal=INT,QUIT setpriv --pdeathsig TERM "$@" <&0 & # bash has a background job ignore both, and closes its stdin
+# bash has a background job ignore both signals, and closes its stdin
+env --default-signal=INT,QUIT setpriv --pdeathsig TERM "$@" <&0 &
 cmd=$!
 while kill -0 "$cmd" 2> /dev/null; do wait "$cmd" || true; done # a trap cuts a wait short
 status=0; wait "$cmd" || status=$?

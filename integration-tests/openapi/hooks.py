@@ -1,4 +1,7 @@
-"""What schemathesis cannot know: how a webhook is signed, what there is in the store, and that a pause ends in the future."""
+"""What schemathesis cannot know.
+
+How a webhook is signed, what there is in the store, and that a pause ends in the future.
+"""
 
 import hashlib
 import hmac
@@ -14,9 +17,20 @@ SECRET = os.environ["OPENAPI_WEBHOOK_SECRET"].encode()
 KEY = os.environ["OPENAPI_ADMIN_KEY"]
 # Names of what the store was given, by parameter of a path.
 KNOWN = json.loads(os.environ["OPENAPI_KNOWN"])
-ACCEPTS = itertools.cycle(["application/json", "text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0", "*/*"])
-TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)", re.IGNORECASE)
-FORM = json.dumps({"action": "waiting", "workflow_job": {"id": 4716, "labels": ["code-linux"]}, "repository": {"full_name": "acme/app"}, "organization": {"login": "acme"}})
+ACCEPTS = itertools.cycle(
+    ["application/json", "text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0", "*/*"]
+)
+TIME = re.compile(
+    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?"
+    r"(Z|[+-]([01]\d|2[0-3]):[0-5]\d)",
+    re.IGNORECASE,
+)
+FORM = json.dumps({
+    "action": "waiting",
+    "workflow_job": {"id": 4716, "labels": ["code-linux"]},
+    "repository": {"full_name": "acme/app"},
+    "organization": {"login": "acme"},
+})
 turn = itertools.count()
 
 
@@ -74,7 +88,11 @@ def whole(value):
 
 @schemathesis.hook
 def map_body(context, body):
-    """What no JSON Schema says: a payload in a form is a webhook's text, a pause ends in the future, and no organization stands twice, in two spellings."""
+    """What no JSON Schema says.
+
+    A payload in a form is a webhook's text, a pause ends in the future, and no organization stands twice, in two
+    spellings.
+    """
     if not isinstance(body, dict):
         return body
     if context.operation.path == "/webhook":

@@ -1,7 +1,8 @@
 """Starts Redis and a receiver, gives the store something of everything, and lets schemathesis loose on it.
 
-What stands in the store is there by the system's own hands: a worker of the debug build applies webhooks, reserves a runner, buries what it cannot read,
-and is killed. Its GitHub is a socket that never answers, so the runner stays where it is. Everything that is started here ends here, by its process id.
+What stands in the store is there by the system's own hands: a worker of the debug build applies webhooks, reserves a
+runner, buries what it cannot read, and is killed. Its GitHub is a socket that never answers, so the runner stays where
+it is. Everything that is started here ends here, by its process id.
 """
 
 import argparse
@@ -68,13 +69,17 @@ def webhook(base, action, job, labels=("code-linux",)):
     }
     body = json.dumps(payload).encode()
     signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-    return call(base + "/webhook", "POST", body, {"X-GitHub-Event": "workflow_job", "X-Hub-Signature-256": signature, "Content-Type": "application/json"})
+    headers = {
+        "X-GitHub-Event": "workflow_job", "X-Hub-Signature-256": signature, "Content-Type": "application/json",
+    }
+    return call(base + "/webhook", "POST", body, headers)
 
 
 @contextlib.contextmanager
 def running(name, command, log, **environment):
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={"PATH": os.environ["PATH"], **environment})
+        environment = {"PATH": os.environ["PATH"], **environment}
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         yield process
     finally:
@@ -95,13 +100,18 @@ def seed(base, port, redis_url, silent, directory):
     for n in range(1, 21):
         event = {"action": "queued", "job": str(9000 + n), "org": "acme", "repo": "acme/app"}
         stream = "jit:provision" if n % 5 == 0 else "nowhere" if n % 7 == 0 else "jit:events"
-        fields = ["v", 1, "stream", stream, "id", f"1699999999999-{n}", "reason", "a test wants it so", "entry.v", 1, "entry.event", json.dumps(event)]
+        fields = [
+            "v", 1, "stream", stream, "id", f"1699999999999-{n}", "reason", "a test wants it so",
+            "entry.v", 1, "entry.event", json.dumps(event),
+        ]
         redis(port, "XADD", "jit:dead", f"1700000000000-{n}", *fields)
         letters.append(f"1700000000000-{n}")
     redis(port, "XADD", "jit:events", "*", "v", 99, "event", "of another release")
     environment = {
-        "GHES_URL": f"http://127.0.0.1:{silent}", "GITHUB_PAT": "none", "GITHUB_TIMEOUT": "150s", "REDIS_URL": redis_url, "PORT": "0",
-        "LISTEN_ADDRESS": "127.0.0.1", "RUNNER_BACKEND": "process", "RUNNER_COMMAND": "true", "RUNNER_DIRECTORY": f"{directory}/runners",
+        "GHES_URL": f"http://127.0.0.1:{silent}", "GITHUB_PAT": "none", "GITHUB_TIMEOUT": "150s",
+        "REDIS_URL": redis_url, "PORT": "0",
+        "LISTEN_ADDRESS": "127.0.0.1", "RUNNER_BACKEND": "process", "RUNNER_COMMAND": "true",
+        "RUNNER_DIRECTORY": f"{directory}/runners",
         "MAX_RUNNERS_PER_ORG": "2",
     }
     with running("worker", [BIN / "jit-worker"], f"{directory}/worker.log", **environment):
@@ -111,13 +121,17 @@ def seed(base, port, redis_url, silent, directory):
             webhook(base, "queued", job)
         webhook(base, "waiting", 4714)
         webhook(base, "completed", 4715)
-        runners = until("two runners", lambda: len(found := admin(base, "GET", "/admin/runners")["runners"]) == 2 and found)
+        runners = until(
+            "two runners", lambda: len(found := admin(base, "GET", "/admin/runners")["runners"]) == 2 and found
+        )
         until("four jobs", lambda: len(admin(base, "GET", "/admin/jobs")["jobs"]) == 4)
-        until("a letter of a worker's", lambda: admin(base, "GET", "/admin/dead-letters")["dead_letters"][0]["reason"].startswith("version"))
+        newest = lambda: admin(base, "GET", "/admin/dead-letters")["dead_letters"][0]
+        until("a letter of a worker's", lambda: newest()["reason"].startswith("version"))
         # Killed, so that nothing of this changes any more but by what comes.
     admin(base, "PUT", "/admin/org-limits/acme", {"limit": 25})
     admin(base, "POST", "/admin/orgs/other/pause", {"reason": "a test wants it so"})
-    return {"job": [4711, 4713, 4714], "name": [runner["name"] for runner in runners], "letter": letters, "org": ["acme", "other", "octocat"]}
+    names = [runner["name"] for runner in runners]
+    return {"job": [4711, 4713, 4714], "name": names, "letter": letters, "org": ["acme", "other", "octocat"]}
 
 
 def main():
@@ -138,7 +152,8 @@ def main():
         limits.write_text("org_limits:\n  platform-team: 25\n")
         log = f"{directory}/receiver.log"
         environment = {
-            "GHES_URL": "https://github.example.com", "WEBHOOK_SECRET": SECRET, "ADMIN_API_KEY": KEY, "REDIS_URL": redis_url, "PORT": "0",
+            "GHES_URL": "https://github.example.com", "WEBHOOK_SECRET": SECRET, "ADMIN_API_KEY": KEY,
+            "REDIS_URL": redis_url, "PORT": "0",
             "LISTEN_ADDRESS": "127.0.0.1", "ORG_LIMITS_FILE": str(limits), "DRAIN_DELAY": "0",
             "TRUSTED_PROXIES": "127.0.0.1",  # all calls are of one sender
         }
@@ -147,18 +162,22 @@ def main():
         base = f"http://{address.group(1)}"
         known = seed(base, port, redis_url, silent.getsockname()[1], directory)
         command = [
-            pathlib.Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run", wanted.schema, "--url", base,
-            "--mode", "all", "--max-examples", wanted.examples, "--seed", wanted.seed, "--request-timeout", "15", "--no-color", *more,
+            pathlib.Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml",
+            "run", wanted.schema, "--url", base,
+            "--mode", "all", "--max-examples", wanted.examples, "--seed", wanted.seed,
+            "--request-timeout", "15", "--no-color", *more,
         ]
         environment = {
             **os.environ, "PYTHONPATH": str(HERE), "SCHEMATHESIS_HOOKS": "hooks", "PYTHONDONTWRITEBYTECODE": "1",
-            "OPENAPI_WEBHOOK_SECRET": SECRET, "OPENAPI_ADMIN_KEY": KEY, "OPENAPI_KNOWN": json.dumps(known), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+            "OPENAPI_WEBHOOK_SECRET": SECRET, "OPENAPI_ADMIN_KEY": KEY, "OPENAPI_KNOWN": json.dumps(known),
+            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
         }
         began = time.monotonic()
         result = subprocess.run(command, env=environment, cwd=directory).returncode
         print(f"openapi: {time.monotonic() - began:.0f} s")
         if receiver.poll() is not None:
-            sys.exit(f"openapi: the receiver ended with {receiver.returncode}:\n{pathlib.Path(log).read_text()[-3000:]}")
+            end = pathlib.Path(log).read_text()[-3000:]
+            sys.exit(f"openapi: the receiver ended with {receiver.returncode}:\n{end}")
         sys.exit(result)
 
 
