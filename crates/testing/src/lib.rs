@@ -1,7 +1,7 @@
 //! What the tests of several crates share: Redis servers, stores, builders, properties, a proxy.
 //!
-//! A dev-dependency only. `jit-core` uses it in its integration tests and its benchmark, not in its unit tests: those are
-//! built against another `jit-core` than this crate, and its types would not be theirs.
+//! A dev-dependency only. `jit-core` uses it in its integration tests and its benchmark, not in its unit tests: those
+//! are built against another `jit-core` than this crate, and its types would not be theirs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where a thing is not as it has to be")]
 

@@ -202,7 +202,8 @@ pub async fn run<T: FromRedisValue>(connection: &mut MultiplexedConnection, comm
 }
 
 /// Starts a program that gets a signal when its parent ends. To the kernel that is the thread that started it, and a
-/// test's thread ends before the tests that share a server with it. So one thread starts all, and ends with the process.
+/// test's thread ends before the tests that share a server with it. So one thread starts all, and ends with the
+/// process.
 fn spawn_for_good(command: Command) -> io::Result<Child> {
     type Order = (Command, Sender<io::Result<Child>>);
     static ORDERS: OnceLock<Sender<Order>> = OnceLock::new();
