@@ -124,8 +124,11 @@ async fn a_pause_without_an_end_outlasts_the_one_before() {
 /// A setting that nobody configures would be 0 in a script, without a word.
 #[test]
 fn each_setting_that_a_script_reads_is_configured_and_each_is_read() {
-    let lua = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/lua")).expect("scripts");
-    let text: String = lua
+    let folders = ["prelude", "ops"].map(|folder| format!("{}/src/ledger/lua/{folder}", env!("CARGO_MANIFEST_DIR")));
+    let files = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).expect("scripts"));
+    let text: String = files
         .map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("read"))
         .collect();
     let calls = text.split("setting(").skip(1).filter_map(|rest| rest.split(')').next());

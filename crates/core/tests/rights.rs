@@ -268,9 +268,12 @@ async fn take_steps(rules: &str) -> Vec<&'static str> {
 
 /// Commands that the scripts of the ledger call.
 fn of_scripts() -> impl Iterator<Item = &'static str> {
-    let lua = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/lua")).unwrap();
-    let text: String = lua
-        .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+    let folders = ["prelude", "ops"].map(|folder| format!("{}/src/ledger/lua/{folder}", env!("CARGO_MANIFEST_DIR")));
+    let files = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).expect("scripts"));
+    let text: String = files
+        .map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("read"))
         .collect();
     let called = called(&text);
     commands().filter(move |command| called.contains(*command))

@@ -74,8 +74,8 @@
 //!
 //! # Transitions
 //!
-//! Each is one Lua script, atomic and idempotent, made of a shared prelude (`owner.lua` to `rename.lua`) and a body of
-//! its own. Keys are named inside the scripts, so this needs one Redis (or a Sentinel group), not a Redis Cluster. A
+//! Each is one Lua script, atomic and idempotent: a body in `lua/ops`, behind the parts of `lua/prelude` that it needs.
+//! Keys are named inside the scripts, so this needs one Redis (or a Sentinel group), not a Redis Cluster. A
 //! transition costs O(log n), however deep the queues are.
 //!
 //! # Invariants

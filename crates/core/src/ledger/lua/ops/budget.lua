@@ -1,3 +1,5 @@
+-- needs: args, backoff, held
+--
 -- budget: what GitHub allows, kept ahead of time by all workers together.
 --
 -- `credential:{name}:rate`         HASH  limit, remaining, reset (ms): what GitHub last said of the hour's calls;

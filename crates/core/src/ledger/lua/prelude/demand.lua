@@ -1,4 +1,6 @@
--- Demand: what each class lacks, which organizations may be served next. Prelude of every transition, second part.
+-- needs: args, settings, owner
+--
+-- Demand: what each class lacks, which organizations may be served next.
 
 local FORGET_MS = 30 * 86400000 -- so long an owner is remembered without a job
 local FORGOTTEN = 16 -- owners that one slice forgets

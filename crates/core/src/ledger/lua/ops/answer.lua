@@ -1,3 +1,5 @@
+-- needs: args, settings, owner, runner, job
+--
 -- answer(job, rev, status): what GitHub said about a job in question, or that it did not say. Stale if anything was
 -- heard of the job since it was asked.
 --

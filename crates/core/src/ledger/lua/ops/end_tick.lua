@@ -1,3 +1,5 @@
+-- needs: nothing
+--
 -- end_tick: gives the right to work on a tick back, where it is still the caller's. Returns how many were given back.
 --
 -- KEYS: the right (`tick:{kind}:work`). ARGV: worker

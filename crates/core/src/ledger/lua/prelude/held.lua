@@ -1,4 +1,6 @@
--- Held: what GitHub's limits and refusals hold back. Prelude of every transition, fourth part.
+-- needs: args
+--
+-- Held: what GitHub's limits and refusals hold back.
 --
 -- `credential:{account}:limited`  HASH  until (ms), why, whole (it holds for every owner that the credential serves),
 -- probe (until when one call tries whether it is over), refused_since, late. An account is a credential, or

@@ -1,5 +1,7 @@
+-- needs: args, demand
+--
 -- Back-offs: a failure is a fact about its subject, which is looked up when a class is picked. It is never copied
--- into what it concerns, so it costs the same however much that is. Prelude of every transition, third part.
+-- into what it concerns, so it costs the same however much that is.
 --
 -- Subjects: `class:ID`, `scope:SCOPE` (where a repository registers its own), `org:ORG`, `profile:NAME`,
 -- `credential:NAME`, `global`.
@@ -26,7 +28,7 @@ local ROW_MS = 3600000 -- how long a row is kept after its last wait
 local PROBE_MS = { global = 5000, credential = 5000 } -- how long a probe keeps others from trying
 local PROBE_MOST_MS = 600000 -- the same, of every other kind
 local WAKE = 64 -- subjects that one call wakes
-local SLICE = 16 -- organizations and classes that one call brings back
+local BROUGHT_BACK = 16 -- organizations and classes that one call brings back
 
 local function backing_off(subject)
   return call('ZSCORE', 'backoffs', subject) and true or false
@@ -90,7 +92,7 @@ end
 
 -- Brings back a slice of what was put aside for subjects that are open again. Whether there is more.
 local function bring_back()
-  local left = SLICE
+  local left = BROUGHT_BACK
   while left > 0 do
     local subject = call('ZRANGE', 'backoffs:waking', 0, 0)[1]
     if not subject then return false end

@@ -1,3 +1,5 @@
+-- needs: args, owner, runner, job, rename
+--
 -- queued, waiting, in_progress, completed: one event about one job, at GitHub's word. Late, doubled and reordered
 -- events settle alike. GitHub's word wins over a guess of ours: a job that was given up (conclusion `gone`) comes back.
 --

@@ -1,3 +1,5 @@
+-- needs: args, backoff, runner
+--
 -- fail(runner, fence, made, uncertain, ...): a step of making a runner did not work. Demand is unmet again; what made
 -- it fail is held back.
 --

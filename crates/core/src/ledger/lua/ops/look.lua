@@ -1,3 +1,5 @@
+-- needs: args
+--
 -- look: what people and metrics are told, in few calls whatever the size. It changes nothing.
 --
 -- args: what (states | held), cursor (of states), org, n (of held)

@@ -1,8 +1,6 @@
--- Owners: who they are by GitHub's ids, which stay, and what they are called, which changes. Prelude of every
--- transition, first part.
+-- needs: args
 --
--- ARGV[1] is one JSON object. Ids are strings there: a Lua number holds 53 bits, a GitHub id up to 63.
--- Times are milliseconds by Redis's own clock, so that no worker's clock matters; a test passes `now`.
+-- Owners: who they are by GitHub's ids, which stay, and what they are called, which changes.
 --
 -- `owners:logins`   HASH  GitHub's id of an owner → its login, as it stands in keys
 -- `owners:ids`      HASH  login in lower case → GitHub's id
@@ -11,27 +9,6 @@
 -- `owners:were`     HASH  login of before → GitHub's id: for records of a release that did not note the id
 -- `owners:moving`   HASH  GitHub's id → a cursor, while not all records of its jobs have moved
 -- `owners:heard`    ZSET  login → when a new job last came
-
-local call = redis.call
-local args = cjson.decode(ARGV[1])
-local now = args.now
-if not now then
-  local time = call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
-local settings = {}
--- A number of the effective configuration, which `configure` keeps in `ledger:meta`.
-local function setting(name)
-  if settings[name] == nil then
-    settings[name] = tonumber(call('HGET', 'ledger:meta', name)) or 0
-  end
-  return settings[name]
-end
-
-local function fields(key, ...)
-  return unpack(call('HMGET', key, ...))
-end
 
 -- The login as GitHub writes it, whatever the case it comes in.
 local function known(org)

@@ -1,3 +1,5 @@
+-- needs: args, settings, demand, backoff, runner, gate
+--
 -- claim, registered, created: the steps of making one runner. Each checks the fence, so that a worker that wakes up
 -- late learns that the runner is not its own any more, and renews the deadline to the time-out of the step that follows
 -- plus a minute.

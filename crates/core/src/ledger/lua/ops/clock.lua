@@ -1,3 +1,5 @@
+-- needs: args, settings, backoff, runner, job
+--
 -- clock(worker): a worker is alive. And Redis's clock may have been ahead, and be right again: after a failover to a
 -- host with a wrong clock, or a start before the time was set. What was written meanwhile lies in the future, where
 -- nothing is due. It is cut to what its kind can be, a slice in each call.

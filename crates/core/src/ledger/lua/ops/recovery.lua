@@ -1,3 +1,5 @@
+-- needs: args, runner
+--
 -- Recovery: what never came. What is to be looked at next, what was found, failed deliveries, registrations without an
 -- owner here. It changes no job and no runner: what is found goes to `jit:events`, and takes the ordinary way.
 --

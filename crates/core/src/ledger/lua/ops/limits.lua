@@ -1,3 +1,5 @@
+-- needs: args, owner, demand, backoff, runner
+--
 -- set_limits, pause, resume, retry, give_up: what operators decide. Takes effect at the next admission, upward and
 -- downward.
 --

@@ -1,5 +1,6 @@
--- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows. Prelude of every
--- transition, sixth part.
+-- needs: args, settings, demand, backoff, runner
+--
+-- Jobs: waiting <-> queued -> in_progress -> completed, and in_question while only GitHub knows.
 
 local MISFIT_CAP = 6 -- times `misfit_hold`: 10 minutes, doubling to an hour
 local SELDOM_CAP = 24 -- times `question_interval`: an hour, doubling to a day

@@ -1,3 +1,5 @@
+-- needs: args, settings, backoff, runner
+--
 -- started, note, release, rejected, outdated, busy, remove, force, postpone, absent: what was seen of a runner, or is
 -- wanted of it.
 --

@@ -1,6 +1,7 @@
+-- needs: args, owner, demand, backoff
+--
 -- An owner gets another login. What stands under the one of before moves at once, but for the records of its jobs and
--- classes: these move when they are touched, and a slice of them with each admission. Prelude of every transition,
--- seventh part.
+-- classes: these move when they are touched, and a slice of them with each admission.
 
 local MOVED = 64 -- records that one admission moves
 

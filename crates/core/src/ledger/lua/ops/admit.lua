@@ -1,21 +1,12 @@
+-- needs: args, settings, base36, owner, demand, backoff, runner, rename, gate
+--
 -- admit(n): reserves up to n runners where demand is unmet, within every limit, and rings `jit:provision` for each.
 --
 -- args: n, seen (epoch as a number, sequence: the highest that the caller has seen)
 
-local BASE36 = '0123456789abcdefghijklmnopqrstuvwxyz'
 local SURPLUS_SCAN = 20 -- surplus classes looked at in one call
 
 local aside = 0 -- organizations and classes that this call has put aside
-
-local function base36(n)
-  local text = ''
-  repeat
-    local digit = n % 36
-    text = string.sub(BASE36, digit + 1, digit + 1) .. text
-    n = (n - digit) / 36
-  until n == 0
-  return text
-end
 
 local function reserve(org, class)
   local key = 'class:' .. class

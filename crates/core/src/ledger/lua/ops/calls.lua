@@ -1,3 +1,5 @@
+-- needs: args, backoff, held
+--
 -- calls: each call of GitHub, by any worker, is asked for here before it is sent, and its end is told here.
 --
 -- `credential:{name}:calls`                ZSET call → when it is over at the latest, so that a dead worker's do not
@@ -13,7 +15,7 @@ local MINUTE, HOUR_MS = 60, 3600000
 -- A credential that is refused is tried so often at first, for a quarter of an hour; then ever more seldom.
 local REFUSED_MS, REFUSED_MOST_MS, REFUSED_SOON_MS = 25000, 300000, 900000
 -- A call that tries whether a limit is over keeps the others waiting for so long at most.
-local PROBE_MS = 30000
+local TRIAL_MS = 30000
 -- Who has to wait for the end of another's call looks again after about this time.
 local SOON_MS = 250
 
@@ -115,7 +117,7 @@ if args.what == 'enter' then
         .. ', and GitHub allows no more (GITHUB_POINTS_PER_MINUTE)')
     end
   end
-  for _, key in ipairs(probing) do call('HSET', key, 'probe', now + math.min(args.lease, PROBE_MS)) end
+  for _, key in ipairs(probing) do call('HSET', key, 'probe', now + math.min(args.lease, TRIAL_MS)) end
   call('ZADD', under_way, now + args.lease, args.call)
   call('PEXPIRE', under_way, math.max(args.lease, call('PTTL', under_way)))
   if args.in_hour and reset and tonumber(reset) > now then call('HINCRBY', rate, 'spent', 1) end

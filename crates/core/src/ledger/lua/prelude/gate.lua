@@ -1,3 +1,5 @@
+-- needs: args
+--
 -- The gate: nothing is admitted or claimed from data that may be lost or rolled back until the runners that are really
 -- there were counted. For the scripts that need it: no other may depend on the right to INFO.
 

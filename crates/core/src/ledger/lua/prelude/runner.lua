@@ -1,4 +1,6 @@
--- Runners: reserved -> created -> busy -> removing -> gone. Prelude of every transition, fifth part.
+-- needs: args, settings, owner, demand, backoff
+--
+-- Runners: reserved -> created -> busy -> removing -> gone.
 
 -- a released name is remembered for a day, so that a late pod of that name is removed and not adopted
 local GONE_TTL_MS = 86400000

@@ -1,3 +1,5 @@
+-- needs: args, settings, owner, demand, job
+--
 -- configure(settings): the effective configuration, one for all scripts. The last worker that starts wins; each change
 -- counts up the generation. derive_classes(jobs): the classes of jobs that have not begun, which another configuration
 -- derives otherwise.
@@ -25,7 +27,7 @@ for name, value in pairs(args.settings or {}) do
     changed = true
   end
 end
-settings = {}
+reread_settings()
 if changed then
   call('HINCRBY', 'ledger:meta', 'generation', 1)
   begin_recount() -- limits may be others: admissions go on with it

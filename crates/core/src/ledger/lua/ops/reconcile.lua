@@ -1,3 +1,5 @@
+-- needs: args, settings, base36, owner, demand, runner, gate
+--
 -- reconcile(snapshot): compares the ledger with the runners that a consistent list found, a slice in each call, and
 -- opens the epoch gate in the last.
 --
@@ -111,13 +113,7 @@ if not gate.open then
   local seconds = math.floor(now / 1000)
   if gate.epoch then seconds = math.max(seconds, tonumber(gate.epoch, 36) + 1) end
   if args.seen then seconds = math.max(seconds, args.seen + 1) end
-  local text = ''
-  while seconds > 0 do
-    local digit = seconds % 36
-    text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
-    seconds = (seconds - digit) / 36
-  end
-  call('HSET', 'ledger:meta', 'epoch', text, 'run_id', gate.run_id)
+  call('HSET', 'ledger:meta', 'epoch', base36(seconds), 'run_id', gate.run_id)
   call('HDEL', 'ledger:meta', 'lost_at', 'lost_run_id')
 end
 call('HSET', 'ledger:meta', 'reconciled_at', now)

@@ -1,3 +1,5 @@
+-- needs: nothing
+--
 -- take_tick: takes the right to work on a tick of a kind. Returns 1, or 0 where somebody has it.
 --
 -- KEYS: the right (`tick:{kind}:work`). ARGV: worker, time after which the right ends by itself (ms)

@@ -1,3 +1,5 @@
+-- needs: args, settings, owner, backoff, held, runner, job
+--
 -- due(n, lease): the work whose time has come, leased to the caller for `lease` ms: runners to remove, jobs to ask
 -- GitHub about, registrations to look up. What is not finished by then is handed out again. What GitHub holds back is
 -- not handed out: it is due later.
