@@ -39,10 +39,11 @@ mutants: redis ## Take each rule out of the ledger, and see that a test fails wi
 fuzz: ## What comes from outside, made up at random, some MINUTES=10 on two cores: webhooks, signatures, matchers, files of limits, stream entries, ids
 	FUZZ_SECONDS=$$(( $(or $(MINUTES),10) * 10 )) $(CARGO) test -p jit-core -p jit-receiver --test fuzz -- --nocapture
 
-lint: ## Formatting, clippy, documentation; licences, advisories, TLS stacks and double crates where cargo-deny is installed
+lint: ## Formatting, clippy, documentation, the Lua; licences, advisories, TLS stacks and double crates where cargo-deny is installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	integration-tests/luacheck.sh check
 	@if command -v cargo-deny > /dev/null; then $(MAKE) --no-print-directory deny; else echo "lint: cargo-deny is not installed, so deny.toml is not checked: make deny"; fi
 
 deny: ## Check deny.toml: licences, advisories, one TLS stack, no crate in two majors (installs cargo-deny, minutes, once)

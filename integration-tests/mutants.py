@@ -24,7 +24,7 @@ MUTANTS = [
     ("a reservation is claimed once", "ops/provision.lua", "(claimed_at and not again)", "false"),
     ("a claim comes again with its number alone", "ops/provision.lua", " and claim == args.claim", ""),
     ("and from its own worker alone", "ops/provision.lua", " and worker == args.worker", ""),
-    ("the epoch gate: another Redis, or its data of another run", "prelude/gate.lua", "if epoch and known == run_id then", "epoch = epoch or '1'\nif true then"),
+    ("the epoch gate: another Redis, or its data of another run", "prelude/gate.lua", "if epoch and its_run == run_id then", "epoch = epoch or '1'\nif true then"),
     ("the epoch gate: data restored in place", "ops/admit.lua", "call('HDEL', 'ledger:meta', 'run_id')", "call('HDEL', 'ledger:meta', 'none')"),
     ("the epoch gate: what is on its way", "ops/reconcile.lua", "return gate.lost_at + (nothing and 0 or args.in_flight)", "return gate.lost_at"),
     ("the epoch gate: a list from before the loss", "ops/reconcile.lua", "if args.began < settled(gate) then", "if now < settled(gate) then"),

@@ -193,4 +193,26 @@ mod tests {
             assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), used, "{folder}");
         }
     }
+
+    /// Writes what `integration-tests/luacheck.sh` looks at, where it asks for it: each script as it is put together,
+    /// in which the prelude may hold what the script does not use, and all of it in one file, in which it may not.
+    #[test]
+    fn the_scripts_are_written_for_luacheck() {
+        let Some(folder) = std::env::var_os("LUA_DIR").map(std::path::PathBuf::from) else {
+            return;
+        };
+        let write = |file: &str, text: String| std::fs::write(folder.join(file), text).expect("written");
+        let prelude: String = prelude().iter().map(|(_, text)| *text).collect();
+        let mut all = format!("{prelude}return {{\n");
+        for (file, body) in operations() {
+            let whole = composed(body);
+            let parts = whole.strip_suffix(body).expect("a body behind its parts");
+            write(
+                file.rsplit('/').next().expect("a name"),
+                format!("-- luacheck: push ignore 211 311\n{parts}-- luacheck: pop\n{body}"),
+            );
+            all += &format!("function()\n{body}end,\n");
+        }
+        write("all.lua", all + "}\n");
+    }
 }

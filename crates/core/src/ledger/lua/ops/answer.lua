@@ -110,7 +110,7 @@ elseif args.status == 'queued' then
   call('ZREM', 'jobs:questions', job)
   if state ~= 'queued' then queue(job) end
 elseif args.status == 'waiting' then
-  wait(job)
+  wait_for_approval(job)
 elseif args.status == 'in_progress' then
   if state ~= 'in_progress' then start(job, args.runner) end
   if runner then busy(runner, job) end

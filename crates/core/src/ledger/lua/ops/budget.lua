@@ -68,8 +68,8 @@ elseif args.what == 'registration' then
   local till, why = held_back(name, owner ~= '' and owner or nil)
   if till then return cjson.encode({ wait = till - now, over = 'held', why = why }) end
   local answer = {}
-  local function hold(over, till)
-    if till and till > (answer.till or 0) then answer = { over = over, till = till } end
+  local function hold(over, at)
+    if at and at > (answer.till or 0) then answer = { over = over, till = at } end
   end
   hold('registrations', room(registrations, args.registrations, args.registrations_ms))
   hold('points', room(points, args.posts, args.posts_ms))

@@ -79,9 +79,9 @@ local function overdue(name, state)
     if not asked[class] then
       asked[class] = true
       local idle = call('SCARD', 'class:' .. class .. ':idle')
-      for _, job in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do
+      for _, queued in ipairs(call('ZRANGE', 'class:' .. class .. ':queued', 0, idle - 1)) do
         -- else it is asked about at its own time
-        if call('HEXISTS', 'job:' .. job .. ':info', 'unreadable') == 0 then ask(job, now) end
+        if call('HEXISTS', 'job:' .. queued .. ':info', 'unreadable') == 0 then ask(queued, now) end
       end
     end
     deadline(name, idle_until)

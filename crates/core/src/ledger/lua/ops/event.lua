@@ -58,7 +58,7 @@ if kind == 'queued' then
   end
 elseif kind == 'waiting' then
   if not state then
-    wait(job)
+    wait_for_approval(job)
   elseif state == 'queued' then -- held after all, or merely late: GitHub knows
     unqueue(job)
     call('HSET', 'job:' .. job .. ':info', 'state', 'in_question', 'reason', 'GitHub said waiting after queued')

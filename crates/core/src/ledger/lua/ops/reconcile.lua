@@ -21,11 +21,9 @@ for _, seen in ipairs(args.runners or {}) do
   local state, gone_at = fields(key, 'state', 'gone_at')
   if state == 'gone' then
     gone_at = tonumber(gone_at)
-    if seen.terminating then
-      -- it goes
-    elseif seen.ended then
+    if seen.ended and not seen.terminating then
       stop[#stop + 1] = { name = name }
-    elseif gone_at < args.began or gone_at > now then
+    elseif not seen.terminating and (gone_at < args.began or gone_at > now) then
       -- A runner that is not counted may be at work all the same: GitHub is asked first.
       local scope, github_id, deregistered, started_at = fields(key, 'scope', 'github_id', 'deregistered', 'started_at')
       stop[#stop + 1] = { name = name, removal = {

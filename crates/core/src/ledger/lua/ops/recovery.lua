@@ -148,10 +148,10 @@ local function lag(round, at)
   if not at or at <= 0 then return end
   local hour = math.floor(now / HOUR_MS)
   local field = 'lag_' .. round
-  local its, last, before = fields(STATE, field .. '_hour', field, field .. '_before')
+  local its, last = fields(STATE, field .. '_hour', field)
   its = tonumber(its)
   if its ~= hour then
-    before = its == hour - 1 and last or 0
+    local before = its == hour - 1 and last or 0
     last = 0
     call('HSET', STATE, field .. '_hour', hour, field .. '_before', before)
   end

@@ -7,8 +7,8 @@
 -- Every start of a Redis server has another run; a store that is new or was emptied has no epoch.
 local function look_at_gate()
   local run_id = string.match(call('INFO', 'server'), 'run_id:(%w+)')
-  local epoch, known, lost_at, lost_run_id = fields('ledger:meta', 'epoch', 'run_id', 'lost_at', 'lost_run_id')
-  if epoch and known == run_id then return { open = true, epoch = epoch, run_id = run_id } end
+  local epoch, its_run, lost_at, lost_run_id = fields('ledger:meta', 'epoch', 'run_id', 'lost_at', 'lost_run_id')
+  if epoch and its_run == run_id then return { open = true, epoch = epoch, run_id = run_id } end
   lost_at = tonumber(lost_at)
   if not lost_at or lost_run_id ~= run_id or lost_at > now then
     lost_at = now

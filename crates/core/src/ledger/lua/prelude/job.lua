@@ -108,7 +108,7 @@ local function reclass(job, org, of)
 end
 
 -- A job that waits for an approval is no demand; GitHub is asked about it, ever more seldom.
-local function wait(job)
+local function wait_for_approval(job)
   unqueue(job)
   judge(job)
   local key = 'job:' .. job .. ':info'
