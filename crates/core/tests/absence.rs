@@ -19,7 +19,12 @@ fn answer(status: AnswerStatus) -> Answer {
 }
 
 async fn answered(store: &Store, question: &Question, status: AnswerStatus) -> String {
-    store.ledger.answer(question, &answer(status)).await.expect("answered")
+    store
+        .ledger
+        .answer(question, &answer(status))
+        .await
+        .expect("answered")
+        .to_string()
 }
 
 async fn unreadable(store: &Store, question: &Question) -> String {
@@ -29,6 +34,7 @@ async fn unreadable(store: &Store, question: &Question) -> String {
         .no_answer(question, Silence::Unreadable, words)
         .await
         .expect("taken")
+        .to_string()
 }
 
 async fn unanswered(store: &Store, question: &Question) -> String {
@@ -41,6 +47,7 @@ async fn unanswered(store: &Store, question: &Question) -> String {
         )
         .await
         .expect("taken")
+        .to_string()
 }
 
 /// Waits for the one question about a job, and says how long that took.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use jit_core::{
     event::{JobEvent, JobId},
-    ledger::{Answer, AnswerStatus, BackOff, Claim, Failure, Growth, Hold, Needs, Observation, Registration, Subject},
+    ledger::{
+        Answer, AnswerStatus, BackOff, Claim, Failure, Growth, Hold, Known, Needs, Observation, Registration, Subject,
+    },
+    model::JobState,
 };
 use jit_testing::{Store, completed, failed, in_progress, maker, queued, still_queued, why};
 
@@ -206,8 +209,8 @@ async fn what_an_operator_has_mended_is_tried_at_once_by_one_runner() {
         .await
         .expect("retried");
     assert_eq!(
-        (retried.state.as_str(), retried.retried[0].as_str()),
-        ("queued", "profile:default")
+        (retried.state, retried.retried[0].as_str()),
+        (Known::State(JobState::Queued), "profile:default")
     );
     assert!(
         retried.retried.len() == 2 && retried.retried[1].starts_with("class:"),
@@ -250,7 +253,7 @@ async fn what_an_operator_has_mended_is_tried_at_once_by_one_runner() {
     }
     assert_eq!(store.admit().await.len(), 2, "and the rest follow");
     let unknown = store.ledger.retry(JobId::new(99).expect("an id")).await.expect("asked");
-    assert_eq!((unknown.state.as_str(), unknown.retried.len()), ("unknown", 0));
+    assert_eq!((unknown.state, unknown.retried.len()), (Known::Unknown, 0));
     // A time that GitHub named stays.
     let limit = Hold {
         chain: &[Subject::Org],

@@ -7,7 +7,8 @@ use std::sync::{
 
 use jit_core::{
     event::{Action, JobId},
-    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Maker, Observation, Subject},
+    ledger::{ADMIT_BATCH, Answer, AnswerStatus, Claim, Deregistration, Known, Maker, Observation, Subject},
+    model::RunnerState,
 };
 use jit_testing::{Store, completed, in_progress, maker, queued, refused, waiting};
 
@@ -380,7 +381,7 @@ async fn a_reservation_whose_pod_is_not_there_yet_is_kept() {
         .observe(Observation::Absent, &name, "gone")
         .await
         .expect("observed");
-    assert_eq!((seen.state.as_str(), seen.changed), ("reserved", false));
+    assert_eq!((seen.state, seen.changed), (Known::State(RunnerState::Reserved), false));
     store.create(&name, &fence, 7).await;
 }
 

@@ -8,10 +8,11 @@ use futures::future::BoxFuture;
 use jit_core::{
     event::JobId,
     ledger::{
-        Answer, AnswerStatus, Budget, CallOf, Ended, Entering, Ledger, LedgerError, Observation, Question, RateWord,
-        Subject,
+        Answer, AnswerStatus, Applied, Budget, CallOf, Ended, Entering, Ledger, LedgerError, Observation, Question,
+        RateWord, Subject,
         recovery::{FailedDelivery, RecoverySettings},
     },
+    model::JobState,
     store::{
         self, RedisSettings,
         check::{Checks, Severity, look},
@@ -493,7 +494,7 @@ async fn a_right_that_is_lost_and_given_back_loses_nothing() {
             .apply(&queued(2, "Acme"), None)
             .await
             .expect("the same event applies"),
-        "queued"
+        Applied::State(JobState::Queued)
     );
     eventually("it is over", async || gauge.get() == usual).await;
     stop.cancel();

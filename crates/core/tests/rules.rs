@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jit_core::{
     event::JobId,
-    ledger::{BackOff, Claim, Failure, Growth, Hold, Needs, Observation, Subject},
+    ledger::{BackOff, Claim, Failure, Growth, Hold, Known, Needs, Observation, Subject},
 };
 use jit_testing::{Store, failed, in_progress, maker, queued, refused, still_queued, why};
 
@@ -338,7 +338,7 @@ async fn what_began_to_back_off_is_not_made() {
 async fn an_image_that_github_refuses_as_too_old_holds_back_its_class_and_after_three_organizations_its_profile() {
     let store = Store::open().await;
     for (job, org) in [(1, "acme"), (2, "globex"), (3, "initech")] {
-        assert_eq!(why(&store, job).await.state, "unknown", "{org} is free so far");
+        assert_eq!(why(&store, job).await.state, Known::Unknown, "{org} is free so far");
         let runners = idle_runners(&store, org, job..=job).await;
         store
             .ledger

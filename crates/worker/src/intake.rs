@@ -87,7 +87,7 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
                     jit_core::event::Action::Completed => worker.metrics.completed_jobs.inc(),
                     _ => 0,
                 };
-                tracing::debug!(job.id = %event.job, job.action = event.action.as_str(), job.state = state, org = event.org, "event applied");
+                tracing::debug!(job.id = %event.job, job.action = event.action.as_str(), job.state = %state, org = event.org, "event applied");
                 return true;
             }
             Err(error) if error.is_transient() => {

@@ -290,7 +290,7 @@ async fn remove(worker: &Worker, removal: &Removal) -> Result<(), LedgerError> {
             .step("upkeep.removed_unregistered")?,
     };
     if observation != Observation::Postpone {
-        tracing::info!(runner.name = name, runner.state = observed.state, "runner removed");
+        tracing::info!(runner.name = name, runner.state = %observed.state, "runner removed");
     }
     Ok(())
 }
@@ -320,7 +320,7 @@ async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
     match what_became_of(worker, question).await {
         Ok(answer) => {
             let state = worker.ledger.answer(question, &answer).await.step("upkeep.answered")?;
-            tracing::info!(job.id = %question.job, job.state = state, github = ?answer.status, "GitHub was asked about \
+            tracing::info!(job.id = %question.job, job.state = %state, github = ?answer.status, "GitHub was asked about \
              a job");
         }
         Err(Unsaid(silence, words)) => {
@@ -330,7 +330,7 @@ async fn ask(worker: &Worker, question: &Question) -> Result<(), LedgerError> {
                 .no_answer(question, silence, &words)
                 .await
                 .step("upkeep.unanswered")?;
-            tracing::warn!(job.id = %question.job, job.state = state, why = words, "GitHub does not say what became of \
+            tracing::warn!(job.id = %question.job, job.state = %state, why = words, "GitHub does not say what became of \
              a job; asked again");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use jit_core::{event::JobId, operator, render};
+use jit_core::{event::JobId, ledger::Known, model::RunnerState, operator, render};
 use serde_json::json;
 
 use crate::{
@@ -62,7 +62,7 @@ pub async fn resume(ctl: &mut Ctl<'_>, org: &str) -> anyhow::Result<ExitCode> {
 pub async fn retry(ctl: &mut Ctl<'_>, job: JobId) -> anyhow::Result<ExitCode> {
     let done = ctl.ledger.retry(job).await?;
     anyhow::ensure!(
-        done.state != "unknown",
+        done.state != Known::Unknown,
         "job {job} is not known here: its webhook never came, its labels are not ours, or it has long been over"
     );
     let sentence = if done.retried.is_empty() {
@@ -86,14 +86,14 @@ pub async fn remove(ctl: &mut Ctl<'_>, runner: &str, force: bool) -> anyhow::Res
         .observe(operator::removal(force), runner, operator::WANTS_GONE)
         .await?;
     anyhow::ensure!(
-        observed.state != "unknown",
+        observed.state != Known::Unknown,
         "{runner}: no runner of this name was there in the last day (jitctl runners shows those that live)"
     );
     if observed.changed {
         ctl.act_at_once().await;
     }
-    let sentence = match observed.state.as_str() {
-        "gone" => format!("{runner} is gone"),
+    let sentence = match observed.state {
+        Known::State(RunnerState::Gone) => format!("{runner} is gone"),
         _ if force => {
             format!("the pod of {runner} is ended, whatever GitHub says; its registration is looked up at GitHub later")
         }

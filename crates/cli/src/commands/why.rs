@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use jit_core::event::JobId;
+use jit_core::{event::JobId, ledger::Known};
 
 use crate::{ctl::Ctl, time};
 
@@ -23,11 +23,11 @@ pub async fn why(ctl: &mut Ctl<'_>, job: JobId) -> anyhow::Result<ExitCode> {
         writeln!(
             ctl.out,
             "{job} is {}{since}: {}{next}",
-            explanation.state.replace('_', " "),
+            explanation.state.to_string().replace('_', " "),
             explanation.why
         )?;
     }
-    Ok(if explanation.state == "unknown" {
+    Ok(if explanation.state == Known::Unknown {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

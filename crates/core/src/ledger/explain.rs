@@ -3,14 +3,14 @@
 use redis::{AsyncCommands, pipe};
 use serde::Serialize;
 
-use super::{JobInfo, Ledger, LedgerError};
-use crate::{event::JobId, render};
+use super::{JobInfo, Known, Ledger, LedgerError};
+use crate::{event::JobId, model::JobState, render};
 
 /// Where a job stands, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// waiting, queued, in_question, in_progress, completed or unknown.
-    pub state: String,
+    /// Its state.
+    pub state: Known<JobState>,
     /// One sentence.
     pub why: String,
     /// Since when, ms since 1970.
@@ -47,7 +47,7 @@ impl Ledger {
             let why =
                 "not known here: its webhook never came, its labels are not ours, or it has long been over".to_owned();
             return Ok(Explanation {
-                state: "unknown".into(),
+                state: Known::Unknown,
                 why,
                 since: None,
                 next: None,
@@ -63,35 +63,37 @@ impl Ledger {
     async fn explain_known(&self, job: JobId, info: &JobInfo) -> Result<Explanation, LedgerError> {
         let text = |name: &str| info.get(name).map_or("", String::as_str);
         let time = |name: &str| info.get(name).and_then(|text| text.parse().ok());
-        let state = text("state").to_owned();
+        let Ok(state) = text("state").parse() else {
+            return self.explain_queued(job, info).await;
+        };
         let mut connection = self.pool().get().await?;
         let asked: Option<i64> = connection
             .zscore::<_, _, Option<f64>>("jobs:questions", job.to_string())
             .await?
             .map(|at| at as i64);
         drop(connection);
-        let (why, since, next) = match state.as_str() {
-            "completed" if info.contains_key("runner") => (
+        let (why, since, next) = match state {
+            JobState::Completed if info.contains_key("runner") => (
                 format!("it is over ({}); runner {} ran it", text("conclusion"), text("runner")),
                 time("completed_at"),
                 None,
             ),
-            "completed" => (
+            JobState::Completed => (
                 format!("it is over ({}) without having run", text("conclusion")),
                 time("completed_at"),
                 None,
             ),
-            "in_progress" => (
+            JobState::InProgress => (
                 format!("it runs on runner {}", text("runner")),
                 time("started_at"),
                 None,
             ),
-            "waiting" => (
+            JobState::Waiting => (
                 format!("{}; it is no demand until it is approved", text("reason")),
                 None,
                 asked,
             ),
-            "in_question" if info.contains_key("held_until") => (
+            JobState::InQuestion if info.contains_key("held_until") => (
                 format!(
                     "{}, so GitHub gives it to no runner of its labels and group; it is tried again",
                     text("reason")
@@ -99,15 +101,15 @@ impl Ledger {
                 None,
                 asked,
             ),
-            "in_question" => (
+            JobState::InQuestion => (
                 format!("{}; GitHub is asked what became of it", text("reason")),
                 None,
                 asked,
             ),
-            _ => return self.explain_queued(job, info).await,
+            JobState::Queued => return self.explain_queued(job, info).await,
         };
         Ok(Explanation {
-            state,
+            state: Known::State(state),
             why,
             since,
             next,
@@ -120,7 +122,7 @@ impl Ledger {
         let (org, class, profile, scope) = (text("org"), text("class"), text("profile"), text("scope"));
         let queued_at = text("queued_at").parse().ok();
         let explained = |why: String, since: Option<i64>, next: Option<i64>| Explanation {
-            state: "queued".into(),
+            state: Known::State(JobState::Queued),
             why,
             since: since.or(queued_at),
             next,

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Admission, Answer, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError, Listed, Maker,
-    Observation, Observed, Question, Reconciliation, Registration, Reservation, Retried, Silence, classes::described,
-    millis, scripts,
+    Admission, Answer, Applied, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError,
+    Listed, Maker, Observation, Observed, Question, Reconciliation, Registration, Reservation, Retried, Silence,
+    classes::described, millis, scripts,
 };
 use crate::{
     config::LimitsSettings,
@@ -63,7 +63,7 @@ enum Claimed {
 
 #[derive(Deserialize)]
 struct State {
-    state: String,
+    state: Applied,
 }
 
 #[derive(Deserialize)]
@@ -73,12 +73,11 @@ struct Previous {
 }
 
 impl Ledger {
-    /// Applies a job event. The job's state afterwards (`ignored` where it is none of ours). `accepted_at` is the job's
-    /// place in the queue, ms.
+    /// Applies a job event. The job's state afterwards. `accepted_at` is the job's place in the queue, ms.
     ///
     /// # Errors
     /// When Redis is unavailable, or the event cannot be applied.
-    pub async fn apply(&self, event: &JobEvent, accepted_at: Option<i64>) -> Result<String, LedgerError> {
+    pub async fn apply(&self, event: &JobEvent, accepted_at: Option<i64>) -> Result<Applied, LedgerError> {
         let mut args = json!({
             "kind": event.action.as_str(), "job": event.job, "org": event.org, "repo": event.repo, "ours": event.class.is_some(),
         });
@@ -280,7 +279,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn answer(&self, question: &Question, answer: &Answer) -> Result<String, LedgerError> {
+    pub async fn answer(&self, question: &Question, answer: &Answer) -> Result<Applied, LedgerError> {
         let mut args = json!(answer);
         if let Some(map) = args.as_object_mut() {
             map.insert("job".into(), json!(question.job));
@@ -293,7 +292,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn no_answer(&self, question: &Question, silence: Silence, words: &str) -> Result<String, LedgerError> {
+    pub async fn no_answer(&self, question: &Question, silence: Silence, words: &str) -> Result<Applied, LedgerError> {
         let args = json!({ "job": question.job, "rev": question.rev, "status": silence, "words": words });
         Ok(self.run::<State>(&scripts::ANSWER, &args).await?.state)
     }

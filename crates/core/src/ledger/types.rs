@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::JobId;
+use crate::{
+    event::JobId,
+    model::{JobState, RunnerState},
+};
 
 /// What an admission did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -207,11 +210,51 @@ pub enum Deregistration {
     Absent,
 }
 
+/// The answer to a question about a job or a runner by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known<S> {
+    /// Nothing is known of it, or no more.
+    Unknown,
+    /// It is in this state.
+    #[serde(untagged)]
+    State(S),
+}
+
+impl<S: std::fmt::Display> std::fmt::Display for Known<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("unknown"),
+            Self::State(state) => state.fmt(f),
+        }
+    }
+}
+
+/// A job after an event or an answer about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Applied {
+    /// The job is none of ours.
+    Ignored,
+    /// The job is in this state.
+    #[serde(untagged)]
+    State(JobState),
+}
+
+impl std::fmt::Display for Applied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ignored => f.write_str("ignored"),
+            Self::State(state) => state.fmt(f),
+        }
+    }
+}
+
 /// The state of a runner after an observation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Observed {
-    /// reserved, created, busy, removing, gone or unknown.
-    pub state: String,
+    /// The runner's state; unknown where there was none of this name in the last day.
+    pub state: Known<RunnerState>,
     /// The observation was news.
     pub changed: bool,
     /// What had been held back may be admitted now.
@@ -222,8 +265,8 @@ pub struct Observed {
 /// Result of an operator's retry of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Retried {
-    /// The job's state, or unknown; only a queued one waits for anything.
-    pub state: String,
+    /// The job's state; only a queued one waits for anything.
+    pub state: Known<JobState>,
     /// Subjects whose wait was ended: `class:ID`, `scope:SCOPE`, `org:ORG`, `profile:NAME`, `credential:NAME`,
     /// `global`.
     #[serde(default)]

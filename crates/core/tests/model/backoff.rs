@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jit_core::ledger::{BackOff, Growth, Hold, Needs, Subject};
 
-use super::{ClassId, Held, JobNumber, Model, Name, fold};
+use super::{ClassId, Held, JobNumber, JobState, Model, Name, fold};
 
 /// Failures of one subject in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Model {
         let Some(class) = self
             .jobs
             .get(&id)
-            .filter(|job| job.state == super::JobState::Queued)
+            .filter(|job| job.state == JobState::Queued)
             .and_then(|job| job.class.clone())
         else {
             return Vec::new();

@@ -40,11 +40,7 @@ impl World<'_> {
     pub(super) async fn event(&mut self, event: &JobEvent, accepted_at: i64) -> Checked {
         self.log.push(format!("{event:?}, accepted at {accepted_at}"));
         let state = self.ledger().apply(event, Some(accepted_at)).await.map_err(text)?;
-        agree(
-            "the job's state",
-            &state.as_str(),
-            &self.model.event(event, accepted_at),
-        )?;
+        agree("the job's state", &state, &self.model.event(event, accepted_at))?;
         self.check().await
     }
 
@@ -175,7 +171,7 @@ impl World<'_> {
         let told = told.map_err(text)?;
         agree(
             "the runner's state",
-            &(told.state.as_str(), told.changed),
+            &(told.state, told.changed),
             &self.model.observe(what, name, gone),
         )?;
         self.check().await
@@ -255,7 +251,7 @@ impl World<'_> {
             .is_some_and(|job| job.word == word);
         agree(
             "the answered job's state",
-            &state.as_str(),
+            &state,
             &self.model.answer(question.job.get(), fresh, answer),
         )?;
         self.check().await
@@ -275,7 +271,7 @@ impl World<'_> {
             .is_some_and(|job| job.word == word);
         agree(
             "the job's state without an answer",
-            &state.as_str(),
+            &state,
             &self.model.no_answer(question.job.get(), fresh, silence),
         )?;
         self.check().await

@@ -1,7 +1,7 @@
 //! What the design defines in terms of jobs and runners: queues, idle sets, unmet demand, room, who is ready, and in
 //! which order.
 
-use super::{ClassId, JobNumber, JobState, Model, Name, Org, Runner, Stage, fold};
+use super::{ClassId, JobNumber, JobState, Model, Name, Org, Runner, RunnerState, fold};
 
 impl Model {
     /// A class's queued jobs with their times, oldest first; equal times by their ids as text, as Redis has it.
@@ -20,7 +20,9 @@ impl Model {
     pub fn idle(&self, class: &str) -> Vec<(&Name, &Runner)> {
         self.runners
             .iter()
-            .filter(|(_, runner)| runner.class == class && matches!(runner.stage, Stage::Reserved | Stage::Created))
+            .filter(|(_, runner)| {
+                runner.class == class && matches!(runner.state, RunnerState::Reserved | RunnerState::Created)
+            })
             .collect()
     }
 
@@ -82,7 +84,7 @@ impl Model {
     pub fn running(&self, org: &str) -> u64 {
         self.runners
             .values()
-            .filter(|runner| runner.stage != Stage::Gone && fold(&self.classes[&runner.class].org) == org)
+            .filter(|runner| runner.state != RunnerState::Gone && fold(&self.classes[&runner.class].org) == org)
             .count() as u64
     }
 

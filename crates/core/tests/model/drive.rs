@@ -18,7 +18,7 @@ use jit_core::{
 use redis::aio::MultiplexedConnection;
 
 use super::{
-    IN_FLIGHT, JobNumber, Model, Name, Stage, fold,
+    IN_FLIGHT, JobNumber, Model, Name, RunnerState, fold,
     keyspace::{self, Dump},
     life,
     steps::{CLASSES, Case, FOREIGN, GithubId, JOBS, ORGS, Seen, Spelt, Step, Who},
@@ -201,7 +201,7 @@ impl<'a> World<'a> {
             Who::Live(n) => among(live().collect(), n),
             Who::Reserved(n) => among(
                 live()
-                    .filter(|name| self.model.runners[name].stage == Stage::Reserved)
+                    .filter(|name| self.model.runners[name].state == RunnerState::Reserved)
                     .collect(),
                 n,
             ),
@@ -210,7 +210,7 @@ impl<'a> World<'a> {
                 self.model
                     .runners
                     .iter()
-                    .filter(|(_, runner)| runner.stage == Stage::Gone)
+                    .filter(|(_, runner)| runner.state == RunnerState::Gone)
                     .map(|(name, _)| name.clone())
                     .collect(),
                 n,

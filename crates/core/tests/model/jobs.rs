@@ -3,13 +3,14 @@
 use jit_core::{
     class::Class,
     event::{Action, JobEvent},
+    ledger::Applied,
 };
 
 use super::{Job, JobNumber, JobState, Model, Name, fold};
 
 impl Model {
     /// One event. The job's state afterwards.
-    pub fn event(&mut self, event: &JobEvent, accepted_at: i64) -> &'static str {
+    pub fn event(&mut self, event: &JobEvent, accepted_at: i64) -> Applied {
         let (id, org) = (event.job.get(), fold(&event.org));
         let runner = self.believed(event.runner.as_ref(), &org, event.runner_id);
         self.identify(runner.as_ref(), event.runner_id);
@@ -21,7 +22,7 @@ impl Model {
             _ => (false, false),
         };
         if let (true, Some(state)) = (earlier, before) {
-            return state.as_str(); // late: another attempt has begun since
+            return Applied::State(state); // late: another attempt has begun since
         }
         let back = later || (given_up && event.action != Action::Completed);
         let first_word = before.is_none() || (before == Some(JobState::Completed) && back);
@@ -33,7 +34,7 @@ impl Model {
         if first_word {
             let ran_here = runner.is_some() && matches!(event.action, Action::InProgress | Action::Completed);
             if event.class.is_none() && !ran_here {
-                return before.map_or("ignored", JobState::as_str);
+                return before.map_or(Applied::Ignored, Applied::State);
             }
             self.known.entry(org.clone()).or_insert_with(|| event.org.clone());
             let job = Job {
@@ -69,7 +70,7 @@ impl Model {
             if let (Action::Completed, Some(runner)) = (event.action, runner) {
                 self.ending(&runner, id);
             }
-            return "completed";
+            return Applied::State(JobState::Completed);
         }
         self.tell(id);
         let asks = matches!(event.action, Action::Queued | Action::Waiting);
@@ -124,7 +125,7 @@ impl Model {
             _ => {}
         }
         self.settle();
-        self.jobs[&id].state.as_str()
+        Applied::State(self.jobs[&id].state)
     }
 
     pub fn queue(&mut self, id: JobNumber, accepted_at: i64) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use redis::{Script, aio::MultiplexedConnection};
 
-use super::{Held, Model, Stage, backoff, fold};
+use super::{Held, JobState, Model, RunnerState, backoff, fold};
 
 /// Key → field or member → value or score. Keys that hold nothing that is compared are left out.
 pub type Keyspace = BTreeMap<String, BTreeMap<String, String>>;
@@ -319,7 +319,7 @@ impl Model {
 
     fn put_jobs(&self, put: &mut impl FnMut(&str, &str, String)) {
         for (id, job) in &self.jobs {
-            let over = job.state == super::JobState::Completed;
+            let over = job.state == JobState::Completed;
             let fields = [
                 ("state", Some(job.state.as_str().to_owned())),
                 ("org", Some(job.org.clone())),
@@ -355,9 +355,9 @@ impl Model {
         }
         for (name, runner) in &self.runners {
             let org = fold(&self.classes[&runner.class].org);
-            let gone = runner.stage == Stage::Gone;
+            let gone = runner.state == RunnerState::Gone;
             let fields = [
-                ("state", Some(runner.stage.as_str().to_owned())),
+                ("state", Some(runner.state.as_str().to_owned())),
                 ("org", Some(org.clone())),
                 ("class", Some(runner.class.clone())),
                 ("job", Some(runner.asked_by.to_string())),

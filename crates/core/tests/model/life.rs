@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use jit_core::ledger::{BackOff, Deregistration, Failure, Growth, Needs, Observation, Registration};
+use jit_core::ledger::{BackOff, Deregistration, Failure, Growth, Known, Needs, Observation, Registration};
 
-use super::{Held, JobNumber, JobState, Model, Name, Stage, backoff::FailedStep};
+use super::{Held, JobNumber, JobState, Model, Name, RunnerState, backoff::FailedStep};
 
 /// What the worker was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Model {
     fn holds(&self, name: &str, fence: &str) -> bool {
         self.runners
             .get(name)
-            .is_some_and(|runner| runner.stage != Stage::Gone && runner.fence.as_deref() == Some(fence))
+            .is_some_and(|runner| runner.state != RunnerState::Gone && runner.fence.as_deref() == Some(fence))
     }
 
     /// A step of making a runner; stale where the runner is not the caller's (any more).
@@ -54,7 +54,7 @@ impl Model {
                 claim,
             } => {
                 let again = runner.claim == Some(claim);
-                if runner.stage != Stage::Reserved || (runner.claimed_at.is_some() && !again) {
+                if runner.state != RunnerState::Reserved || (runner.claimed_at.is_some() && !again) {
                     return Told::Stale;
                 }
                 if again {
@@ -101,14 +101,14 @@ impl Model {
             }
             Step::Registered(id) => {
                 (runner.github_id, runner.uncertain, runner.create_timeout, runner.claim) = (Some(id), false, 0, None);
-                if runner.stage == Stage::Reserved {
+                if runner.state == RunnerState::Reserved {
                     runner.deadline = Some(now + timeout + 60_000);
                 }
             }
             Step::Created => {
                 runner.created_at = Some(now);
-                if runner.stage == Stage::Reserved {
-                    runner.stage = Stage::Created;
+                if runner.state == RunnerState::Reserved {
+                    runner.state = RunnerState::Created;
                     runner.deadline = Some(if runner.started_at.is_some() {
                         idle_check
                     } else {
@@ -133,7 +133,7 @@ impl Model {
             self.failed_step(name, back_off);
         }
         // A slot is free at once only where there is certainly nothing.
-        if failure.made || self.runners[name].stage != Stage::Reserved {
+        if failure.made || self.runners[name].state != RunnerState::Reserved {
             self.begin_removal(name)
         } else {
             self.free(name, false)
@@ -144,13 +144,18 @@ impl Model {
         true
     }
 
-    /// What was seen of a runner, or is wanted of it: its stage afterwards, and whether that was news.
-    pub fn observe(&mut self, what: Observation, name: &str, gone: Option<Deregistration>) -> (&'static str, bool) {
-        let Some(stage) = self.runners.get(name).map(|runner| runner.stage) else {
-            return ("unknown", false);
+    /// What was seen of a runner, or is wanted of it: its state afterwards, and whether that was news.
+    pub fn observe(
+        &mut self,
+        what: Observation,
+        name: &str,
+        gone: Option<Deregistration>,
+    ) -> (Known<RunnerState>, bool) {
+        let Some(state) = self.runners.get(name).map(|runner| runner.state) else {
+            return (Known::Unknown, false);
         };
-        if stage == Stage::Gone {
-            return ("gone", false);
+        if state == RunnerState::Gone {
+            return (Known::State(state), false);
         }
         let runner = self.runner(name);
         runner.deregistered |= gone.is_some();
@@ -178,25 +183,25 @@ impl Model {
                 self.free(name, false);
             }
             Observation::Busy => {
-                self.runner(name).stage = Stage::Busy;
+                self.runner(name).state = RunnerState::Busy;
                 self.busy(name, None);
                 self.runner(name).deadline = Some(self.after("busy_recheck"));
             }
             Observation::Remove => {
-                news = stage != Stage::Removing;
+                news = state != RunnerState::Removing;
                 self.begin_removal(name);
             }
             Observation::Force => {
                 let now = self.now;
                 self.runner(name).forced = true;
-                if stage == Stage::Removing {
+                if state == RunnerState::Removing {
                     self.runner(name).deadline = Some(now)
                 } else {
                     self.begin_removal(name)
                 }
             }
             Observation::Postpone => {
-                news = stage == Stage::Removing;
+                news = state == RunnerState::Removing;
                 if news {
                     let runner = self.runner(name);
                     runner.removal_tries += 1;
@@ -207,9 +212,9 @@ impl Model {
             Observation::Absent => {
                 let hold = self.runners[name]
                     .hold_until
-                    .filter(|hold| stage == Stage::Removing && *hold > self.now);
-                match (stage, hold) {
-                    (Stage::Reserved, _) => news = false, // its pod may be on its way
+                    .filter(|hold| state == RunnerState::Removing && *hold > self.now);
+                match (state, hold) {
+                    (RunnerState::Reserved, _) => news = false, // its pod may be on its way
                     (_, Some(hold)) => {
                         self.runner(name).deadline = Some(hold);
                         news = false;
@@ -219,7 +224,7 @@ impl Model {
             }
         }
         self.settle();
-        (self.runners[name].stage.as_str(), news)
+        (Known::State(self.runners[name].state), news)
     }
 
     /// Its program runs: false where that was known.
@@ -230,7 +235,7 @@ impl Model {
             return false;
         }
         runner.started_at = Some(now);
-        if runner.stage == Stage::Created {
+        if runner.state == RunnerState::Created {
             runner.deadline = Some(idle_check);
         }
         self.succeeded(name, Needs::Started);
@@ -251,7 +256,8 @@ impl Model {
         if runner.runs.is_some() {
             return;
         }
-        (runner.stage, runner.busy_at, runner.runs, runner.deadline) = (Stage::Busy, Some(now), job, Some(deadline));
+        (runner.state, runner.busy_at, runner.runs, runner.deadline) =
+            (RunnerState::Busy, Some(now), job, Some(deadline));
         let class = runner.class.clone();
         self.misfits.remove(&class);
         self.succeeded(name, Needs::Work);
@@ -266,7 +272,7 @@ impl Model {
         let runner = self.runner(name);
         if runner.runs == Some(job) {
             runner.job_left = true;
-            if runner.stage == Stage::Busy {
+            if runner.state == RunnerState::Busy {
                 runner.deadline = Some(deadline);
             }
         }
@@ -276,17 +282,17 @@ impl Model {
     pub fn begin_removal(&mut self, name: &str) {
         let now = self.now;
         let runner = self.runner(name);
-        if matches!(runner.stage, Stage::Removing | Stage::Gone) {
+        if matches!(runner.state, RunnerState::Removing | RunnerState::Gone) {
             return;
         }
         runner.fence = None;
-        if runner.stage == Stage::Reserved && runner.claimed_at.is_none() {
+        if runner.state == RunnerState::Reserved && runner.claimed_at.is_none() {
             return self.free(name, false); // nobody has made anything of it
         }
-        if runner.stage == Stage::Reserved {
+        if runner.state == RunnerState::Reserved {
             runner.hold_until = Some(now + 2 * runner.create_timeout);
         }
-        (runner.stage, runner.deadline) = (Stage::Removing, Some(now));
+        (runner.state, runner.deadline) = (RunnerState::Removing, Some(now));
         self.drop_probes(name);
         self.settle();
     }
@@ -294,7 +300,7 @@ impl Model {
     /// It has ended or is gone by itself: before it had work, that may be a failure.
     pub fn ended(&mut self, name: &str, rejected: bool) {
         let runner = self.runners[name].clone();
-        let waits = matches!(runner.stage, Stage::Reserved | Stage::Created);
+        let waits = matches!(runner.state, RunnerState::Reserved | RunnerState::Created);
         if waits && rejected && runner.started_at.is_none() {
             self.runner(name).unused = true;
             let most = 16 * self.time("start_backoff");
@@ -319,7 +325,7 @@ impl Model {
     pub fn free(&mut self, name: &str, suspect: bool) {
         let (now, first) = (self.now, self.after("uncertain_first"));
         let runner = self.runner(name);
-        (runner.stage, runner.gone_at, runner.deadline) = (Stage::Gone, Some(now), None);
+        (runner.state, runner.gone_at, runner.deadline) = (RunnerState::Gone, Some(now), None);
         let (class, asked_by, runs, registered, unused) = (
             runner.class.clone(),
             runner.asked_by,
@@ -378,7 +384,7 @@ impl Model {
         let removals: Vec<Name> = late
             .into_iter()
             .map(|(_, name)| name)
-            .filter(|name| self.runners[name].stage == Stage::Removing)
+            .filter(|name| self.runners[name].state == RunnerState::Removing)
             .collect();
         for name in &removals {
             self.runner(name).deadline = Some(now + lease);
@@ -444,8 +450,8 @@ impl Model {
     fn overdue(&mut self, name: &str) {
         let runner = self.runners[name].clone();
         let (idle_timeout, start_backoff) = (self.time("idle_timeout"), self.time("start_backoff"));
-        match (runner.stage, runner.started_at, runner.runs) {
-            (Stage::Created, Some(started_at), _) if self.now < started_at + idle_timeout => {
+        match (runner.state, runner.started_at, runner.runs) {
+            (RunnerState::Created, Some(started_at), _) if self.now < started_at + idle_timeout => {
                 // Its class's oldest jobs may be over without a word.
                 for (_, job) in self
                     .queued(&runner.class)
@@ -459,8 +465,8 @@ impl Model {
                 }
                 self.runner(name).deadline = Some(started_at + idle_timeout);
             }
-            (Stage::Created, Some(_), _) => self.stayed_idle(name),
-            (Stage::Created, None, _) => {
+            (RunnerState::Created, Some(_), _) => self.stayed_idle(name),
+            (RunnerState::Created, None, _) => {
                 let chain = self.ends_of(name);
                 let chain = if runner.without_image { &chain[2..] } else { &chain[..] };
                 let (needs, growth) = (Needs::Started, Growth::Doubles);
@@ -476,7 +482,7 @@ impl Model {
                 self.begin_removal(name);
             }
             // Only GitHub's word ends its work: not that the job was given up, or is not known any more.
-            (Stage::Busy, _, Some(job))
+            (RunnerState::Busy, _, Some(job))
                 if !runner.job_left
                     && self
                         .jobs

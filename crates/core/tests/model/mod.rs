@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use jit_core::{class::Class, config::LimitsSettings, ledger::Needs};
+use jit_core::{
+    class::Class,
+    config::LimitsSettings,
+    ledger::Needs,
+    model::{JobState, RunnerState},
+};
 
 pub mod backoff;
 pub mod both;
@@ -33,27 +38,6 @@ pub type Org = String;
 pub type JobNumber = u64;
 pub type Name = String;
 pub type ClassId = String;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobState {
-    Waiting,
-    Queued,
-    InQuestion,
-    InProgress,
-    Completed,
-}
-
-impl JobState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Queued => "queued",
-            Self::InQuestion => "in_question",
-            Self::InProgress => "in_progress",
-            Self::Completed => "completed",
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -87,30 +71,9 @@ pub struct Job {
     pub word: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Reserved,
-    Created,
-    Busy,
-    Removing,
-    Gone,
-}
-
-impl Stage {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Reserved => "reserved",
-            Self::Created => "created",
-            Self::Busy => "busy",
-            Self::Removing => "removing",
-            Self::Gone => "gone",
-        }
-    }
-}
-
 #[derive(Clone, Debug)]
 pub struct Runner {
-    pub stage: Stage,
+    pub state: RunnerState,
     pub class: ClassId,
     /// The job that asked for it.
     pub asked_by: JobNumber,
@@ -261,7 +224,7 @@ impl Model {
     /// The runner that GitHub names, if it is ours, live, of this organization, and of this id where one is known.
     pub fn believed(&self, name: Option<&String>, org: &str, github_id: Option<u64>) -> Option<Name> {
         let name = name.filter(|name| self.is_named(name, org, github_id))?;
-        (self.runners[name].stage != Stage::Gone).then(|| name.clone())
+        (self.runners[name].state != RunnerState::Gone).then(|| name.clone())
     }
 
     fn is_named(&self, name: &str, org: &str, github_id: Option<u64>) -> bool {
@@ -309,7 +272,7 @@ impl Model {
     pub fn live(&self) -> BTreeSet<Name> {
         self.runners
             .iter()
-            .filter(|(_, runner)| runner.stage != Stage::Gone)
+            .filter(|(_, runner)| runner.state != RunnerState::Gone)
             .map(|(name, _)| name.clone())
             .collect()
     }

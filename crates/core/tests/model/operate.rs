@@ -2,7 +2,7 @@
 
 use jit_core::{config::LimitsSettings, ledger::Listed};
 
-use super::{ClassId, Held, IN_FLIGHT, JobNumber, Model, Name, Org, Runner, Stage, fold};
+use super::{ClassId, Held, IN_FLIGHT, JobNumber, Model, Name, Org, Runner, RunnerState, fold};
 
 /// What an admission should have done.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Model {
                 Runner {
                     fence: Some(fence),
                     deadline: Some(deadline),
-                    ..self.new_runner(Stage::Reserved, class, job)
+                    ..self.new_runner(RunnerState::Reserved, class, job)
                 },
             );
             self.take_probes(&name);
@@ -79,9 +79,9 @@ impl Model {
         admitted
     }
 
-    fn new_runner(&self, stage: Stage, class: ClassId, asked_by: JobNumber) -> Runner {
+    fn new_runner(&self, state: RunnerState, class: ClassId, asked_by: JobNumber) -> Runner {
         Runner {
-            stage,
+            state,
             class,
             asked_by,
             runs: None,
@@ -129,7 +129,13 @@ impl Model {
             let mut idle: Vec<_> = self
                 .idle(&class)
                 .iter()
-                .map(|(name, runner)| (runner.stage == Stage::Reserved, runner.reserved_at, (*name).clone()))
+                .map(|(name, runner)| {
+                    (
+                        runner.state == RunnerState::Reserved,
+                        runner.reserved_at,
+                        (*name).clone(),
+                    )
+                })
                 .collect();
             idle.sort();
             let excess = idle.len() - self.wanted(&class);
@@ -174,10 +180,10 @@ impl Model {
     pub fn reconcile(&mut self, began: i64, listed: &[Listed]) -> Reconciled {
         let mut result = Reconciled::default();
         for seen in listed {
-            let stage = self.runners.get(&seen.name).map(|runner| runner.stage);
-            match stage {
+            let state = self.runners.get(&seen.name).map(|runner| runner.state);
+            match state {
                 // Released already: what is left of it ends, but not what may have been listed before its release.
-                Some(Stage::Gone) => {
+                Some(RunnerState::Gone) => {
                     let before = self.runners[&seen.name].gone_at.unwrap() < began;
                     if (seen.ended || before) && !seen.terminating {
                         result.stop.push(seen.name.clone());
@@ -188,10 +194,10 @@ impl Model {
                     result.released += 1;
                     result.stop.push(seen.name.clone());
                 }
-                Some(Stage::Created) if seen.running => {
+                Some(RunnerState::Created) if seen.running => {
                     self.started(&seen.name);
                 }
-                Some(Stage::Reserved) => {
+                Some(RunnerState::Reserved) => {
                     let now = self.now;
                     self.runners.get_mut(&seen.name).unwrap().claimed_at.get_or_insert(now);
                 }
@@ -211,12 +217,12 @@ impl Model {
             let runner = &self.runners[&name];
             let known_to_exist = runner
                 .created_at
-                .or(runner.busy_at.filter(|_| runner.stage == Stage::Busy));
+                .or(runner.busy_at.filter(|_| runner.state == RunnerState::Busy));
             let absent = !listed.iter().any(|seen| seen.name == name);
-            if absent && runner.stage != Stage::Reserved && known_to_exist.is_some_and(|at| at < began) {
+            if absent && runner.state != RunnerState::Reserved && known_to_exist.is_some_and(|at| at < began) {
                 self.ended(&name, false);
                 result.released += 1;
-            } else if absent && !self.open && runner.stage == Stage::Reserved && runner.claimed_at.is_none() {
+            } else if absent && !self.open && runner.state == RunnerState::Reserved && runner.claimed_at.is_none() {
                 // It may stand beside runners that the data did not know.
                 if began >= *self.lost_at.get_or_insert(self.now) + i64::try_from(IN_FLIGHT.as_millis()).unwrap() {
                     self.free(&name, false);
@@ -247,17 +253,17 @@ impl Model {
         self.sequence += 1;
         let now = self.now;
         // One whose deletion is under way counts until it is gone, and serves nobody.
-        let (stage, deadline) = if seen.terminating {
-            (Stage::Removing, now)
+        let (state, deadline) = if seen.terminating {
+            (RunnerState::Removing, now)
         } else {
-            (Stage::Created, self.after("idle_check"))
+            (RunnerState::Created, self.after("idle_check"))
         };
         let runner = Runner {
             created_at: Some(now),
             started_at: Some(now),
             uncertain: true,
             deadline: Some(deadline),
-            ..self.new_runner(stage, class, spec.job.get())
+            ..self.new_runner(state, class, spec.job.get())
         };
         self.runners.insert(seen.name.clone(), runner);
         self.settle();

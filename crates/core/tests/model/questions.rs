@@ -1,8 +1,8 @@
 //! Questions about jobs: what GitHub says, and what is made of it where it does not say.
 
-use jit_core::ledger::{Answer, AnswerStatus, Silence};
+use jit_core::ledger::{Answer, AnswerStatus, Applied, Silence};
 
-use super::{JobNumber, JobState, Model, Stage};
+use super::{JobNumber, JobState, Model, RunnerState};
 
 impl Model {
     /// How long to wait before GitHub is asked for the `times`th time about what does not change.
@@ -11,17 +11,17 @@ impl Model {
     }
 
     /// GitHub's answer about a job; `fresh` if nothing was learned of it since it was asked.
-    pub fn answer(&mut self, id: JobNumber, fresh: bool, answer: &Answer) -> &'static str {
+    pub fn answer(&mut self, id: JobNumber, fresh: bool, answer: &Answer) -> Applied {
         let Some(job) = self.jobs.get(&id) else {
-            return "ignored";
+            return Applied::Ignored;
         };
         let (state, org, ours) = (job.state, job.org.clone(), job.class.is_some());
         if state == JobState::Completed {
-            return "completed";
+            return Applied::State(state);
         }
         if !fresh {
             self.ask(id, self.now);
-            return state.as_str();
+            return Applied::State(state);
         }
         let job = self.job(id);
         (job.unreadable, job.unanswered) = (0, 0);
@@ -63,7 +63,7 @@ impl Model {
                     .runner
                     .as_ref()
                     .and_then(|name| self.runners.get(name))
-                    .is_some_and(|runner| runner.stage == Stage::Gone);
+                    .is_some_and(|runner| runner.state == RunnerState::Gone);
                 self.job(id).ask_at = Some(self.after(if gone { "uncertain_first" } else { "question_interval" }));
             }
             AnswerStatus::Completed => {
@@ -75,11 +75,13 @@ impl Model {
             AnswerStatus::Missing => unreachable!("see above"),
         }
         self.settle();
-        self.jobs.get(&id).map_or("ignored", |job| job.state.as_str())
+        self.jobs
+            .get(&id)
+            .map_or(Applied::Ignored, |job| Applied::State(job.state))
     }
 
     /// GitHub does not know it, and shows what it would stand among.
-    fn missing(&mut self, id: JobNumber) -> &'static str {
+    fn missing(&mut self, id: JobNumber) -> Applied {
         self.job(id).missing += 1;
         let missing = self.job(id).missing;
         if missing >= 3 {
@@ -87,21 +89,21 @@ impl Model {
         } else {
             self.job(id).ask_at = Some(self.now + self.time("uncertain_first") * i64::from(missing));
         }
-        self.jobs[&id].state.as_str()
+        Applied::State(self.jobs[&id].state)
     }
 
     /// GitHub does not answer a question; `fresh` if nothing was learned of the job since it was asked.
-    pub fn no_answer(&mut self, id: JobNumber, fresh: bool, silence: Silence) -> &'static str {
+    pub fn no_answer(&mut self, id: JobNumber, fresh: bool, silence: Silence) -> Applied {
         let Some(job) = self.jobs.get(&id) else {
-            return "ignored";
+            return Applied::Ignored;
         };
         let state = job.state;
         if state == JobState::Completed {
-            return "completed";
+            return Applied::State(state);
         }
         if !fresh {
             self.ask(id, self.now);
-            return state.as_str();
+            return Applied::State(state);
         }
         self.hear(id);
         match silence {
@@ -136,7 +138,7 @@ impl Model {
             }
         }
         self.settle();
-        self.jobs[&id].state.as_str()
+        Applied::State(self.jobs[&id].state)
     }
 
     fn queue_unsettled(&mut self, id: JobNumber) {

@@ -9,7 +9,7 @@ use axum::{
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
-use jit_core::{operator, render};
+use jit_core::{ledger::Known, model::RunnerState, operator, render};
 use serde_json::{Value, json};
 
 use crate::{
@@ -67,7 +67,7 @@ pub async fn retry(
     language: Language,
 ) -> Result<Json<Value>, ApiError> {
     let done = app.ledger.retry(job).await?;
-    if done.state == "unknown" {
+    if done.state == Known::Unknown {
         return Err(ApiError::not_found(format!(
             "job {job} is not known here: its webhook never came, its labels are not ours, or it has long been over"
         )));
@@ -97,9 +97,9 @@ pub async fn remove_runner(
         .ledger
         .observe(operator::removal(force), &name, operator::WANTS_GONE)
         .await?;
-    let (status, message) = match observed.state.as_str() {
-        "unknown" => return Err(ApiError::not_found("no runner of this name was there in the last day")),
-        "gone" => (StatusCode::OK, language.already_gone()),
+    let (status, message) = match observed.state {
+        Known::Unknown => return Err(ApiError::not_found("no runner of this name was there in the last day")),
+        Known::State(RunnerState::Gone) => (StatusCode::OK, language.already_gone()),
         _ if force => (StatusCode::ACCEPTED, language.removal_forced()),
         _ => (StatusCode::ACCEPTED, language.removal_asked()),
     };
@@ -107,7 +107,7 @@ pub async fn remove_runner(
         tick(&app, "dispatch").await;
         tracing::info!(
             runner.name = name,
-            runner.state = observed.state,
+            runner.state = %observed.state,
             force,
             "an operator wants a runner gone"
         );
