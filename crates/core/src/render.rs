@@ -1,11 +1,15 @@
-//! Jobs, runners and dead letters as the admin API and `jitctl --output json` show them: the ledger's fields, with
+//! Jobs, runners and dead letters as the admin API and `jitctl --output json` show them: the ledger's records, with
 //! times as people write them and numbers as numbers.
 
-use std::collections::BTreeMap;
-
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{event::JobId, ledger::shown_state, stream::dead_letters::DeadLetter};
+use crate::{
+    event::JobId,
+    ledger::{JobRecord, RunnerRecord},
+    model::{JobState, RunnerState},
+    stream::dead_letters::DeadLetter,
+};
 
 /// A time of the ledger's, ms since 1970, in RFC 3339.
 #[must_use]
@@ -13,82 +17,132 @@ pub fn time(ms: i64) -> Option<String> {
     jiff::Timestamp::from_millisecond(ms).ok().map(|time| time.to_string())
 }
 
-/// A job.
-#[must_use]
-pub fn job(id: JobId, info: &BTreeMap<String, String>) -> Map<String, Value> {
-    let mut shown = Map::new();
-    shown.insert("job_id".into(), json!(id.get()));
-    text(
-        &mut shown,
-        info,
-        &[
-            ("organization", "org"),
-            ("repository", "repo"),
-            ("state", "state"),
-            ("reason", "reason"),
-            ("class", "class"),
-        ],
-    );
-    text(
-        &mut shown,
-        info,
-        &[
-            ("group", "group"),
-            ("profile", "profile"),
-            ("runner", "runner"),
-            ("conclusion", "conclusion"),
-        ],
-    );
-    labels(&mut shown, info);
-    number(&mut shown, info, "attempt");
-    times(&mut shown, info, &["queued_at", "started_at", "completed_at"]);
-    shown
+/// A job as people are shown it.
+#[derive(Debug, Serialize)]
+pub struct JobView<'a> {
+    job_id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<JobState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conclusion: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queued_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed_at: Option<String>,
 }
 
-/// A runner.
-#[must_use]
-pub fn runner(name: &str, info: &BTreeMap<String, String>) -> Map<String, Value> {
-    let mut shown = Map::new();
-    shown.insert("name".into(), json!(name));
-    text(
-        &mut shown,
-        info,
-        &[
-            ("organization", "org"),
-            ("detail", "detail"),
-            ("reason", "why"),
-            ("class", "class"),
-            ("group", "group"),
-            ("profile", "profile"),
-        ],
-    );
-    shown.insert("state".into(), json!(shown_state(info)));
-    labels(&mut shown, info);
-    // Ids stand as text in the ledger, where no number holds 63 bits.
-    for (field, key) in [
-        ("asked_for_by_job", "job"),
-        ("runs_job", "running_job"),
-        ("github_id", "github_id"),
-    ] {
-        if let Some(id) = info.get(key).and_then(|text| text.parse::<u64>().ok()) {
-            shown.insert(field.into(), json!(id));
+impl<'a> From<&'a JobRecord> for JobView<'a> {
+    fn from(job: &'a JobRecord) -> Self {
+        Self {
+            job_id: job.id.get(),
+            organization: job.org.as_deref(),
+            repository: job.repo.as_deref(),
+            state: job.state,
+            reason: job.reason.as_deref(),
+            class: job.class.as_deref(),
+            group: job.group.as_deref(),
+            profile: job.profile.as_deref(),
+            labels: job.labels.as_deref(),
+            runner: job.runner.as_deref(),
+            conclusion: job.conclusion.as_deref(),
+            attempt: job.attempt,
+            queued_at: job.queued_at.and_then(time),
+            started_at: job.started_at.and_then(time),
+            completed_at: job.completed_at.and_then(time),
         }
     }
-    times(
-        &mut shown,
-        info,
-        &[
-            "reserved_at",
-            "claimed_at",
-            "registered_at",
-            "created_at",
-            "started_at",
-            "busy_at",
-            "removing_at",
-            "gone_at",
-        ],
-    );
-    shown
+}
+
+/// A runner as people are shown it.
+#[derive(Debug, Serialize)]
+pub struct RunnerView<'a> {
+    name: &'a str,
+    /// Empty where the record holds none.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a [String]>,
+    // Ids are numbers here and text in the ledger, where no number holds 63 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked_for_by_job: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs_job: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    github_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registered_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    busy_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removing_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone_at: Option<String>,
+}
+
+impl<'a> From<&'a RunnerRecord> for RunnerView<'a> {
+    fn from(runner: &'a RunnerRecord) -> Self {
+        Self {
+            name: &runner.name,
+            state: runner.shown_state().map_or("", RunnerState::as_str),
+            organization: runner.org.as_deref(),
+            detail: runner.detail.as_deref(),
+            reason: runner.why.as_deref(),
+            class: runner.class.as_deref(),
+            group: runner.group.as_deref(),
+            profile: runner.profile.as_deref(),
+            labels: runner.labels.as_deref(),
+            asked_for_by_job: runner.job.map(JobId::get),
+            runs_job: runner.running_job.map(JobId::get),
+            github_id: runner.github_id,
+            reserved_at: runner.reserved_at.and_then(time),
+            claimed_at: runner.claimed_at.and_then(time),
+            registered_at: runner.registered_at.and_then(time),
+            created_at: runner.created_at.and_then(time),
+            started_at: runner.started_at.and_then(time),
+            busy_at: runner.busy_at.and_then(time),
+            removing_at: runner.removing_at.and_then(time),
+            gone_at: runner.gone_at.and_then(time),
+        }
+    }
 }
 
 /// A dead letter: where it came from, why it died, what it holds and, where that can be read, which job it is about.
@@ -117,42 +171,6 @@ pub fn letter(letter: &DeadLetter) -> Map<String, Value> {
     shown
 }
 
-fn text(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>, fields: &[(&str, &str)]) {
-    for (field, key) in fields {
-        if let Some(text) = info.get(*key) {
-            shown.insert((*field).into(), json!(text));
-        }
-    }
-}
-
-fn number(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>, field: &str) {
-    if let Some(number) = info.get(field).and_then(|text| text.parse::<u64>().ok()) {
-        shown.insert(field.into(), json!(number));
-    }
-}
-
-fn labels(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>) {
-    if let Some(labels) = info
-        .get("labels")
-        .and_then(|text| serde_json::from_str::<Vec<String>>(text).ok())
-    {
-        shown.insert("labels".into(), json!(labels));
-    }
-}
-
-fn times(shown: &mut Map<String, Value>, info: &BTreeMap<String, String>, fields: &[&str]) {
-    for field in fields {
-        // Lua writes large numbers as it likes, so also with a fraction.
-        if let Some(time) = info
-            .get(*field)
-            .and_then(|text| text.parse::<f64>().ok())
-            .and_then(|ms| time(ms as i64))
-        {
-            shown.insert((*field).into(), json!(time));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,10 +184,10 @@ mod tests {
             ("labels", "[\"linux\"]"),
             ("fence", "3"),
         ];
-        let info: BTreeMap<String, String> = info.map(|(name, value)| (name.into(), value.into())).into();
-        let shown = Value::Object(runner("r", &info));
+        let hash = info.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let runner = RunnerRecord::decode("r".into(), hash);
         assert_eq!(
-            shown,
+            json!(RunnerView::from(&runner)),
             json!({ "name": "r", "state": "idle", "asked_for_by_job": 9_223_372_036_854_775_807_u64, "started_at": "2027-01-15T08:00:00Z", "labels": ["linux"] })
         );
     }

@@ -431,8 +431,8 @@ async fn adopted(store: &Store, name: &str, terminating: bool) -> String {
         .runners()
         .await
         .expect("read")
-        .into_keys()
-        .map(|name| unexplained(&name))
+        .iter()
+        .map(|runner| unexplained(&runner.name))
         .collect();
     all.push(Listed {
         terminating,

@@ -236,7 +236,7 @@ async fn what_an_operator_has_mended_is_tried_at_once_by_one_runner() {
         .runner(name)
         .await
         .expect("read")
-        .map(|info| (info["job"].parse().expect("an id"), info["org"].clone()))
+        .map(|info| (info.job.expect("an id").get(), info.org.expect("an owner")))
         .expect("a runner");
     store.apply(&in_progress(job, &org, name, 8)).await;
     for waits in [1, 3] {

@@ -158,7 +158,9 @@ async fn play(state: State, change: Change, identified: bool) {
                 .job(jit_core::event::JobId::new(4).unwrap())
                 .await
                 .unwrap()
-                .unwrap()["org"],
+                .unwrap()
+                .org
+                .unwrap(),
             login
         );
     }
@@ -194,7 +196,7 @@ async fn play(state: State, change: Change, identified: bool) {
     }
     let runner = store.ledger.runner(&name).await.unwrap().unwrap();
     assert_eq!(
-        (runner["org"].as_str(), runner["scope"].as_str()),
+        (runner.org.as_deref().unwrap(), runner.scope.as_deref().unwrap()),
         (login, format!("orgs/{login}").as_str()),
         "its registration is found there"
     );
@@ -243,11 +245,14 @@ async fn a_login_that_another_owner_takes_is_that_owners() {
     store.apply(&told(queued(2, "Acme"), 78, 2000)).await;
     all_moved(&store).await;
     assert_eq!(
-        store.ledger.runner(&name).await.unwrap().unwrap()["scope"],
+        store.ledger.runner(&name).await.unwrap().unwrap().scope.unwrap(),
         "orgs/Acme~77",
         "nobody asks the other owner about it"
     );
-    assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["org"], "Acme~77");
+    assert_eq!(
+        store.ledger.runner(&name).await.unwrap().unwrap().org.unwrap(),
+        "Acme~77"
+    );
     let told_of = store.ledger.nameless_owners().await.unwrap();
     assert!(
         told_of.len() == 1
@@ -268,7 +273,10 @@ async fn a_login_that_another_owner_takes_is_that_owners() {
         .await;
     all_moved(&store).await;
     assert_eq!(store.state(1).await, "completed");
-    assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["org"], "Acme-Old");
+    assert_eq!(
+        store.ledger.runner(&name).await.unwrap().unwrap().org.unwrap(),
+        "Acme-Old"
+    );
     assert!(store.ledger.nameless_owners().await.unwrap().is_empty());
     assert_eq!(store.ledger.org_status("Acme").await.unwrap().running, 1);
 }
@@ -312,14 +320,17 @@ async fn a_thousand_jobs_of_a_renamed_owner_move_in_slices() {
     for number in [1, 500, 1000, 2000] {
         let job = job(number).await;
         assert_eq!(
-            (job["org"].as_str(), job["repo"].as_str(), job["scope"].as_str()),
-            ("Umbrella", "Umbrella/app", "orgs/Umbrella"),
+            [job.org, job.repo, job.scope].map(Option::unwrap),
+            ["Umbrella", "Umbrella/app", "orgs/Umbrella"],
             "{number}"
         );
     }
     let status = store.ledger.org_status("umbrella").await.unwrap();
     assert_eq!((status.running, status.pending), (1, 1001));
-    assert_eq!(store.ledger.runner(&name).await.unwrap().unwrap()["org"], "Umbrella");
+    assert_eq!(
+        store.ledger.runner(&name).await.unwrap().unwrap().org.unwrap(),
+        "Umbrella"
+    );
 }
 
 fn in_group(event: JobEvent, group: &str) -> JobEvent {
@@ -339,11 +350,11 @@ async fn a_job_that_comes_again_with_another_class_moves_over() {
     store.apply(&in_group(queued(1, "Acme"), "misspelt")).await;
     let (second, _) = store.admit().await.remove(0);
     assert_eq!(
-        store.ledger.runner(&second).await.unwrap().unwrap()["group"],
+        store.ledger.runner(&second).await.unwrap().unwrap().group.unwrap(),
         "misspelt"
     );
     assert_eq!(
-        store.ledger.runner(&first).await.unwrap().unwrap()["group"],
+        store.ledger.runner(&first).await.unwrap().unwrap().group.unwrap(),
         "mispelt",
         "a runner that exists stays what it is"
     );

@@ -151,7 +151,7 @@ async fn a_users_runner_of_before_is_believed_and_its_jobs_count_at_the_user() {
     let store = upgraded().await;
     let job = store.ledger.job(JobId::new(9).unwrap()).await.unwrap().unwrap();
     assert_eq!(
-        (job["org"].as_str(), job["scope"].as_str()),
+        (job.org.as_deref().unwrap(), job.scope.as_deref().unwrap()),
         ("octocat", "repos/octocat/app")
     );
     store

@@ -9,7 +9,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use jit_core::{ledger::OrgStatus, render};
+use jit_core::{
+    ledger::OrgStatus,
+    render::{self, JobView},
+};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -140,14 +143,14 @@ pub async fn org_status(app: &App, org: &str) -> Result<OrgStatus, ApiError> {
 
 /// `GET /jobs/{id}`.
 pub async fn job(State(app): State<Arc<App>>, JobKey(id): JobKey) -> Result<Json<Value>, ApiError> {
-    let (info, explanation) = (app.ledger.job(id).await?, app.ledger.explain(id).await?);
-    let info = info.ok_or_else(|| ApiError::not_found(format!("job {id}: {}", explanation.why)))?;
-    let mut body = render::job(id, &info);
-    body.insert("why".into(), json!(explanation.why));
+    let (record, explanation) = (app.ledger.job(id).await?, app.ledger.explain(id).await?);
+    let record = record.ok_or_else(|| ApiError::not_found(format!("job {id}: {}", explanation.why)))?;
+    let mut body = json!(JobView::from(&record));
+    body["why"] = json!(explanation.why);
     for (field, ms) in [("since", explanation.since), ("next", explanation.next)] {
         if let Some(time) = ms.and_then(render::time) {
-            body.insert(field.into(), json!(time));
+            body[field] = json!(time);
         }
     }
-    Ok(Json(Value::Object(body)))
+    Ok(Json(body))
 }

@@ -130,8 +130,8 @@ impl Store {
             .job(JobId::new(job).unwrap())
             .await
             .unwrap()
-            .unwrap_or_default()
-            .remove("state")
+            .and_then(|job| job.state)
+            .map(|state| state.to_string())
             .unwrap_or_default()
     }
 
@@ -141,8 +141,8 @@ impl Store {
             .runner(name)
             .await
             .unwrap()
-            .unwrap_or_default()
-            .remove("state")
+            .and_then(|runner| runner.state)
+            .map(|state| state.to_string())
             .unwrap_or_default()
     }
 

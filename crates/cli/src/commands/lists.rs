@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jit_core::{
     event::JobId,
-    ledger::{JOB_STATES, Listing, shown_state},
-    render,
+    ledger::Listing,
+    model::{JobState, RunnerState},
+    render::JobView,
 };
 use serde_json::json;
 
@@ -23,8 +24,8 @@ pub struct JobsArgs {
     #[arg(long, value_parser = org)]
     org: Option<String>,
     /// Only in this state
-    #[arg(long, value_parser = PossibleValuesParser::new(JOB_STATES))]
-    state: Option<String>,
+    #[arg(long, value_parser = PossibleValuesParser::new(JobState::LISTED.map(JobState::as_str)).try_map(|word| word.parse::<JobState>()))]
+    state: Option<JobState>,
     /// Jobs at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -41,41 +42,26 @@ pub async fn jobs(ctl: &mut Ctl<'_>, wanted: &JobsArgs) -> anyhow::Result<ExitCo
     };
     let listing = Listing {
         org,
-        states: wanted.state.clone().into_iter().collect(),
+        states: wanted.state.into_iter().collect(),
         limit: wanted.limit as usize,
     };
     let (jobs, more) = ctl.ledger.list_jobs(&listing, wanted.cursor).await?;
-    let next = jobs.last().filter(|_| more).map(|(id, _)| id.to_string());
+    let next = jobs.last().filter(|_| more).map(|job| job.id.to_string());
     if ctl.is_json() {
-        let shown: Vec<_> = jobs.iter().map(|(id, info)| render::job(*id, info)).collect();
+        let shown: Vec<_> = jobs.iter().map(JobView::from).collect();
         ctl.json(&json!({ "jobs": shown, "next_cursor": next }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let now = ctl.now;
-    let rows = jobs.iter().map(|(id, info)| {
-        let text = |field: &str| {
-            info.get(field)
-                .filter(|text| !text.is_empty())
-                .cloned()
-                .unwrap_or_else(|| "-".into())
-        };
-        let since = info
-            .get("started_at")
-            .or(info.get("queued_at"))
-            .and_then(|at| at.parse::<f64>().ok());
-        let labels = info
-            .get("labels")
-            .and_then(|labels| serde_json::from_str::<Vec<String>>(labels).ok())
-            .unwrap_or_default()
-            .join(",");
-        let since = since.map_or_else(|| "-".into(), |at| time::ago(now - at as i64));
+    let rows = jobs.iter().map(|job| {
+        let since = job.started_at.or(job.queued_at);
         vec![
-            id.to_string(),
-            text("repo"),
-            text("state"),
-            since,
-            text("runner"),
-            labels,
+            job.id.to_string(),
+            shown(job.repo.as_deref()),
+            shown(job.state.map(JobState::as_str)),
+            since.map_or_else(|| "-".into(), |at| time::ago(now - at)),
+            shown(job.runner.as_deref()),
+            job.labels.as_deref().unwrap_or_default().join(","),
         ]
     });
     table::print(
@@ -95,26 +81,24 @@ pub async fn runners(ctl: &mut Ctl<'_>, org: Option<&str>) -> anyhow::Result<Exi
         Some(org) => Some(ctl.known(org).await?),
         None => None,
     };
-    let mut runners = ctl.ledger.runners().await?;
-    runners.retain(|_, info| org.is_none() || info.get("org") == org.as_ref());
     if ctl.is_json() {
-        ctl.json(&runners)?;
+        let mut hashes = ctl.ledger.runner_hashes().await?;
+        hashes.retain(|_, hash| org.is_none() || hash.get("org") == org.as_ref());
+        ctl.json(&hashes)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let mut runners = ctl.ledger.runners().await?;
+    runners.retain(|runner| org.is_none() || runner.org == org);
     let now = ctl.now;
-    let rows = runners.iter().map(|(name, info)| {
-        let text = |field: &str| info.get(field).cloned().unwrap_or_else(|| "-".into());
-        let age = info
-            .get("reserved_at")
-            .and_then(|at| at.parse::<i64>().ok())
-            .map_or_else(|| "-".into(), |at| time::ago(now - at));
+    let rows = runners.iter().map(|runner| {
+        let note = runner.detail.as_ref().or(runner.why.as_ref());
         vec![
-            name.clone(),
-            text("org"),
-            shown_state(info).to_owned(),
-            text("running_job"),
-            age,
-            info.get("detail").or(info.get("why")).cloned().unwrap_or_default(),
+            runner.name.clone(),
+            shown(runner.org.as_deref()),
+            runner.shown_state().map_or("", RunnerState::as_str).to_owned(),
+            runner.running_job.map_or_else(|| "-".into(), |job| job.to_string()),
+            runner.reserved_at.map_or_else(|| "-".into(), |at| time::ago(now - at)),
+            note.cloned().unwrap_or_default(),
         ]
     });
     table::print(
@@ -123,4 +107,9 @@ pub async fn runners(ctl: &mut Ctl<'_>, org: Option<&str>) -> anyhow::Result<Exi
         rows.collect(),
     )?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A cell of a table, `-` where there is nothing to say.
+fn shown(text: Option<&str>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Ledger, LedgerError, scripts, transitions::SLICE};
+use super::{JobRecord, Ledger, LedgerError, records, scripts, transitions::SLICE};
 use crate::{class::Class, config::GithubSettings, event::JobId};
 
 /// Fields of a job that say what it asked for, and of which class it is.
@@ -87,7 +87,7 @@ impl Ledger {
             for job in &jobs {
                 pipe.hmget(format!("job:{job}:info"), &ASKED);
             }
-            let infos: Vec<[Option<String>; 5]> = if jobs.is_empty() {
+            let asked: Vec<Vec<Option<String>>> = if jobs.is_empty() {
                 Vec::new()
             } else {
                 pipe.query_async(&mut connection).await?
@@ -95,8 +95,9 @@ impl Ledger {
             drop(connection);
             let others: Vec<_> = jobs
                 .into_iter()
-                .zip(infos)
-                .filter_map(|(job, info)| derive(github, job, info))
+                .zip(asked)
+                .map(|(job, values)| JobRecord::decode(job, records::part(&ASKED, values)))
+                .filter_map(|job| derive(github, job))
                 .collect();
             for slice in others.chunks(SLICE) {
                 self.run::<serde_json::Value>(&scripts::CONFIGURE, &json!({ "jobs": slice }))
@@ -112,18 +113,15 @@ impl Ledger {
 }
 
 /// The class that a job has by these settings, where it is another than the one that it has.
-fn derive(github: &GithubSettings, job: JobId, info: [Option<String>; 5]) -> Option<serde_json::Value> {
-    let [Some(org), Some(repo), Some(labels), user, Some(before)] = info else {
-        return None;
-    };
-    let labels: Vec<String> = serde_json::from_str(&labels).ok()?;
+fn derive(github: &GithubSettings, job: JobRecord) -> Option<serde_json::Value> {
+    let (org, repo, labels, before) = (job.org?, job.repo?, job.labels?, job.class?);
     // A release before wrote a user's repository where the owner stands.
-    let organization = (user.is_none() && !org.contains('/')).then_some(org.as_str());
+    let organization = (!job.user && !org.contains('/')).then_some(org.as_str());
     let class = github
         .classify(organization, &repo, &labels)
         .filter(|class| class.id() != before)?;
     let mut described = described(&class);
-    described.insert("job".into(), json!(job));
+    described.insert("job".into(), json!(job.id));
     described.insert("org".into(), json!(class.org));
     Some(described.into())
 }

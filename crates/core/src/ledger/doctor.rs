@@ -10,7 +10,10 @@ use redis::{AsyncCommands, FromRedisValue, Pipeline, pipe};
 use serde::Serialize;
 
 use super::{Ledger, LedgerError};
-use crate::store::Connection;
+use crate::{
+    model::{JobState, RunnerState},
+    store::Connection,
+};
 
 /// Items that are asked about in one pipeline: a few ms of Redis's time.
 const CHUNK: usize = 500;
@@ -203,7 +206,7 @@ impl Ledger {
         let mut classes: BTreeSet<String> = BTreeSet::new();
         let names: Vec<(&String, &str)> = runners
             .iter()
-            .map(|(name, info)| (name, info.get("class").map_or("", String::as_str)))
+            .map(|runner| (&runner.name, runner.class.as_deref().unwrap_or_default()))
             .collect();
         let places: Vec<(bool, Option<f64>)> = ask_all(&mut connection, &names, |batch, (name, class)| {
             batch
@@ -211,12 +214,14 @@ impl Ledger {
                 .zscore("runners:deadlines", name);
         })
         .await?;
-        for ((name, info), (idle, due)) in runners.iter().zip(places) {
-            let state = info.get("state").map_or("", String::as_str);
-            doctor.check(1, matches!(state, "reserved" | "created" | "busy" | "removing"), || {
+        for (runner, (idle, due)) in runners.iter().zip(places) {
+            use RunnerState::{Busy, Created, Removing, Reserved};
+            let (name, state) = (&runner.name, runner.state.map_or("", RunnerState::as_str));
+            let is_live = matches!(runner.state, Some(Reserved | Created | Busy | Removing));
+            doctor.check(1, is_live, || {
                 format!("runner {name} is live and its state is {state:?}")
             });
-            let should = matches!(state, "reserved" | "created");
+            let should = matches!(runner.state, Some(Reserved | Created));
             doctor.check(1, idle == should, || {
                 format!(
                     "runner {name} is {state} and {}in its class's idle set",
@@ -226,7 +231,7 @@ impl Ledger {
             doctor.check(1, due.is_some(), || {
                 format!("runner {name} is {state} and has no deadline")
             });
-            classes.extend(info.get("class").cloned());
+            classes.extend(runner.class.clone());
         }
 
         let questions: Vec<String> = questions.into_iter().collect();
@@ -238,12 +243,14 @@ impl Ledger {
             doctor.check(4, state.is_some(), || {
                 format!("job {job} is in question and nothing is known of it")
             });
-            if let Some(state) = state.filter(|state| state != "queued") {
+            let state = state.map(|word| (word.parse::<JobState>().ok(), word));
+            if let Some((state, word)) = state.filter(|(state, _)| *state != Some(JobState::Queued)) {
+                use JobState::{InProgress, InQuestion, Waiting};
                 let twice = jobs.insert(job.clone(), "in question");
                 doctor.check(
                     4,
-                    twice.is_none() && matches!(state.as_str(), "waiting" | "in_question" | "in_progress"),
-                    || format!("job {job} is {state}, in question, and {twice:?} as well"),
+                    twice.is_none() && matches!(state, Some(Waiting | InQuestion | InProgress)),
+                    || format!("job {job} is {word}, in question, and {twice:?} as well"),
                 );
             }
         }
@@ -267,12 +274,16 @@ impl Ledger {
         })
         .await?;
         for ((job, state, class), (place,)) in known.into_iter().zip(places) {
-            doctor.check(4, state.as_deref() == Some("queued") && place.is_some(), || {
-                format!(
-                    "job {job} is queued in its organization, its state is {state:?}, in its class's queue: {}",
-                    place.is_some()
-                )
-            });
+            doctor.check(
+                4,
+                state.as_deref() == Some(JobState::Queued.as_str()) && place.is_some(),
+                || {
+                    format!(
+                        "job {job} is queued in its organization, its state is {state:?}, in its class's queue: {}",
+                        place.is_some()
+                    )
+                },
+            );
             classes.insert(class);
         }
         for class in &classes {

@@ -3,8 +3,12 @@
 use redis::{AsyncCommands, pipe};
 use serde::Serialize;
 
-use super::{JobInfo, Known, Ledger, LedgerError};
-use crate::{event::JobId, model::JobState, render};
+use super::{JobRecord, Known, Ledger, LedgerError, RunnerRecord, records};
+use crate::{
+    event::JobId,
+    model::{JobState, RunnerState},
+    render,
+};
 
 /// Where a job stands, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +29,9 @@ pub struct Explanation {
 const REASONS: usize = 5;
 const REASONS_LOOK: isize = 100;
 
+/// Fields of a runner that tell of its removal.
+const REMOVAL: [&str; 4] = ["removing_at", "state", "why", "deregistered"];
+
 /// How many runners the namespace's quota lets in, and why.
 struct Ceiling {
     runners: u64,
@@ -43,7 +50,7 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn explain(&self, job: JobId) -> Result<Explanation, LedgerError> {
-        let Some(info) = self.job(job).await? else {
+        let Some(record) = self.job(job).await? else {
             let why =
                 "not known here: its webhook never came, its labels are not ours, or it has long been over".to_owned();
             return Ok(Explanation {
@@ -53,60 +60,45 @@ impl Ledger {
                 next: None,
             });
         };
-        let mut explanation = self.explain_known(job, &info).await?;
-        if let Some(words) = info.get("words") {
+        let mut explanation = self.explain_known(&record).await?;
+        if let Some(words) = &record.words {
             explanation.why = format!("{}; {words}", explanation.why); // when GitHub was last asked about it
         }
         Ok(explanation)
     }
 
-    async fn explain_known(&self, job: JobId, info: &JobInfo) -> Result<Explanation, LedgerError> {
-        let text = |name: &str| info.get(name).map_or("", String::as_str);
-        let time = |name: &str| info.get(name).and_then(|text| text.parse().ok());
-        let Ok(state) = text("state").parse() else {
-            return self.explain_queued(job, info).await;
+    async fn explain_known(&self, job: &JobRecord) -> Result<Explanation, LedgerError> {
+        let Some(state) = job.state else {
+            return self.explain_queued(job).await;
         };
+        let (runner, reason) = (said(&job.runner), said(&job.reason));
+        let conclusion = said(&job.conclusion);
         let mut connection = self.pool().get().await?;
         let asked: Option<i64> = connection
-            .zscore::<_, _, Option<f64>>("jobs:questions", job.to_string())
+            .zscore::<_, _, Option<f64>>("jobs:questions", job.id.to_string())
             .await?
             .map(|at| at as i64);
         drop(connection);
         let (why, since, next) = match state {
-            JobState::Completed if info.contains_key("runner") => (
-                format!("it is over ({}); runner {} ran it", text("conclusion"), text("runner")),
-                time("completed_at"),
+            JobState::Completed if job.runner.is_some() => (
+                format!("it is over ({conclusion}); runner {runner} ran it"),
+                job.completed_at,
                 None,
             ),
             JobState::Completed => (
-                format!("it is over ({}) without having run", text("conclusion")),
-                time("completed_at"),
+                format!("it is over ({conclusion}) without having run"),
+                job.completed_at,
                 None,
             ),
-            JobState::InProgress => (
-                format!("it runs on runner {}", text("runner")),
-                time("started_at"),
-                None,
-            ),
-            JobState::Waiting => (
-                format!("{}; it is no demand until it is approved", text("reason")),
+            JobState::InProgress => (format!("it runs on runner {runner}"), job.started_at, None),
+            JobState::Waiting => (format!("{reason}; it is no demand until it is approved"), None, asked),
+            JobState::InQuestion if job.held_until.is_some() => (
+                format!("{reason}, so GitHub gives it to no runner of its labels and group; it is tried again"),
                 None,
                 asked,
             ),
-            JobState::InQuestion if info.contains_key("held_until") => (
-                format!(
-                    "{}, so GitHub gives it to no runner of its labels and group; it is tried again",
-                    text("reason")
-                ),
-                None,
-                asked,
-            ),
-            JobState::InQuestion => (
-                format!("{}; GitHub is asked what became of it", text("reason")),
-                None,
-                asked,
-            ),
-            JobState::Queued => return self.explain_queued(job, info).await,
+            JobState::InQuestion => (format!("{reason}; GitHub is asked what became of it"), None, asked),
+            JobState::Queued => return self.explain_queued(job).await,
         };
         Ok(Explanation {
             state: Known::State(state),
@@ -117,19 +109,20 @@ impl Ledger {
     }
 
     /// Why a queued job has no runner yet: the first of the reasons in the order in which admission meets them.
-    async fn explain_queued(&self, job: JobId, info: &JobInfo) -> Result<Explanation, LedgerError> {
-        let text = |name: &str| info.get(name).cloned().unwrap_or_default();
-        let (org, class, profile, scope) = (text("org"), text("class"), text("profile"), text("scope"));
-        let queued_at = text("queued_at").parse().ok();
+    async fn explain_queued(&self, job: &JobRecord) -> Result<Explanation, LedgerError> {
+        let (org, class) = (said(&job.org), said(&job.class));
+        let (profile, scope) = (said(&job.profile), said(&job.scope));
+        let labels = job.labels.as_ref().map(|labels| serde_json::json!(labels).to_string());
+        let labels = said(&labels);
         let explained = |why: String, since: Option<i64>, next: Option<i64>| Explanation {
             state: Known::State(JobState::Queued),
             why,
-            since: since.or(queued_at),
+            since: since.or(job.queued_at),
             next,
         };
 
         let mut connection = self.pool().get().await?;
-        let credential: Option<String> = connection.hget("orgs:credential", &org).await?;
+        let credential: Option<String> = connection.hget("orgs:credential", org).await?;
         drop(connection);
         let credential = credential.unwrap_or_default();
         let subjects = [
@@ -138,10 +131,7 @@ impl Ledger {
             (format!("org:{org}"), format!("organization {org}")),
             (format!("scope:{scope}"), format!("what registers at {scope}")),
             (format!("profile:{profile}"), format!("profile {profile}")),
-            (
-                format!("class:{class}"),
-                format!("its class (labels {})", text("labels")),
-            ),
+            (format!("class:{class}"), format!("its class (labels {labels})")),
         ];
         let closed = self.why_closed().await?;
         let mut connection = self.pool().get().await?;
@@ -153,9 +143,9 @@ impl Ledger {
             u64,
             bool,
         ) = pipe()
-            .hget("orgs:paused", &org)
+            .hget("orgs:paused", org)
             .hget("ledger:meta", "max_total")
-            .zrank(format!("class:{class}:queued"), job.to_string())
+            .zrank(format!("class:{class}:queued"), job.id.to_string())
             .smembers(format!("class:{class}:idle"))
             .scard("runners:live")
             .hexists(format!("class:{class}:info"), "misfit")
@@ -172,28 +162,14 @@ impl Ledger {
             drop(connection);
             if let Some(name) = names.get(rank as usize) {
                 let runner = self.runner(name).await?.unwrap_or_default();
-                let time = |field: &str| runner.get(field).and_then(|text| text.parse::<i64>().ok());
-                let (step, since) = if time("started_at").is_some() {
-                    ("has started and waits for GitHub to give it work", time("started_at"))
-                } else if time("created_at").is_some() {
-                    ("is starting", time("created_at"))
-                } else if time("registered_at").is_some() {
-                    ("is registered and gets its configuration", time("registered_at"))
-                } else if time("claimed_at").is_some() {
-                    ("is being made", time("claimed_at"))
-                } else {
-                    ("is reserved and waits for a free worker", time("reserved_at"))
-                };
-                let detail = runner
-                    .get("detail")
-                    .map(|detail| format!(" ({detail})"))
-                    .unwrap_or_default();
+                let (step, since) = step_of(&runner);
+                let detail = runner.detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
                 return Ok(explained(format!("runner {name} {step}{detail}"), since, None));
             }
             return Ok(explained("a runner of its class is on its way".into(), None, None));
         }
         if let Some(pause) = paused {
-            let (why, since, until) = told_of_pause(&org, &pause);
+            let (why, since, until) = told_of_pause(org, &pause);
             return Ok(explained(why, since, until));
         }
         for (subject, name) in subjects {
@@ -218,16 +194,15 @@ impl Ledger {
             let deadlines: Vec<Option<f64>> = connection.zscore_multiple("runners:deadlines", &idle).await?;
             let next = deadlines.into_iter().flatten().map(|at| at as i64).min();
             let why = format!(
-                "its class (labels {}) gets one runner at a time, since its last one stayed idle: GitHub gave it none \
-                 of these jobs",
-                text("labels")
+                "its class (labels {labels}) gets one runner at a time, since its last one stayed idle: GitHub gave it \
+                 none of these jobs"
             );
             return Ok(explained(why, None, next));
         }
         drop(connection);
-        let status = self.org_status(&org).await?;
+        let status = self.org_status(org).await?;
         if status.running >= status.max {
-            let removals = self.removals_under_way(&org).await?;
+            let removals = self.removals_under_way(org).await?;
             return Ok(explained(
                 format!(
                     "organization {org} has {} of {} runners: it waits for one of them to end{removals}",
@@ -261,36 +236,26 @@ impl Ledger {
         let names: Vec<String> = connection.smembers(format!("org:{org}:runners")).await?;
         let mut batch = pipe();
         for name in &names {
-            batch.hmget(
-                format!("runner:{name}:info"),
-                &["removing_at", "state", "why", "deregistered"],
-            );
+            batch.hmget(format!("runner:{name}:info"), &REMOVAL);
         }
-        let known: Vec<(Option<i64>, Option<String>, Option<String>, Option<String>)> =
-            batch.query_async(&mut connection).await?;
-        let going = names
-            .iter()
-            .zip(known)
-            .filter(|(_, (_, state, ..))| state.as_deref() == Some("removing"));
-        let mut going: Vec<_> = going
-            .map(|(name, (since, _, why, deregistered))| (since, name, why, deregistered.is_some()))
+        let known: Vec<Vec<Option<String>>> = batch.query_async(&mut connection).await?;
+        let known = names.into_iter().zip(known);
+        let mut going: Vec<_> = known
+            .map(|(name, values)| RunnerRecord::decode(name, records::part(&REMOVAL, values)))
+            .filter(|runner| runner.state == Some(RunnerState::Removing))
             .collect();
-        going.sort();
-        Ok(going
-            .first()
-            .map_or_else(String::new, |(since, name, why, deregistered)| {
-                let since = since
-                    .and_then(render::time)
-                    .map(|at| format!(" since {at}"))
-                    .unwrap_or_default();
-                let why = why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-                let step = if *deregistered {
-                    "GitHub has it no more, and its pod is not gone"
-                } else {
-                    "GitHub has not said yet that it has it no more"
-                };
-                format!("; {} being removed, {name}{since}{why}: {step}", going.len())
-            }))
+        going.sort_by(|a, b| (a.removing_at, &a.name).cmp(&(b.removing_at, &b.name)));
+        Ok(going.first().map_or_else(String::new, |runner| {
+            let since = runner.removing_at.and_then(render::time);
+            let since = since.map(|at| format!(" since {at}")).unwrap_or_default();
+            let why = runner.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            let step = if runner.deregistered {
+                "GitHub has it no more, and its pod is not gone"
+            } else {
+                "GitHub has not said yet that it has it no more"
+            };
+            format!("; {} being removed, {}{since}{why}: {step}", going.len(), runner.name)
+        }))
     }
 
     /// The ceiling that the namespace's quota sets, if it does.
@@ -331,14 +296,12 @@ impl Ledger {
             .await?;
         drop(connection);
         let jobs: Vec<JobId> = oldest.iter().filter_map(|job| job.parse().ok()).collect();
-        let infos = self.jobs(&jobs).await?;
         let mut classes = Vec::new();
         let mut first = Vec::new();
-        for (job, info) in jobs.into_iter().zip(infos) {
-            let class = info.get("class").cloned();
-            if !classes.contains(&class) {
-                classes.push(class);
-                first.push(job);
+        for job in self.jobs(&jobs).await? {
+            if !classes.contains(&job.class) {
+                classes.push(job.class);
+                first.push(job.id);
             }
         }
         let mut reasons = Vec::new();
@@ -358,6 +321,23 @@ impl Ledger {
         }
         Ok(reasons)
     }
+}
+
+/// The text of a field, empty where it lacks.
+fn said(field: &Option<String>) -> &str {
+    field.as_deref().unwrap_or_default()
+}
+
+/// How far a runner has come that has no work yet, and since when.
+fn step_of(runner: &RunnerRecord) -> (&'static str, Option<i64>) {
+    let steps = [
+        ("has started and waits for GitHub to give it work", runner.started_at),
+        ("is starting", runner.created_at),
+        ("is registered and gets its configuration", runner.registered_at),
+        ("is being made", runner.claimed_at),
+    ];
+    let furthest = steps.into_iter().find(|(_, at)| at.is_some());
+    furthest.unwrap_or(("is reserved and waits for a free worker", runner.reserved_at))
 }
 
 /// A pause in words, when it began, and when it ends by itself.

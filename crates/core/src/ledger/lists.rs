@@ -7,55 +7,53 @@ use std::{collections::HashMap, ops::Bound};
 
 use redis::pipe;
 
-use super::{JobInfo, Ledger, LedgerError, RunnerInfo, shown_state};
-use crate::event::JobId;
+use super::{JobRecord, Ledger, LedgerError, RunnerRecord};
+use crate::{
+    event::JobId,
+    model::{JobState, RunnerState},
+};
 
-/// States that jobs are listed by. Those that are over are not listed; [`Ledger::job`] still tells of them.
-pub const JOB_STATES: [&str; 4] = ["waiting", "queued", "in_question", "in_progress"];
-/// States that runners are listed by.
-pub const RUNNER_STATES: [&str; 5] = ["reserved", "created", "idle", "busy", "removing"];
-
-/// What a list is asked for.
+/// What a list of jobs or runners is asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Listing {
+pub struct Listing<S> {
     /// Only of this organization, in the ledger's spelling.
     pub org: Option<String>,
     /// Only in one of these states; in any, where none is named.
-    pub states: Vec<String>,
+    pub states: Vec<S>,
     /// Entries at most.
     pub limit: usize,
 }
 
-impl Listing {
-    fn takes(&self, org: Option<&String>, state: &str) -> bool {
+impl<S: PartialEq> Listing<S> {
+    fn takes(&self, org: Option<&String>, state: Option<S>) -> bool {
         self.org.as_ref().is_none_or(|wanted| org == Some(wanted))
-            && (self.states.is_empty() || self.states.iter().any(|wanted| wanted == state))
+            && (self.states.is_empty() || state.is_some_and(|state| self.states.contains(&state)))
     }
 }
 
 impl Ledger {
-    /// Jobs that are not over, oldest first, after `cursor`; and whether there are more.
+    /// Jobs that are not over ([`Ledger::job`] still tells of the others), oldest first, after `cursor`; and whether there are more.
     ///
     /// # Errors
     /// When Redis is unavailable.
     pub async fn list_jobs(
         &self,
-        wanted: &Listing,
+        wanted: &Listing<JobState>,
         cursor: Option<JobId>,
-    ) -> Result<(Vec<(JobId, JobInfo)>, bool), LedgerError> {
+    ) -> Result<(Vec<JobRecord>, bool), LedgerError> {
         let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let open = self.open_jobs(wanted.org.as_deref()).await?;
         let ids: Vec<JobId> = open.range((after, Bound::Unbounded)).copied().collect();
         let mut page = Vec::new();
         for chunk in ids.chunks(500) {
-            for (id, info) in chunk.iter().zip(self.jobs(chunk).await?) {
-                let state = info.get("state").map_or("", String::as_str);
-                if JOB_STATES.contains(&state) && wanted.takes(info.get("org"), state) {
+            for job in self.jobs(chunk).await? {
+                let is_open = job.state.is_some_and(|state| JobState::LISTED.contains(&state));
+                if is_open && wanted.takes(job.org.as_ref(), job.state) {
                     // One more than a page tells whether there is a next one.
                     if page.len() == wanted.limit {
                         return Ok((page, true));
                     }
-                    page.push((*id, info));
+                    page.push(job);
                 }
             }
         }
@@ -68,15 +66,15 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn list_runners(
         &self,
-        wanted: &Listing,
+        wanted: &Listing<RunnerState>,
         cursor: Option<&str>,
-    ) -> Result<(Vec<(String, RunnerInfo)>, bool), LedgerError> {
+    ) -> Result<(Vec<RunnerRecord>, bool), LedgerError> {
         let live = self.runners().await?;
         let after = live
             .into_iter()
-            .filter(|(name, _)| cursor.is_none_or(|cursor| name.as_str() > cursor));
+            .filter(|runner| cursor.is_none_or(|cursor| runner.name.as_str() > cursor));
         let mut page: Vec<_> = after
-            .filter(|(_, info)| wanted.takes(info.get("org"), shown_state(info)))
+            .filter(|runner| wanted.takes(runner.org.as_ref(), runner.shown_state()))
             .take(wanted.limit.saturating_add(1))
             .collect();
         let more = page.len() > wanted.limit;

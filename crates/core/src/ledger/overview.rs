@@ -6,7 +6,7 @@ use redis::{AsyncCommands, pipe};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Ledger, LedgerError, recovery::Recovery, scripts::LOOK};
+use super::{JobRecord, Ledger, LedgerError, RunnerRecord, records::Hash, recovery::Recovery, scripts::LOOK};
 use crate::event::JobId;
 
 /// A job that may not be read is asked about once a day at least.
@@ -61,20 +61,6 @@ pub struct Overview {
     pub closed: Option<&'static str>,
     /// What never came, and how soon it is found.
     pub recovery: Recovery,
-}
-
-/// All that is known of a job: the fields of `job:{id}:info`.
-pub type JobInfo = BTreeMap<String, String>;
-/// All that is known of a runner: the fields of `runner:{name}:info`.
-pub type RunnerInfo = BTreeMap<String, String>;
-
-/// A runner's state as people are shown it: one that is created and has started is `idle`.
-#[must_use]
-pub fn shown_state(info: &RunnerInfo) -> &str {
-    match info.get("state").map_or("", String::as_str) {
-        "created" if info.contains_key("started_at") => "idle",
-        state => state,
-    }
 }
 
 impl Ledger {
@@ -144,27 +130,39 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn job(&self, job: JobId) -> Result<Option<JobInfo>, LedgerError> {
+    pub async fn job(&self, job: JobId) -> Result<Option<JobRecord>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let info: JobInfo = connection.hgetall(format!("job:{job}:info")).await?;
-        Ok((!info.is_empty()).then_some(info))
+        let hash: Hash = connection.hgetall(format!("job:{job}:info")).await?;
+        Ok((!hash.is_empty()).then(|| JobRecord::decode(job, hash)))
     }
 
     /// All that is known of a runner; `None` when there was none of this name in the last day.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn runner(&self, name: &str) -> Result<Option<RunnerInfo>, LedgerError> {
+    pub async fn runner(&self, name: &str) -> Result<Option<RunnerRecord>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let info: RunnerInfo = connection.hgetall(format!("runner:{name}:info")).await?;
-        Ok((!info.is_empty()).then_some(info))
+        let hash: Hash = connection.hgetall(format!("runner:{name}:info")).await?;
+        Ok((!hash.is_empty()).then(|| RunnerRecord::decode(name.to_owned(), hash)))
     }
 
-    /// Every live runner with all that is known of it, by name.
+    /// Every live runner, in the order of their names.
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn runners(&self) -> Result<BTreeMap<String, RunnerInfo>, LedgerError> {
+    pub async fn runners(&self) -> Result<Vec<RunnerRecord>, LedgerError> {
+        let hashes = self.runner_hashes().await?;
+        Ok(hashes
+            .into_iter()
+            .map(|(name, hash)| RunnerRecord::decode(name, hash))
+            .collect())
+    }
+
+    /// The hash of every live runner as it stands, by name: `jitctl runners --output json` shows it so.
+    ///
+    /// # Errors
+    /// When Redis is unavailable.
+    pub async fn runner_hashes(&self) -> Result<BTreeMap<String, Hash>, LedgerError> {
         let mut connection = self.pool().get().await?;
         let names: Vec<String> = connection.smembers("runners:live").await?;
         let mut runners = BTreeMap::new();
@@ -173,8 +171,8 @@ impl Ledger {
             for name in chunk {
                 batch.hgetall(format!("runner:{name}:info"));
             }
-            let infos: Vec<RunnerInfo> = batch.query_async(&mut connection).await?;
-            runners.extend(chunk.iter().cloned().zip(infos));
+            let hashes: Vec<Hash> = batch.query_async(&mut connection).await?;
+            runners.extend(chunk.iter().cloned().zip(hashes));
         }
         Ok(runners)
     }
@@ -212,17 +210,22 @@ impl Ledger {
     ///
     /// # Errors
     /// When Redis is unavailable.
-    pub async fn jobs(&self, jobs: &[JobId]) -> Result<Vec<JobInfo>, LedgerError> {
+    pub async fn jobs(&self, jobs: &[JobId]) -> Result<Vec<JobRecord>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let mut infos = Vec::with_capacity(jobs.len());
+        let mut records = Vec::with_capacity(jobs.len());
         for chunk in jobs.chunks(500) {
             let mut batch = pipe();
             for job in chunk {
                 batch.hgetall(format!("job:{job}:info"));
             }
-            infos.extend(batch.query_async::<Vec<JobInfo>>(&mut connection).await?);
+            let hashes: Vec<Hash> = batch.query_async(&mut connection).await?;
+            let decoded = chunk
+                .iter()
+                .zip(hashes)
+                .map(|(job, hash)| JobRecord::decode(*job, hash));
+            records.extend(decoded);
         }
-        Ok(infos)
+        Ok(records)
     }
 
     /// Whether runners are admitted: the real ones have been counted since the data in this Redis came up.

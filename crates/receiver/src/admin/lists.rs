@@ -1,6 +1,6 @@
 //! Lists of jobs and runners, in pages: see [`jit_core::ledger::Ledger::list_jobs`].
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use axum::{
     Json,
@@ -8,10 +8,12 @@ use axum::{
 };
 use jit_core::{
     event::JobId,
-    ledger::{JOB_STATES, Listing, RUNNER_STATES},
-    render,
+    ledger::Listing,
+    model::{JobState, RunnerState},
+    render::{JobView, RunnerView},
 };
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{admin::limits::parameter, app::App, errors::ApiError, names::OrgKey};
 
@@ -33,13 +35,19 @@ pub(super) fn no_cursor() -> ApiError {
     ApiError::invalid("cursor: not one that a page gave")
 }
 
-async fn listing(app: &App, query: Option<&str>, states: &[&str]) -> Result<(Listing, Option<String>), ApiError> {
+async fn listing<S: Copy + Display>(
+    app: &App,
+    query: Option<&str>,
+    states: &[S],
+) -> Result<(Listing<S>, Option<String>), ApiError> {
     let of = |name: &str| parameter(query, name).filter(|value| !value.is_empty());
     let (limit, cursor) = page(query)?;
-    let state = of("state");
-    if state.as_deref().is_some_and(|state| !states.contains(&state)) {
-        return Err(ApiError::invalid(format!("state: use one of {}", states.join(", "))));
-    }
+    let named = |text: String| {
+        let state = states.iter().find(|state| state.to_string() == text).copied();
+        let words: Vec<String> = states.iter().map(S::to_string).collect();
+        state.ok_or_else(|| ApiError::invalid(format!("state: use one of {}", words.join(", "))))
+    };
+    let state = of("state").map(named).transpose()?;
     let org = match of("org").map(|org| OrgKey::parse(&org)) {
         None => None,
         Some(Some(OrgKey(org))) => Some(app.ledger.canonical(&org).await?),
@@ -61,32 +69,24 @@ async fn listing(app: &App, query: Option<&str>, states: &[&str]) -> Result<(Lis
 
 /// `GET /admin/jobs?org=&state=&limit=&cursor=`: jobs that are not over, oldest first.
 pub async fn jobs(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
-    let (wanted, cursor) = listing(&app, query.as_deref(), &JOB_STATES).await?;
+    let (wanted, cursor) = listing(&app, query.as_deref(), &JobState::LISTED).await?;
     let cursor = cursor
         .map(|text| text.parse::<JobId>().map_err(|_| no_cursor()))
         .transpose()?;
     let (jobs, more) = app.ledger.list_jobs(&wanted, cursor).await?;
-    let next = jobs.last().filter(|_| more).map(|(id, _)| id.to_string());
-    Ok(answer(
-        "jobs",
-        jobs.iter().map(|(id, info)| render::job(*id, info)).collect(),
-        next,
-    ))
+    let next = jobs.last().filter(|_| more).map(|job| job.id.to_string());
+    Ok(answer("jobs", jobs.iter().map(JobView::from).collect(), next))
 }
 
 /// `GET /admin/runners?org=&state=&limit=&cursor=`: live runners, by name.
 pub async fn runners(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
-    let (wanted, cursor) = listing(&app, query.as_deref(), &RUNNER_STATES).await?;
+    let (wanted, cursor) = listing(&app, query.as_deref(), &RunnerState::LISTED).await?;
     let (runners, more) = app.ledger.list_runners(&wanted, cursor.as_deref()).await?;
-    let next = runners.last().filter(|_| more).map(|(name, _)| name.clone());
-    Ok(answer(
-        "runners",
-        runners.iter().map(|(name, info)| render::runner(name, info)).collect(),
-        next,
-    ))
+    let next = runners.last().filter(|_| more).map(|runner| runner.name.clone());
+    Ok(answer("runners", runners.iter().map(RunnerView::from).collect(), next))
 }
 
 /// A page as it is answered.
-pub(super) fn answer(name: &str, entries: Vec<Map<String, Value>>, next: Option<String>) -> Json<Value> {
+pub(super) fn answer(name: &str, entries: Vec<impl Serialize>, next: Option<String>) -> Json<Value> {
     Json(json!({ name: entries, "next_cursor": next }))
 }

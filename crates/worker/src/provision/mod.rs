@@ -22,6 +22,7 @@ use std::{
 use jit_backend::{BackendError, RunnerSpec};
 use jit_core::{
     ledger::{Claim, Failure, LedgerError, Maker, Observation, Registration, Reservation, Spending, Subject},
+    model::RunnerState,
     stream::{self, Entry, Reader, dead_letters},
 };
 use jit_github::{Deletion, JitRequest, JitRunner, Scope};
@@ -152,14 +153,14 @@ pub async fn take_up(worker: &Worker, idle: Duration) {
 async fn drop_all(worker: &Worker, entries: Vec<Entry>, why: &str) {
     for entry in &entries {
         if let Ok(runner) = entry.field("runner") {
-            let info = match worker.ledger.runner(runner).await {
-                Ok(info) => info.unwrap_or_default(),
+            let known = match worker.ledger.runner(runner).await {
+                Ok(known) => known,
                 Err(error) => {
                     return tracing::warn!(%error, runner.name = runner, "cannot drop a reservation; its deadline does");
                 }
             };
             // One that got as far as `created` lives on: only its entry was left.
-            if info.get("state").is_some_and(|state| state == "reserved") {
+            if known.is_some_and(|known| known.state == Some(RunnerState::Reserved)) {
                 tracing::info!(runner.name = runner, why, "dropping a reservation");
                 if let Err(error) = worker
                     .ledger
@@ -267,7 +268,7 @@ async fn scope_of(worker: &Worker, entry: &Entry, runner: &str) -> Result<Option
     }
     Ok(persist(PERSIST_CLAIM, || worker.ledger.runner(runner))
         .await?
-        .and_then(|mut info| info.remove("scope")))
+        .and_then(|known| known.scope))
 }
 
 /// Walks a reservation through its steps. An error is the ledger's; everything else is told to the ledger here.
