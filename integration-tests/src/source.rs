@@ -33,7 +33,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// File and its text, without its tests and comments.
+/// File and its text, without its tests and comments. A call that rustfmt breaks before a dot is one line again.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/worker/src");
     let mut found = Vec::new();
@@ -42,10 +42,16 @@ fn sources() -> Vec<(String, String)> {
     let code = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        text.lines()
-            .filter(|line| !line.trim_start().starts_with("//"))
-            .collect::<Vec<_>>()
-            .join("\n")
+        let mut code = String::new();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            if line.trim_start().starts_with('.') {
+                code.push_str(line.trim_start());
+            } else {
+                code.push('\n');
+                code.push_str(line);
+            }
+        }
+        code
     };
     found
         .iter()
@@ -95,7 +101,8 @@ pub fn effects() -> Vec<Effect> {
                 }
                 let after = after_call(&rest[name.len()..]);
                 // A closure of `persist` ends between the call and its await.
-                let after: String = after.trim_start().trim_start_matches(')').split_whitespace().collect();
+                let after: String = after.split_whitespace().collect();
+                let after = after.trim_start_matches([')', '}']);
                 let step = after
                     .strip_prefix(".await.step(\"")
                     .or_else(|| after.strip_prefix(".await.step_if(\""))
