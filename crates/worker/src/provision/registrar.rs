@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use jit_core::ledger::{BackOff, Failure, Subject, Whose};
+use jit_core::ledger::{BackOff, Subject, Whose};
 use jit_github::{BackOff as Reach, Credential, Scope};
 
-use super::failure::{named, registration_failure};
+use super::failure::{Refusal, named};
 use crate::Worker;
 
 /// Where a runner is to be registered, and as whom.
-pub(super) struct Place {
+pub(super) struct Registrar {
     pub(super) credential: Credential,
     /// Whether no other credential serves its owner.
     pub(super) alone: bool,
@@ -25,7 +25,7 @@ fn of_several(wait: Duration) -> BackOff {
     named(&[Subject::Org], wait.min(OF_SEVERAL))
 }
 
-impl Place {
+impl Registrar {
     pub(super) fn of(worker: &Worker, scope: &str) -> Result<Self, jit_github::Error> {
         let invalid = |error: jit_github::ScopeError| jit_github::Error::Invalid {
             what: format!("scope {scope:?}"),
@@ -39,8 +39,13 @@ impl Place {
         })
     }
 
+    /// The owner that it registers for, in lower case.
+    pub(super) fn owner(&self) -> String {
+        self.scope.owner().to_lowercase()
+    }
+
     /// What is held back by a limit of GitHub's.
-    pub(super) fn holds(&self, whose: Whose) -> &'static [Subject] {
+    fn holds(&self, whose: Whose) -> &'static [Subject] {
         match (whose, &self.scope) {
             (Whose::Scope, Scope::Enterprise(_)) => &[Subject::Global],
             // An owner's other repositories have windows of their own.
@@ -52,23 +57,25 @@ impl Place {
     }
 
     /// Whether the hour's calls are counted for this organization alone: an App has one at each owner.
-    pub(super) fn is_one_installations(&self, scope: &Scope) -> bool {
+    fn is_one_installations(&self, scope: &Scope) -> bool {
         self.credential.client.is_app() && !matches!(scope, Scope::Enterprise(_))
     }
 
-    /// What a limit of the credential's that is kept ahead of time holds back: its owner goes on with the next, where
-    /// there is one.
-    pub(super) fn limited(&self, worker: &Worker, whose: Whose, wait: Duration) -> Option<BackOff> {
-        match whose {
+    /// What a limit that is kept ahead of time holds back. The owner of a limited credential goes on with the next,
+    /// where there is one.
+    pub(super) fn limited(&self, worker: &Worker, whose: Whose, wait: Duration, why: String) -> Refusal {
+        let back_off = match whose {
             Whose::Credential if !self.alone => {
                 (!worker.set_aside(&self.credential, &self.scope, wait)).then(|| of_several(wait))
             }
             _ => Some(named(self.holds(whose), wait)),
-        }
+        };
+        Refusal::budget(self.if_served(worker, back_off), why)
     }
 
-    pub(super) fn failure(&self, worker: &Worker, error: &jit_github::Error, asked: bool) -> Failure {
-        let failure = registration_failure(error, &self.scope, asked, worker.organization_backoff);
+    /// What GitHub's refusal means. `asked`: it had been asked to register by then.
+    pub(super) fn refused(&self, worker: &Worker, error: &jit_github::Error, asked: bool) -> Refusal {
+        let refusal = Refusal::registration(error, &self.scope, asked, worker.organization_backoff);
         let whose = match error {
             jit_github::Error::PrimaryLimit { .. } | jit_github::Error::Held { .. } => Some(Whose::Credential),
             jit_github::Error::RegistrationLimit { .. } => Some(Whose::Scope),
@@ -83,13 +90,21 @@ impl Place {
         let back_off = match error.backs_off() {
             _ if !self.alone && worker.set_aside_on(&self.credential, &self.scope, error) => None,
             Reach::Credential if !self.alone => Some(of_several(error.retry_after().unwrap_or(OF_SEVERAL))),
-            _ => limit.or(failure.back_off),
+            _ => limit.or(refusal.back_off),
         };
-        Failure { back_off, ..failure }
+        Refusal {
+            back_off: self.if_served(worker, back_off),
+            ..refusal
+        }
     }
 
-    /// Whether this credential still serves here. What is refused to one that was replaced meanwhile holds back nobody.
-    pub(super) fn is_served(&self, worker: &Worker) -> bool {
+    /// What is refused to a credential that was replaced meanwhile says nothing of the next, and holds back nobody.
+    fn if_served(&self, worker: &Worker, back_off: Option<BackOff>) -> Option<BackOff> {
+        back_off.filter(|_| self.is_served(worker))
+    }
+
+    /// Whether this credential still serves here.
+    fn is_served(&self, worker: &Worker) -> bool {
         let is_this =
             |now: &Credential| now.name == self.credential.name && now.client.is_same(&self.credential.client);
         worker.github.serving(self.scope.owner()).iter().any(is_this)
