@@ -98,6 +98,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         settings.listen,
         readiness.clone(),
         Arc::new(registry),
+        Vec::new(),
         stop.clone(),
     ));
     tracing::info!(redis = settings.redis.address(), "beat started");

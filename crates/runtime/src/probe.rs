@@ -1,4 +1,5 @@
-//! What a worker and a beat answer to a kubelet and to Prometheus: `/health`, `/ready`, `/metrics`.
+//! What a worker and a beat answer to a kubelet and to Prometheus: `/health`, `/ready`, `/metrics`; and to people, where
+//! a process has more to show.
 
 use std::{
     net::SocketAddr,
@@ -34,6 +35,9 @@ impl Readiness {
     }
 }
 
+/// A page of JSON that a process shows beside its probes: its path, and what gives its text.
+pub type Page = (&'static str, Arc<dyn Fn() -> String + Send + Sync>);
+
 /// Serves the probes until `stop`. The address that it listens on is logged, since port 0 takes a free one.
 ///
 /// # Errors
@@ -42,6 +46,7 @@ pub async fn serve(
     address: SocketAddr,
     readiness: Readiness,
     registry: Arc<Registry>,
+    pages: Vec<Page>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
@@ -77,10 +82,17 @@ pub async fn serve(
             )
         }
     };
-    let router = Router::new()
+    let mut router = Router::new()
         .route("/health", get(|| async { "alive\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics));
+    for (path, text) in pages {
+        let page = move || {
+            let text = text();
+            async move { ([(header::CONTENT_TYPE, "application/json")], text) }
+        };
+        router = router.route(path, get(page));
+    }
     Ok(axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await?)

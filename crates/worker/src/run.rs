@@ -45,6 +45,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         settings.listen,
         readiness.clone(),
         registry,
+        Vec::new(),
         probes_stop.clone(),
     ));
     tokio::task::yield_now().await;
