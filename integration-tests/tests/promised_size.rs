@@ -31,7 +31,7 @@ use jit_simulator::{
     github::{self, Hook, Options, Running, faults::Fault, hooks::HookKind, jobs::JobSpec},
 };
 use jit_testing::fresh_redis;
-use jit_worker::{Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates, recover};
+use jit_worker::{Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, rates::Rates, search};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -189,7 +189,7 @@ impl Town {
         });
         self.github.set_webhook_url(&self.receiver_url);
         let settings = RecoverySettings {
-            interval: self.worker.recovery.interval,
+            interval: self.worker.search.interval,
             calls_per_hour: 1000,
             redelivery: true,
         };
@@ -269,7 +269,7 @@ impl Town {
     /// A tick of recovery, and a minute after it. What came in meanwhile is applied; jobs that were found end at
     /// GitHub.
     async fn tick(&mut self) {
-        recover::one(&self.worker, &self.stop).await.unwrap();
+        search::one(&self.worker, &self.stop).await.unwrap();
         self.settle().await;
         let mut connection = self.worker.ledger.pool().get().await.unwrap();
         let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")

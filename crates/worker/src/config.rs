@@ -16,7 +16,7 @@ use jit_core::{
 use url::Url;
 
 use crate::budget::BudgetArgs;
-use crate::recover::{self, RecoverArgs};
+use crate::search::{self, SearchArgs};
 
 /// Makes just-in-time runners, watches them and removes them. Every replica does all of it.
 #[derive(Debug, Parser)]
@@ -33,7 +33,7 @@ pub struct Args {
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
-    recovery: RecoverArgs,
+    search: SearchArgs,
     /// Root of GitHub's REST API; default: {GHES_URL}/api/v3, or https://api.github.com
     #[arg(long, env)]
     ghes_api_url: Option<String>,
@@ -174,7 +174,7 @@ pub struct Settings {
     /// How soon others take over from it, and it from others.
     pub pace: Pace,
     /// How what never came is looked for.
-    pub recovery: recover::Settings,
+    pub search: search::Settings,
     /// Time to drain.
     pub drain_grace: Duration,
     /// Address of probes and metrics.
@@ -224,7 +224,7 @@ impl Args {
             concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000))
                 .unwrap_or(1),
             pace: self.pace(&mut problems),
-            recovery: self.recovery.resolve(&github, &mut problems),
+            search: self.search.resolve(&github, &mut problems),
             drain_grace: problems.duration("DRAIN_GRACE", &self.drain_grace),
             listen,
             log_format: self.log.format(&mut problems),

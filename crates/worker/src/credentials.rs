@@ -27,6 +27,8 @@ use crate::{
     step::Step as _,
 };
 
+/// The loop's name.
+pub(crate) const NAME: &str = "credentials";
 /// The file of credentials, and those of secrets, are looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -135,6 +137,7 @@ impl Keeper {
         while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
             // Twice: what was under way with the one before, here or in a worker that looks later, may have said its
             // last word in between.
+            let (round, mut result) = (worker.loops.begin(NAME), Ok(()));
             untold.extend(self.look().into_iter().map(|name| (name, 2)));
             for (name, times) in &mut untold {
                 worker.choice.renewed(name);
@@ -142,12 +145,14 @@ impl Keeper {
                     Ok(()) => *times -= 1,
                     Err(error) => {
                         tracing::debug!(%error, credential = name, "the ledger was not told that a credential is \
-                         another; told again")
+                         another; told again");
+                        result = Err(error);
                     }
                 }
                 worker.admit().await;
             }
             untold.retain(|_, times| *times > 0);
+            round.end(result);
         }
     }
 

@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::loops::{self, LoopStatus};
+
 /// Labels of a call of GitHub.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Call {
@@ -112,6 +114,8 @@ pub struct Metrics {
     pub stuck_pods: Gauge,
     /// Seconds that the last reconcile took, as bits.
     pub reconcile_seconds: Gauge<f64, AtomicU64>,
+    /// How the loops fare.
+    pub loops: LoopStatus,
 }
 
 impl Metrics {
@@ -140,6 +144,7 @@ impl Metrics {
             strays_deleted: Counter::default(),
             stuck_pods: Gauge::default(),
             reconcile_seconds: Gauge::default(),
+            loops: LoopStatus::new(&loops::NAMES),
         };
         let mut registry = Registry::default();
         registry.register(
@@ -230,6 +235,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.reconcile_seconds.clone(),
         );
+        metrics.loops.register(&mut registry);
         (metrics, Arc::new(registry))
     }
 }

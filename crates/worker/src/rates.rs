@@ -7,13 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jit_core::ledger::RateWord;
+use jit_core::ledger::{LedgerError, RateWord};
 use jit_github::OnRate;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Worker, metrics::CredentialLabel, step::Step as _};
 
+/// The loop's name.
+pub(crate) const NAME: &str = "rates";
 /// So often at most, for each account, the ledger is told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -110,21 +112,30 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     loop {
         // The first word is told at once, the next ones together.
         tokio::select! { () = stop.cancelled() => return, () = worker.rates.0.news.notified() => {} }
-        for ((credential, owner), word) in worker.rates.untold() {
-            let account = jit_github::Credential::account_named(&credential, owner.as_deref());
-            if let Err(error) = worker.ledger.note_rate(&account, &word).await.step("rates.noted") {
-                tracing::debug!(%error, account, "what GitHub says of its limits was not noted; it says it again");
-            }
-        }
-        for (credential, remaining) in worker.rates.fewest() {
-            worker
-                .metrics
-                .github_remaining
-                .get_or_create(&CredentialLabel { credential })
-                .set(i64::try_from(remaining).unwrap_or(i64::MAX));
-        }
+        let round = worker.loops.begin(NAME);
+        round.end(pass_on(worker).await);
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(TELL_EVERY) => {} }
     }
+}
+
+/// Passes on what has not been told; gives the last error.
+async fn pass_on(worker: &Worker) -> Result<(), LedgerError> {
+    let mut result = Ok(());
+    for ((credential, owner), word) in worker.rates.untold() {
+        let account = jit_github::Credential::account_named(&credential, owner.as_deref());
+        if let Err(error) = worker.ledger.note_rate(&account, &word).await.step("rates.noted") {
+            tracing::debug!(%error, account, "what GitHub says of its limits was not noted; it says it again");
+            result = Err(error);
+        }
+    }
+    for (credential, remaining) in worker.rates.fewest() {
+        worker
+            .metrics
+            .github_remaining
+            .get_or_create(&CredentialLabel { credential })
+            .set(i64::try_from(remaining).unwrap_or(i64::MAX));
+    }
+    result
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jit_backend::{Backend, kubernetes::Kubernetes, process::Process};
 use jit_core::{
-    ledger::{Ledger, LedgerError, conditions},
+    ledger::{Ledger, LedgerError},
     operator,
     store::{self, check::Checks},
 };
@@ -16,14 +16,11 @@ use crate::{
     calls::Calls,
     config::{BackendSettings, Settings},
     credentials::Keeper,
-    intake, maintenance,
+    loops::Loops,
     metrics::Metrics,
-    observe, provision,
-    rates::{self, Rates},
-    reconcile, recover,
+    rates::Rates,
     retry::Pause,
     step::Step,
-    upkeep,
 };
 
 /// Runs a worker until it is told to stop, and drains it.
@@ -41,11 +38,12 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let (metrics, registry) = Metrics::register();
     let readiness = probe::Readiness::default();
     let probes_stop = CancellationToken::new();
+    let loops = metrics.loops.clone();
     let probes = tokio::spawn(probe::serve(
         settings.listen,
         readiness.clone(),
         registry,
-        Vec::new(),
+        vec![("/loops", Arc::new(move || loops.json().to_string()))],
         probes_stop.clone(),
     ));
     tokio::task::yield_now().await;
@@ -67,29 +65,13 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         metrics,
     ));
 
-    // Looked at before anything is written: it may be another system's.
     let mut checks = Checks::new(
         worker.ledger.pool(),
         &settings.redis,
         worker.metrics.redis_findings.clone(),
     );
-    let mut pause = Pause::new();
-    loop {
-        let result = match checks.first().await {
-            Ok(Ok(())) => configure(&worker.ledger, &settings).await,
-            Ok(Err(refused)) => return Err(refused.into()),
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(()) => break,
-            Err(error) => {
-                tracing::warn!(%error, redis = settings.redis.address(), "cannot work with Redis; trying again")
-            }
-        }
-        pause.wait(&stop).await;
-        if stop.is_cancelled() {
-            return Ok(());
-        }
+    if !prepare_redis(&mut checks, &worker.ledger, &settings, &stop).await? {
+        return Ok(());
     }
     // Known to be alive before it holds anything, or others would take it away.
     if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("run.known_alive") {
@@ -97,57 +79,45 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     }
     tracing::info!(worker.id = worker.id, redis = settings.redis.address(), github = %settings.github.server_url, concurrency = settings.concurrency, "worker started");
     readiness.set(true);
-    worker.upkeep.notify_one();
-    worker.reconcile.notify_one();
+    worker.bells.upkeep.notify_one();
+    worker.bells.reconcile.notify_one();
 
-    // What takes in new work stops first; what finishes work follows when nothing is in hand any more.
-    let finish = CancellationToken::new();
-    let finishing = [
-        spawn(&worker, &finish, |worker, stop| async move {
-            upkeep::run(&worker, &stop).await
-        }),
-        spawn(&worker, &finish, |worker, stop| async move {
-            reconcile::run(&worker, &stop).await
-        }),
-        spawn(&worker, &finish, |worker, stop| async move {
-            maintenance::heartbeat(&worker, &stop).await
-        }),
-        spawn(&worker, &finish, observe::run),
-        spawn(&worker, &finish, |worker, stop| async move {
-            rates::run(&worker, &stop).await
-        }),
-        spawn(&worker, &finish, |worker, stop| async move {
-            keeper.watch(&worker, &stop).await
-        }),
-        spawn(&worker, &finish, |_, stop| async move { checks.watch(&stop).await }),
-        spawn(&worker, &finish, |worker, stop| async move {
-            conditions::watch(&worker.ledger, &worker.id, &stop).await
-        }),
-    ];
-    let taking = [
-        spawn(&worker, &stop, |worker, stop| async move {
-            intake::run(&worker, &stop).await
-        }),
-        spawn(&worker, &stop, |worker, stop| async move {
-            maintenance::run(&worker, &stop).await
-        }),
-        spawn(&worker, &stop, |worker, stop| async move {
-            recover::run(&worker, &stop).await
-        }),
-        spawn(&worker, &stop, provision::run),
-    ];
-    for task in taking {
-        task.await?;
-    }
+    let mut loops = Loops::start(&worker, keeper, checks, &stop);
+    loops.taken().await?;
     readiness.set(false);
-    finish.cancel();
-    for task in finishing {
-        task.await?;
-    }
+    loops.finish().await?;
     probes_stop.cancel();
     probes.await??;
     tracing::info!(worker.id = worker.id, "worker ended: nothing is left in hand");
     Ok(())
+}
+
+/// Looks at Redis before anything is written, since it may be another system's, and brings the settings into it. Waits
+/// while it is away. False when the worker was stopped before.
+async fn prepare_redis(
+    checks: &mut Checks,
+    ledger: &Ledger,
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let mut pause = Pause::new();
+    loop {
+        let result = match checks.first().await {
+            Ok(Ok(())) => configure(ledger, settings).await,
+            Ok(Err(refused)) => return Err(refused.into()),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => return Ok(true),
+            Err(error) => {
+                tracing::warn!(%error, redis = settings.redis.address(), "cannot work with Redis; trying again")
+            }
+        }
+        pause.wait(stop).await;
+        if stop.is_cancelled() {
+            return Ok(false);
+        }
+    }
 }
 
 async fn configure(ledger: &Ledger, settings: &Settings) -> Result<(), LedgerError> {
@@ -158,14 +128,6 @@ async fn configure(ledger: &Ledger, settings: &Settings) -> Result<(), LedgerErr
         .announce_classes(&settings.github)
         .await
         .step("run.classes_announced")
-}
-
-fn spawn<F: Future<Output = ()> + Send + 'static>(
-    worker: &Arc<Worker>,
-    stop: &CancellationToken,
-    task: impl FnOnce(Arc<Worker>, CancellationToken) -> F,
-) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(task(worker.clone(), stop.clone()))
 }
 
 /// `None` when the worker was stopped before Kubernetes answered.

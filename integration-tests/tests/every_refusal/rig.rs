@@ -24,8 +24,15 @@ use jit_simulator::github::{
 };
 use jit_testing::{fresh_redis, queued};
 use jit_worker::{
-    Worker, calls::Calls, config::Args, credentials::Keeper, metrics::Metrics, observe, provision, rates::Rates,
-    reconcile, recover, upkeep,
+    Worker,
+    calls::Calls,
+    config::Args,
+    credentials::Keeper,
+    loops::{observe, reconcile, upkeep},
+    metrics::Metrics,
+    provision,
+    rates::Rates,
+    search,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -250,7 +257,7 @@ impl Rig {
             assert!(error.to_string().contains(crate::yard::WORDS), "{error:#}");
         }
         if recovery {
-            recover::one(&self.worker, &self.stop).await.unwrap();
+            search::one(&self.worker, &self.stop).await.unwrap();
         }
     }
 

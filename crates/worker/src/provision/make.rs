@@ -110,7 +110,7 @@ impl<'a> Order<'a> {
             .await
             .step("provision.failed");
         if failure.made {
-            worker.upkeep.notify_one();
+            worker.bells.upkeep.notify_one();
         }
         worker.admit().await;
         result.map(|_| ())

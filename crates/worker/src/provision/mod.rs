@@ -27,6 +27,7 @@ mod registrar;
 
 pub(crate) use claim::NO_CREDENTIAL;
 use patience::Patience;
+pub(crate) use queue::NAME;
 pub use queue::{run, take_over, take_up};
 
 /// What the runners that are made at once share.

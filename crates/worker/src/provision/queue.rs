@@ -10,11 +10,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Shared, claim::process};
 use crate::{
-    BLOCK, Worker,
+    Worker,
+    loops::BLOCK,
     permits::owner_of,
     retry::Pause,
     step::{self, Step},
 };
+
+/// The loop's name; the rounds of it are reads. What takes long is each runner's own.
+pub(crate) const NAME: &str = "provision";
 
 /// Reads reservations and makes their runners until `stop`, then finishes those in hand.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
@@ -28,13 +32,15 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             permit = shared.permits.permit() => permit,
         };
         let Some(first) = first else { break };
-        let entries = match reader
+        let read = reader
             .read(1 + shared.permits.available())
             .await
-            .step_if("provision.read", step::some)
-        {
+            .step_if("provision.read", step::some);
+        let round = worker.loops.begin(NAME);
+        let entries = match read {
             Ok(entries) => entries,
             Err(error) => {
+                round.failed(&error);
                 tracing::warn!(%error, stream = stream::PROVISION, "cannot read reservations; trying again");
                 pause.wait(&stop).await;
                 continue;
@@ -57,6 +63,7 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
                 shared.permits.hold(permit, &owner, work).await;
             });
         }
+        round.succeeded();
     }
     tasks.close();
     if !tasks.is_empty() {
@@ -114,7 +121,7 @@ async fn drop_all(worker: &Worker, entries: Vec<Entry>, why: &str) {
         acknowledge(worker, entry).await;
     }
     if !entries.is_empty() {
-        worker.upkeep.notify_one();
+        worker.bells.upkeep.notify_one();
         worker.admit().await;
     }
 }

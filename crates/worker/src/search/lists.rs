@@ -38,7 +38,7 @@ pub(super) async fn look(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
             ("hook", _) => app_hook(turn).await?,
             _ => Err(Told::Refused),
         };
-        let settings = &turn.slice.worker.recovery;
+        let settings = &turn.slice.worker.search;
         let again = match told {
             Ok(()) | Err(Told::Refused) => settings.rediscover_interval,
             Err(Told::Failed) => settings.interval, // after those that have waited longer
@@ -54,7 +54,7 @@ pub(super) async fn look(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
 /// The repositories of an organization that were pushed to lately.
 async fn repositories(turn: &mut Turn<'_>, owner: &str) -> Result<Result<(), Told>, LedgerError> {
     let worker = turn.slice.worker;
-    let with_hooks = match &worker.recovery.webhook_url {
+    let with_hooks = match &worker.search.webhook_url {
         Some(_) => !is_covered(turn, owner).await?,
         None => false,
     };
@@ -87,7 +87,7 @@ async fn repositories(turn: &mut Turn<'_>, owner: &str) -> Result<Result<(), Tol
             .discovered(&turn.account, &repos, with_hooks)
             .await
             .step("recover.repositories_noted")?;
-        if worker.recovery.jobs.scope == RunnerScope::Repository {
+        if worker.search.jobs.scope == RunnerScope::Repository {
             let scopes: Vec<Queued> = repos
                 .iter()
                 .map(|(name, _)| Queued::new(&turn.account, Round::Scopes, format!("repos/{name}")))
@@ -114,7 +114,7 @@ async fn is_covered(turn: &Turn<'_>, owner: &str) -> Result<bool, LedgerError> {
 
 /// Which webhooks of a scope are ours.
 async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), Told>, LedgerError> {
-    let (Some(url), Ok(scope)) = (turn.slice.worker.recovery.webhook_url.clone(), scope.parse::<Scope>()) else {
+    let (Some(url), Ok(scope)) = (turn.slice.worker.search.webhook_url.clone(), scope.parse::<Scope>()) else {
         return Ok(Err(Told::Refused));
     };
     let whole = matches!(scope, Scope::Organization(_));
@@ -150,7 +150,7 @@ async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), Told>, Led
 
 /// Whether the App's own webhook is ours.
 async fn app_hook(turn: &mut Turn<'_>) -> Result<Result<(), Told>, LedgerError> {
-    let Some(url) = turn.slice.worker.recovery.webhook_url.clone() else {
+    let Some(url) = turn.slice.worker.search.webhook_url.clone() else {
         return Ok(Err(Told::Refused));
     };
     let client = match turn.call().await? {

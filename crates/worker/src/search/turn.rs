@@ -106,7 +106,7 @@ impl<'a> Turn<'a> {
         else {
             return Ok(None);
         };
-        let (budget, seconds) = (slice.worker.budget, slice.worker.recovery.interval.as_secs().max(1));
+        let (budget, seconds) = (slice.worker.budget, slice.worker.search.interval.as_secs().max(1));
         let least = |calls: u64| Allowance {
             left: calls.max(LEAST),
             kept: 0,
@@ -156,7 +156,7 @@ impl<'a> Turn<'a> {
             Round::Rereads => self
                 .slice
                 .now
-                .saturating_sub(millis(self.slice.worker.recovery.reread_interval))
+                .saturating_sub(millis(self.slice.worker.search.reread_interval))
                 .saturating_add(1),
             Round::Lists | Round::Scopes => self.slice.now.saturating_add(1),
         };
@@ -283,7 +283,7 @@ impl<'a> Turn<'a> {
                 Ok(None)
             }
             Asked::News { answer, etag, counted } => {
-                let counted = counted || census::is_githubs_own(&self.slice.worker.recovery.jobs.server_url);
+                let counted = counted || census::is_githubs_own(&self.slice.worker.search.jobs.server_url);
                 if !counted && self.counts != Some(false) {
                     self.slice
                         .worker

@@ -1,16 +1,18 @@
-//! Maintenance: the ticks that beat emits. They are the safety net; events do the same work sooner.
+//! Ticks: `jit:ticks` → the loops whose work it is. They are the safety net; events do the same work sooner.
 
 use std::{collections::HashSet, time::Duration};
 
 use jit_core::stream::{self, Entry, Reader};
 use tokio_util::sync::CancellationToken;
 
+use super::{BLOCK, intake};
 use crate::{
-    BLOCK, Worker, intake, provision,
+    Worker, provision,
     retry::Pause,
     step::{self, Step},
 };
 
+pub(super) const NAME: &str = "ticks";
 /// A tick that nobody took within this time is dropped: another has come meanwhile.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -19,7 +21,9 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::TICKS, &worker.id, BLOCK);
     let mut pause = Pause::new();
     while !stop.is_cancelled() {
-        match reader.read(1).await.step_if("maintenance.tick_read", step::some) {
+        let read = reader.read(1).await.step_if("maintenance.tick_read", step::some);
+        let round = worker.loops.begin(NAME);
+        match read {
             Ok(entries) => {
                 pause = Pause::new();
                 for entry in entries {
@@ -33,8 +37,10 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
                     }
                     take(worker, &entry, stop).await;
                 }
+                round.succeeded();
             }
             Err(error) => {
+                round.failed(&error);
                 tracing::warn!(%error, stream = stream::TICKS, "cannot read ticks; trying again");
                 pause.wait(stop).await;
             }
@@ -81,14 +87,14 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
                 Err(error) => tracing::warn!(%error, "cannot tell which workers live"),
             }
             worker.admit().await;
-            worker.upkeep.notify_one();
+            worker.bells.upkeep.notify_one();
         }
         "cleanup" => {
             intake::take_up(worker, worker.pace.events_held, stop).await;
             provision::take_up(worker, worker.pace.reservations_held).await;
         }
-        "sync" => worker.reconcile.notify_one(),
-        "recover" => worker.recover.notify_one(),
+        "sync" => worker.bells.reconcile.notify_one(),
+        "recover" => worker.bells.search.notify_one(),
         other => tracing::warn!(
             tick = other,
             "a tick of a kind that this release does not know is dropped"
@@ -123,20 +129,4 @@ async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
     if let Err(error) = forgotten {
         tracing::warn!(%error, "cannot forget the ticks of dead workers");
     }
-}
-
-/// Says that this worker is alive, until `stop`. Where data was lost, each worker lists its own places before the gate
-/// opens: another worker may list others.
-pub async fn heartbeat(worker: &Worker, stop: &CancellationToken) {
-    let mut interval = tokio::time::interval(worker.pace.heartbeat);
-    loop {
-        tokio::select! { () = stop.cancelled() => break, _ = interval.tick() => {} }
-        if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("maintenance.heartbeat") {
-            tracing::debug!(%error, "no heartbeat");
-        }
-        if matches!(worker.ledger.gate_is_open().await, Ok(false)) {
-            worker.reconcile.notify_one();
-        }
-    }
-    let _ = worker.ledger.retire(&worker.id).await.step("maintenance.retired");
 }

@@ -1,4 +1,4 @@
-//! Recovery: what never came.
+//! Search: what never came.
 //!
 //! GitHub delivers a webhook once. One that was lost, or that came while nobody could take it, is made up for here, and
 //! so is what a lost Redis held. Each tick is a slice of work, within budgets of GitHub calls that all workers share.
@@ -22,11 +22,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use jit_core::ledger::{LedgerError, recovery::Round};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Worker,
-    retry::{Pause, persist},
-    step::Step,
-};
+use crate::{Worker, retry::persist, step::Step};
 
 mod census;
 mod hooks;
@@ -37,7 +33,7 @@ mod strays;
 mod sweep;
 mod turn;
 
-pub use settings::{RecoverArgs, Settings};
+pub use settings::{SearchArgs, Settings};
 use slice::Slice;
 use turn::{Share, Told, Turn};
 
@@ -47,27 +43,6 @@ const AT_MOST: Duration = Duration::from_secs(120);
 const GIVE_BACK: Duration = Duration::from_secs(30);
 /// Accounts that are looked at side by side.
 const SIDE_BY_SIDE: usize = 8;
-
-/// Works on a slice when rung for, until `stop`.
-pub async fn run(worker: &Worker, stop: &CancellationToken) {
-    if worker.recovery.webhook_url.is_none() {
-        tracing::warn!(
-            "WEBHOOK_URL is not set: failed deliveries of webhooks are not repeated, and lost jobs are found by the \
-             sweep alone"
-        );
-    }
-    let mut pause = Pause::new();
-    loop {
-        tokio::select! { () = stop.cancelled() => return, () = worker.recover.notified() => {} }
-        match one(worker, stop).await {
-            Ok(()) => pause = Pause::new(),
-            Err(error) => {
-                tracing::warn!(%error, "recovery is interrupted; the next tick goes on");
-                pause.wait(stop).await;
-            }
-        }
-    }
-}
 
 /// One slice, unless another worker is at it.
 ///
@@ -94,7 +69,7 @@ pub async fn one(worker: &Worker, stop: &CancellationToken) -> Result<(), Ledger
 async fn all_accounts(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
     let tick = worker
         .ledger
-        .recovery_tick(&worker.recovery.of_ledger(worker.budget.spare_calls_per_hour))
+        .recovery_tick(&worker.search.of_ledger(worker.budget.spare_calls_per_hour))
         .await
         .step("recover.ticked")?;
     if !tick.open {
@@ -123,7 +98,7 @@ async fn all_accounts(worker: &Worker, stop: &CancellationToken) -> Result<(), L
         }
     }
     if slice.is_urgent() && slice.timed_out() && !stop.is_cancelled() {
-        worker.recover.notify_one(); // there is more, and it is urgent
+        worker.bells.search.notify_one(); // there is more, and it is urgent
     }
     Ok(())
 }

@@ -12,12 +12,14 @@ use jit_core::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::BLOCK;
 use crate::{
-    BLOCK, Worker,
+    Worker,
     retry::Pause,
     step::{self, Step},
 };
 
+pub(super) const NAME: &str = "intake";
 /// Events of one batch: some 15 ms of work.
 const BATCH: usize = 64;
 
@@ -26,12 +28,16 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::EVENTS, &worker.id, BLOCK);
     let mut pause = Pause::new();
     while !stop.is_cancelled() {
-        match reader.read(BATCH).await.step_if("intake.read", step::some) {
+        let read = reader.read(BATCH).await.step_if("intake.read", step::some);
+        let round = worker.loops.begin(NAME);
+        match read {
             Ok(entries) => {
                 pause = Pause::new();
                 process(worker, &entries, stop).await;
+                round.succeeded();
             }
             Err(error) => {
+                round.failed(&error);
                 tracing::warn!(%error, stream = stream::EVENTS, "cannot read events; trying again");
                 pause.wait(stop).await;
             }
@@ -64,7 +70,7 @@ pub async fn process(worker: &Worker, entries: &[Entry], stop: &CancellationToke
 async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool {
     let event = match entry.job_event() {
         Ok(mut event) => {
-            worker.recovery.jobs.derive(&mut event);
+            worker.search.jobs.derive(&mut event);
             event
         }
         Err(error) => {

@@ -62,10 +62,10 @@ fn seeds(worker: &Worker) -> Vec<Queued> {
         let account = credential.account_of(None);
         if credential.client.is_app() {
             items.push(Queued::new(&account, Round::Lists, "installations"));
-            if worker.recovery.webhook_url.is_some() {
+            if worker.search.webhook_url.is_some() {
                 items.push(Queued::new(&account, Round::Lists, "hook"));
             }
-        } else if !is_githubs_own(&worker.recovery.jobs.server_url) {
+        } else if !is_githubs_own(&worker.search.jobs.server_url) {
             // a token is told of all organizations that a GHES has
             items.push(Queued::new(&account, Round::Lists, "since 0"));
         }
@@ -77,7 +77,7 @@ fn seeds(worker: &Worker) -> Vec<Queued> {
                 .flat_map(|owner| of_owner(worker, owner, 0)),
         );
     }
-    if let RunnerScope::Enterprise(slug) = &worker.recovery.jobs.scope {
+    if let RunnerScope::Enterprise(slug) = &worker.search.jobs.scope {
         items.extend(queued(worker, Round::Scopes, format!("enterprises/{slug}")));
     }
     items
@@ -88,7 +88,7 @@ fn seeds(worker: &Worker) -> Vec<Queued> {
 pub(super) fn of_owner(worker: &Worker, owner: &str, now: i64) -> Vec<Queued> {
     if owner.contains('/') {
         let mut items = of_repository(worker, owner, now);
-        if worker.recovery.jobs.scope == RunnerScope::Organization {
+        if worker.search.jobs.scope == RunnerScope::Organization {
             items.extend(queued(worker, Round::Scopes, format!("repos/{owner}")));
         }
         return items;
@@ -96,10 +96,10 @@ pub(super) fn of_owner(worker: &Worker, owner: &str, now: i64) -> Vec<Queued> {
     let mut items: Vec<Queued> = queued(worker, Round::Lists, format!("repos {owner}"))
         .into_iter()
         .collect();
-    if worker.recovery.webhook_url.is_some() {
+    if worker.search.webhook_url.is_some() {
         items.extend(queued(worker, Round::Lists, format!("hooks orgs/{owner}")));
     }
-    if worker.recovery.jobs.scope == RunnerScope::Organization {
+    if worker.search.jobs.scope == RunnerScope::Organization {
         items.extend(queued(worker, Round::Scopes, format!("orgs/{owner}")));
     }
     items
@@ -109,10 +109,10 @@ pub(super) fn of_owner(worker: &Worker, owner: &str, now: i64) -> Vec<Queued> {
 pub(super) fn of_repository(worker: &Worker, repo: &str, now: i64) -> Vec<Queued> {
     let mut items: Vec<Queued> = queued(worker, Round::Repos, repo.to_owned()).into_iter().collect();
     items.extend(queued(worker, Round::Rereads, repo.to_owned()).map(|item| Queued { at: now, ..item }));
-    if worker.recovery.webhook_url.is_some() {
+    if worker.search.webhook_url.is_some() {
         items.extend(queued(worker, Round::Lists, format!("hooks repos/{repo}")));
     }
-    if worker.recovery.jobs.scope == RunnerScope::Repository {
+    if worker.search.jobs.scope == RunnerScope::Repository {
         items.extend(queued(worker, Round::Scopes, format!("repos/{repo}")));
     }
     items

@@ -58,7 +58,7 @@ impl<'a> Slice<'a> {
             stop,
             now,
             began: Instant::now(),
-            left: AtomicU64::new((most * worker.recovery.interval.as_secs().max(1) / 60).max(LEAST)),
+            left: AtomicU64::new((most * worker.search.interval.as_secs().max(1) / 60).max(LEAST)),
             ended: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             refused: Mutex::default(),

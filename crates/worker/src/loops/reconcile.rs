@@ -11,29 +11,27 @@ use jit_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Worker, retry::Pause, step::Step, upkeep};
+use super::{
+    rung::{Next, Rung},
+    upkeep,
+};
+use crate::{Worker, step::Step};
 
-/// Reconciles when rung for, until `stop`.
+pub(super) const NAME: &str = "reconcile";
+
+/// Reconciles when rung for, until `stop`; by itself when it is time to open the gate, or where it failed.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {
-    let mut pause = Pause::new();
-    loop {
-        tokio::select! { () = stop.cancelled() => return, () = worker.reconcile.notified() => {} }
-        match once(worker).await {
-            Ok(Reconciliation {
-                opens_in: Some(wait), ..
-            }) => {
-                pause = Pause::new();
-                tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(Duration::from_millis(wait)) => {} }
-                worker.reconcile.notify_one();
-            }
-            Ok(_) => pause = Pause::new(),
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "cannot reconcile; trying again");
-                pause.wait(stop).await;
-                worker.reconcile.notify_one();
-            }
-        }
-    }
+    let rung = Rung {
+        name: NAME,
+        bell: &worker.bells.reconcile,
+        failed: "cannot reconcile; trying again",
+        again: true,
+    };
+    let work = async || {
+        let wait = once(worker).await?.opens_in;
+        anyhow::Ok(wait.map_or(Next::WhenRung, |wait| Next::After(Duration::from_millis(wait))))
+    };
+    rung.run(&worker.loops, stop, work).await;
 }
 
 /// Lists the real runners, compares, adopts, releases, and ends what is not wanted.
@@ -72,7 +70,7 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
     }
     let moved = worker
         .ledger
-        .derive_classes(&worker.recovery.jobs)
+        .derive_classes(&worker.search.jobs)
         .await
         .step("reconcile.classes_derived")?;
     if moved > 0 {
@@ -91,7 +89,7 @@ pub async fn once(worker: &Worker) -> anyhow::Result<Reconciliation> {
         worker.admit().await;
     }
     if result.opened {
-        worker.recover.notify_one(); // what the lost data held is looked for at once
+        worker.bells.search.notify_one(); // what the lost data held is looked for at once
     }
     // Last, since GitHub may take its time.
     for leftover in &result.stop {

@@ -57,7 +57,7 @@ async fn one(turn: &mut Turn<'_>, text: &str, scope: &Scope) -> Result<(), Ledge
         }
         page += 1;
     }
-    let (confirm, interval) = (worker.recovery.stray_confirm, worker.recovery.stray_interval);
+    let (confirm, interval) = (worker.search.stray_confirm, worker.search.stray_interval);
     let again = if waits { confirm.min(interval) } else { interval };
     let delete = worker
         .ledger

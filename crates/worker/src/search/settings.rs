@@ -10,7 +10,7 @@ use url::Url;
 
 /// Flags of recovery.
 #[derive(Clone, Debug, clap::Args)]
-pub struct RecoverArgs {
+pub struct SearchArgs {
     /// Address of /webhook as GitHub knows it, for example https://jit-runner.example.com/webhook: failed deliveries of
     /// webhooks that go there are repeated
     #[arg(long, env, default_value = "")]
@@ -52,7 +52,7 @@ pub struct Settings {
     pub stray_confirm: Duration,
 }
 
-impl RecoverArgs {
+impl SearchArgs {
     /// Checks all of it.
     pub fn resolve(&self, jobs: &GithubSettings, problems: &mut Problems) -> Settings {
         let webhook_url = match self.webhook_url.trim() {

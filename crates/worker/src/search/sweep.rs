@@ -201,7 +201,7 @@ async fn jobs(turn: &mut Turn<'_>, repo: &mut Visited<'_>, run: &Run) -> Result<
         let events: Vec<JobEvent> = jobs
             .items
             .iter()
-            .filter_map(|job| event(&worker.recovery.jobs, &run.repository, job))
+            .filter_map(|job| event(&worker.search.jobs, &run.repository, job))
             .collect();
         let reported = worker
             .ledger

@@ -5,11 +5,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use jit_backend::{Change, Observed, Phase};
-use jit_core::ledger::Observation;
+use jit_core::ledger::{LedgerError, Observation};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Worker, retry::persist, step::Step};
 
+pub(super) const NAME: &str = "observe";
 /// So long an observation is offered to a ledger that does not answer; after that the next reconcile finds the
 /// difference.
 const PERSIST: Duration = Duration::from_secs(30);
@@ -22,20 +23,27 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut told: HashMap<String, (Phase, Option<String>)> = HashMap::new();
     loop {
         let change = tokio::select! { () = stop.cancelled() => break, change = changes.next() => change };
+        let round = worker.loops.begin(NAME);
         match change {
             Some(Change::Seen(seen)) => {
                 let news = (seen.phase, seen.detail.clone());
-                if told.get(&seen.name) != Some(&news) {
+                if told.get(&seen.name) == Some(&news) {
+                    round.succeeded();
+                } else {
                     told.insert(seen.name.clone(), news);
-                    tell(&worker, &tasks, seen).await;
+                    round.end(tell(&worker, &tasks, seen).await);
                 }
             }
             Some(Change::Gone(name)) => {
                 told.remove(&name);
-                release(&worker, &tasks, &name, "gone", false).await;
+                round.end(release(&worker, &tasks, &name, "gone", false).await);
             }
-            Some(Change::Restarted) => worker.reconcile.notify_one(),
+            Some(Change::Restarted) => {
+                worker.bells.reconcile.notify_one();
+                round.succeeded();
+            }
             None => {
+                round.failed(&"the watch has ended");
                 tracing::warn!("the watch has ended; watching anew");
                 changes = worker.backend.watch();
             }
@@ -45,7 +53,7 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     tasks.wait().await;
 }
 
-async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
+async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) -> Result<(), LedgerError> {
     let (what, why) = match (seen.phase, seen.detail) {
         (Phase::Ended, detail) => {
             return release(
@@ -59,7 +67,7 @@ async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
         }
         (Phase::Running, _) => (Observation::Started, String::new()),
         (Phase::Starting, Some(detail)) => (Observation::Note, detail),
-        (Phase::Starting, None) => return,
+        (Phase::Starting, None) => return Ok(()),
     };
     match persist(PERSIST, || worker.ledger.observe(what, &seen.name, &why))
         .await
@@ -68,9 +76,11 @@ async fn tell(worker: &Arc<Worker>, tasks: &TaskTracker, seen: Observed) {
         Ok(observed) if observed.woken => worker.admit().await,
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner")
+            tracing::warn!(%error, runner.name = seen.name, "the ledger did not take what was seen of a runner");
+            return Err(error);
         }
     }
+    Ok(())
 }
 
 /// GitHub refuses a runner that is too old: its program ends with this code, and so would every other of its image.
@@ -81,7 +91,13 @@ fn is_outdated(why: &str) -> bool {
 
 /// Frees the runner's slot, admits, and then removes what is left of the runner. A removal that is lost here is the
 /// next reconcile's.
-async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &str, rejected: bool) {
+async fn release(
+    worker: &Arc<Worker>,
+    tasks: &TaskTracker,
+    name: &str,
+    why: &str,
+    rejected: bool,
+) -> Result<(), LedgerError> {
     let what = match (is_outdated(why), rejected) {
         (true, _) => Observation::Outdated,
         (false, true) => Observation::Rejected,
@@ -106,9 +122,11 @@ async fn release(worker: &Arc<Worker>, tasks: &TaskTracker, name: &str, why: &st
         Ok(_) => {}
         Err(error) => {
             tracing::warn!(%error, runner.name = name, "the ledger did not take a runner's end; the next reconcile \
-             finds it")
+             finds it");
+            return Err(error);
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
