@@ -109,7 +109,7 @@ pub struct Args {
 
 /// How soon others take over from a worker, and it from others.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct TakeOver {
     /// How often a worker says that it is alive.
     pub heartbeat: Duration,
     /// A worker that has not been heard of for so long is taken for dead. If it is not, its fences are gone, and it
@@ -172,7 +172,7 @@ pub struct Settings {
     /// Runners made at once.
     pub concurrency: usize,
     /// How soon others take over from it, and it from others.
-    pub pace: Pace,
+    pub take_over: TakeOver,
     /// How what never came is looked for.
     pub search: search::Settings,
     /// Time to drain.
@@ -223,7 +223,7 @@ impl Args {
             github_timeout: problems.duration("GITHUB_TIMEOUT", &self.github_timeout),
             concurrency: usize::try_from(problems.number("WORKER_CONCURRENCY", &self.worker_concurrency, 1, 1000))
                 .unwrap_or(1),
-            pace: self.pace(&mut problems),
+            take_over: self.take_over(&mut problems),
             search: self.search.resolve(&github, &mut problems),
             drain_grace: problems.duration("DRAIN_GRACE", &self.drain_grace),
             listen,
@@ -234,21 +234,21 @@ impl Args {
         problems.finish(settings)
     }
 
-    fn pace(&self, problems: &mut Problems) -> Pace {
-        let pace = Pace {
+    fn take_over(&self, problems: &mut Problems) -> TakeOver {
+        let take_over = TakeOver {
             heartbeat: problems.duration("WORKER_HEARTBEAT", &self.worker_heartbeat),
             dead_after: problems.duration("WORKER_DEAD_AFTER", &self.worker_dead_after),
             lease: problems.duration("UPKEEP_LEASE", &self.upkeep_lease),
             events_held: problems.duration("EVENTS_HELD", &self.events_held),
             reservations_held: problems.duration("RESERVATIONS_HELD", &self.reservations_held),
         };
-        if pace.dead_after < pace.heartbeat * 2 {
+        if take_over.dead_after < take_over.heartbeat * 2 {
             problems.add(format!(
                 "WORKER_DEAD_AFTER={:?} has to be at least twice WORKER_HEARTBEAT={:?}: one late heartbeat is no death",
-                pace.dead_after, pace.heartbeat
+                take_over.dead_after, take_over.heartbeat
             ));
         }
-        pace
+        take_over
     }
 
     fn backend(&self, problems: &mut Problems) -> BackendSettings {

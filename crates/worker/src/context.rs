@@ -10,7 +10,7 @@ use jit_core::{
 
 use crate::{
     choice::Choice,
-    config::{self, Pace},
+    config::{self, TakeOver},
     loops::{Admitter, Bells, LoopStatus},
     metrics::Metrics,
     rates::Rates,
@@ -44,7 +44,7 @@ pub struct Worker {
     /// Runners made at once.
     pub concurrency: usize,
     /// How soon others take over from it, and it from others.
-    pub pace: Pace,
+    pub take_over: TakeOver,
     /// Admissions.
     pub admitter: Admitter,
     /// What wakes its loops.
@@ -81,7 +81,7 @@ impl Worker {
             github_timeout: settings.github_timeout,
             backend,
             concurrency: settings.concurrency,
-            pace: settings.pace,
+            take_over: settings.take_over,
             choice: Choice::default(),
             admitter: Admitter::default(),
             bells: Bells::default(),

@@ -33,7 +33,7 @@ pub(crate) const NAME: &str = "credentials";
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What clients are made with.
-struct Maker {
+struct ClientFactory {
     api_url: Url,
     timeout: Duration,
     ca_pem: Option<Vec<u8>>,
@@ -43,7 +43,7 @@ struct Maker {
     calls: Calls,
 }
 
-impl Maker {
+impl ClientFactory {
     fn client(&self, of: &CredentialSettings) -> Result<Client, BuildError> {
         let login = match of.login.clone() {
             LoginSettings::Token(token) => Login::Token(Arc::new(move || token.get())),
@@ -73,7 +73,7 @@ impl Maker {
 
 /// The credentials, and what keeps them up to date.
 pub struct Keeper {
-    maker: Maker,
+    clients: ClientFactory,
     list: Vec<CredentialSettings>,
     file: Option<CredentialsFile>,
     credentials: Credentials,
@@ -104,7 +104,7 @@ impl Keeper {
         calls: &Calls,
     ) -> Result<(Self, Credentials), BuildError> {
         let CredentialsSettings { list, source, file } = settings.credentials.clone();
-        let maker = Maker {
+        let clients = ClientFactory {
             api_url: settings.api_url.clone(),
             timeout: settings.github_timeout,
             ca_pem: settings.ca_pem.clone(),
@@ -115,13 +115,13 @@ impl Keeper {
         };
         let made: Result<Vec<_>, _> = list
             .iter()
-            .map(|of| Ok(Credential::new(&of.name, &of.owners, maker.client(of)?)))
+            .map(|of| Ok(Credential::new(&of.name, &of.owners, clients.client(of)?)))
             .collect();
         let credentials = Credentials::new(source, made?);
         let secrets = secrets(&list);
         Ok((
             Self {
-                maker,
+                clients,
                 list,
                 file,
                 credentials: credentials.clone(),
@@ -230,7 +230,7 @@ impl Keeper {
             let kept = kept.and_then(|before| known.iter().find(|credential| *credential.name == before.name));
             let client = match kept {
                 Some(credential) => credential.client.clone(),
-                None => self.maker.client(of)?,
+                None => self.clients.client(of)?,
             };
             made.push(Credential::new(&of.name, &of.owners, client));
         }

@@ -28,8 +28,8 @@ pub trait Step: Sized {
 
 impl<T> Step for T {}
 
-/// Whether a list came that is not empty.
-pub fn some<T, E>(result: &Result<Vec<T>, E>) -> bool {
+/// Whether a list came, and not an empty one.
+pub fn not_empty<T, E>(result: &Result<Vec<T>, E>) -> bool {
     result.as_ref().is_ok_and(|list| !list.is_empty())
 }
 

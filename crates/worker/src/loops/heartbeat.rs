@@ -9,7 +9,7 @@ pub(super) const NAME: &str = "heartbeat";
 /// Says that this worker is alive, until `stop`. Where data was lost, each worker lists its own places before the gate
 /// opens: another worker may list others.
 pub async fn run(worker: &Worker, stop: &CancellationToken) {
-    let mut interval = tokio::time::interval(worker.pace.heartbeat);
+    let mut interval = tokio::time::interval(worker.take_over.heartbeat);
     loop {
         tokio::select! { () = stop.cancelled() => break, _ = interval.tick() => {} }
         let round = worker.loops.begin(NAME);

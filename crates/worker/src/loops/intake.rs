@@ -28,7 +28,7 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::EVENTS, &worker.id, BLOCK);
     let mut pause = Pause::new();
     while !stop.is_cancelled() {
-        let read = reader.read(BATCH).await.step_if("intake.read", step::some);
+        let read = reader.read(BATCH).await.step_if("intake.read", step::not_empty);
         let round = worker.loops.begin(NAME);
         match read {
             Ok(entries) => {
@@ -132,13 +132,17 @@ fn buried(worker: &Worker, entry: &Entry, reason: &str) {
 
 /// Applies what workers that are gone had read and not acknowledged. One of these entries may be what ended them: it
 /// circles for a while, alone, and is buried then.
-pub async fn take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) {
-    if let Err(error) = try_take_over(worker, living, stop).await {
+pub async fn take_from_dead(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) {
+    if let Err(error) = try_take_from_dead(worker, living, stop).await {
         tracing::warn!(%error, "cannot take over events");
     }
 }
 
-async fn try_take_over(worker: &Worker, living: &HashSet<String>, stop: &CancellationToken) -> Result<(), LedgerError> {
+async fn try_take_from_dead(
+    worker: &Worker,
+    living: &HashSet<String>,
+    stop: &CancellationToken,
+) -> Result<(), LedgerError> {
     let pool = worker.ledger.pool();
     let taken = poison::take_over(pool, stream::EVENTS, &worker.id, living, BATCH)
         .await
@@ -178,10 +182,10 @@ fn took_some(taken: &Result<poison::TakenOver, LedgerError>) -> bool {
 }
 
 /// Applies what living workers have held for longer than `idle`: an acknowledgement that was lost, mostly.
-pub async fn take_up(worker: &Worker, idle: Duration, stop: &CancellationToken) {
+pub async fn take_overdue(worker: &Worker, idle: Duration, stop: &CancellationToken) {
     match stream::claim_abandoned(worker.ledger.pool(), stream::EVENTS, &worker.id, idle, BATCH)
         .await
-        .step_if("intake.taken_up", step::some)
+        .step_if("intake.taken_up", step::not_empty)
     {
         Ok(entries) => process(worker, &entries, stop).await,
         Err(error) => tracing::warn!(%error, "cannot take up events"),

@@ -21,7 +21,7 @@ pub async fn run(worker: &Worker, stop: &CancellationToken) {
     let mut reader = Reader::new(worker.redis.clone(), stream::TICKS, &worker.id, BLOCK);
     let mut pause = Pause::new();
     while !stop.is_cancelled() {
-        let read = reader.read(1).await.step_if("maintenance.tick_read", step::some);
+        let read = reader.read(1).await.step_if("maintenance.tick_read", step::not_empty);
         let round = worker.loops.begin(NAME);
         match read {
             Ok(entries) => {
@@ -68,7 +68,7 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
     // joined by another, which is harmless.
     match worker
         .ledger
-        .take_tick(kind, &worker.id, worker.pace.dead_after)
+        .take_tick(kind, &worker.id, worker.take_over.dead_after)
         .await
         .step("maintenance.tick_taken")
     {
@@ -78,10 +78,10 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
     }
     match kind {
         "dispatch" => {
-            match worker.ledger.living_workers(worker.pace.dead_after).await {
+            match worker.ledger.living_workers(worker.take_over.dead_after).await {
                 Ok(living) => {
-                    intake::take_over(worker, &living, stop).await;
-                    provision::take_over(worker, &living).await;
+                    intake::take_from_dead(worker, &living, stop).await;
+                    provision::take_from_dead(worker, &living).await;
                     forget_ticks(worker, &living).await;
                 }
                 Err(error) => tracing::warn!(%error, "cannot tell which workers live"),
@@ -90,8 +90,8 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
             worker.bells.upkeep.notify_one();
         }
         "cleanup" => {
-            intake::take_up(worker, worker.pace.events_held, stop).await;
-            provision::take_up(worker, worker.pace.reservations_held).await;
+            intake::take_overdue(worker, worker.take_over.events_held, stop).await;
+            provision::take_overdue(worker, worker.take_over.reservations_held).await;
         }
         "sync" => worker.bells.reconcile.notify_one(),
         "recover" => worker.bells.search.notify_one(),
@@ -115,7 +115,7 @@ async fn forget_ticks(worker: &Worker, living: &HashSet<String>) {
     let pool = worker.ledger.pool();
     let forgotten = match stream::claim_from_dead(pool, stream::TICKS, &worker.id, living, 100)
         .await
-        .step_if("maintenance.ticks_claimed", step::some)
+        .step_if("maintenance.ticks_claimed", step::not_empty)
     {
         Ok(entries) => stream::acknowledge(
             pool,

@@ -28,7 +28,7 @@ mod registrar;
 pub(crate) use claim::NO_CREDENTIAL;
 use patience::Patience;
 pub(crate) use queue::NAME;
-pub use queue::{run, take_over, take_up};
+pub use queue::{run, take_from_dead, take_overdue};
 
 /// What the runners that are made at once share.
 struct Shared {

@@ -35,7 +35,7 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         let read = reader
             .read(1 + shared.permits.available())
             .await
-            .step_if("provision.read", step::some);
+            .step_if("provision.read", step::not_empty);
         let round = worker.loops.begin(NAME);
         let entries = match read {
             Ok(entries) => entries,
@@ -74,10 +74,10 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 
 /// Drops the reservations that workers which are gone had taken: what they made of them is removed, and demand makes
 /// others.
-pub async fn take_over(worker: &Worker, living: &HashSet<String>) {
+pub async fn take_from_dead(worker: &Worker, living: &HashSet<String>) {
     match stream::claim_from_dead(worker.ledger.pool(), stream::PROVISION, &worker.id, living, 100)
         .await
-        .step_if("provision.taken_over", step::some)
+        .step_if("provision.taken_over", step::not_empty)
     {
         Ok(entries) => drop_all(worker, entries, "its worker is gone").await,
         Err(error) => tracing::warn!(%error, "cannot take over reservations"),
@@ -86,10 +86,10 @@ pub async fn take_over(worker: &Worker, living: &HashSet<String>) {
 
 /// Drops the reservations that are held for longer than `idle`, beyond any deadline: their entries were not
 /// acknowledged.
-pub async fn take_up(worker: &Worker, idle: Duration) {
+pub async fn take_overdue(worker: &Worker, idle: Duration) {
     match stream::claim_abandoned(worker.ledger.pool(), stream::PROVISION, &worker.id, idle, 100)
         .await
-        .step_if("provision.taken_up", step::some)
+        .step_if("provision.taken_up", step::not_empty)
     {
         Ok(entries) => drop_all(worker, entries, "its worker did not finish it").await,
         Err(error) => tracing::warn!(%error, "cannot take up reservations"),

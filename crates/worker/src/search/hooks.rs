@@ -12,7 +12,7 @@ use jit_core::ledger::{
 };
 use jit_github::{Delivery, HookAddress};
 
-use super::{Told, Turn, census::APP_HOOK};
+use super::{SliceError, Turn, census::APP_HOOK};
 use crate::{metrics::Redelivered, step::Step};
 
 /// So often one event is repeated at most: with waits of 1, 2, 4, … 60 minutes, some three hours.
@@ -116,7 +116,7 @@ async fn walk(turn: &mut Turn<'_>, hook: &Hook, cursor: &mut HookCursor) -> Resu
             .step("recover.deliveries_listed");
         let asked = match turn.heard(&hook.owner, asked) {
             Ok(asked) => asked,
-            Err(Told::Refused) => {
+            Err(SliceError::Refused) => {
                 // Either GitHub does not know the hook, or the page that the walk was to go on with.
                 if cursor.page.take().is_some() {
                     cursor.walk_from = None;
@@ -132,8 +132,8 @@ async fn walk(turn: &mut Turn<'_>, hook: &Hook, cursor: &mut HookCursor) -> Resu
                     .step("recover.hook_missed")?;
                 return Ok(Walk::Missed);
             }
-            Err(Told::Failed) => return Ok(Walk::Missed),
-            Err(Told::Later) => return Ok(Walk::Later),
+            Err(SliceError::Failed) => return Ok(Walk::Missed),
+            Err(SliceError::Later) => return Ok(Walk::Later),
         };
         let Some((page, etag)) = turn.settled(asked).await? else {
             return Ok(Walk::Over);
@@ -206,8 +206,8 @@ async fn repeat(turn: &mut Turn<'_>, hook: &Hook, works: bool) -> Result<(), Led
         let said = match turn.heard(&hook.owner, asked) {
             Ok(true) => Repetition::Accepted,
             Ok(false) => Repetition::Forgotten,
-            Err(Told::Later) => return Ok(()),
-            Err(Told::Refused | Told::Failed) => Repetition::Refused,
+            Err(SliceError::Later) => return Ok(()),
+            Err(SliceError::Refused | SliceError::Failed) => Repetition::Refused,
         };
         turn.slice
             .worker

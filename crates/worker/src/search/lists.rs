@@ -17,7 +17,7 @@ use jit_github::{EVERYBODY, Hook, HookAddress, Repository, Scope};
 use url::Url;
 
 use super::{
-    Told, Turn,
+    SliceError, Turn,
     census::{APP_HOOK, of_owner},
 };
 use crate::step::Step;
@@ -36,13 +36,13 @@ pub(super) async fn look(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
             ("since", since) => organizations(turn, since.parse().unwrap_or(0)).await?,
             ("installations", _) => installations(turn).await?,
             ("hook", _) => app_hook(turn).await?,
-            _ => Err(Told::Refused),
+            _ => Err(SliceError::Refused),
         };
         let settings = &turn.slice.worker.search;
         let again = match told {
-            Ok(()) | Err(Told::Refused) => settings.rediscover_interval,
-            Err(Told::Failed) => settings.interval, // after those that have waited longer
-            Err(Told::Later) => break,
+            Ok(()) | Err(SliceError::Refused) => settings.rediscover_interval,
+            Err(SliceError::Failed) => settings.interval, // after those that have waited longer
+            Err(SliceError::Later) => break,
         };
         let again = i64::try_from(again.as_millis()).unwrap_or(i64::MAX);
         turn.done(Round::Lists, &due.item, Some(turn.slice.now.saturating_add(again)))
@@ -52,7 +52,7 @@ pub(super) async fn look(turn: &mut Turn<'_>) -> Result<(), LedgerError> {
 }
 
 /// The repositories of an organization that were pushed to lately.
-async fn repositories(turn: &mut Turn<'_>, owner: &str) -> Result<Result<(), Told>, LedgerError> {
+async fn repositories(turn: &mut Turn<'_>, owner: &str) -> Result<Result<(), SliceError>, LedgerError> {
     let worker = turn.slice.worker;
     let with_hooks = match &worker.search.webhook_url {
         Some(_) => !is_covered(turn, owner).await?,
@@ -113,9 +113,9 @@ async fn is_covered(turn: &Turn<'_>, owner: &str) -> Result<bool, LedgerError> {
 }
 
 /// Which webhooks of a scope are ours.
-async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), Told>, LedgerError> {
+async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), SliceError>, LedgerError> {
     let (Some(url), Ok(scope)) = (turn.slice.worker.search.webhook_url.clone(), scope.parse::<Scope>()) else {
-        return Ok(Err(Told::Refused));
+        return Ok(Err(SliceError::Refused));
     };
     let whole = matches!(scope, Scope::Organization(_));
     if !whole && is_covered(turn, scope.owner()).await? {
@@ -149,9 +149,9 @@ async fn hooks(turn: &mut Turn<'_>, scope: &str) -> Result<Result<(), Told>, Led
 }
 
 /// Whether the App's own webhook is ours.
-async fn app_hook(turn: &mut Turn<'_>) -> Result<Result<(), Told>, LedgerError> {
+async fn app_hook(turn: &mut Turn<'_>) -> Result<Result<(), SliceError>, LedgerError> {
     let Some(url) = turn.slice.worker.search.webhook_url.clone() else {
-        return Ok(Err(Told::Refused));
+        return Ok(Err(SliceError::Refused));
     };
     let client = match turn.call().await? {
         Ok(client) => client,
@@ -185,7 +185,7 @@ async fn found(turn: &Turn<'_>, address: &str, of: Option<&str>) -> Result<(), L
 }
 
 /// One page of the organizations that a server has.
-async fn organizations(turn: &mut Turn<'_>, since: u64) -> Result<Result<(), Told>, LedgerError> {
+async fn organizations(turn: &mut Turn<'_>, since: u64) -> Result<Result<(), SliceError>, LedgerError> {
     let client = match turn.call().await? {
         Ok(client) => client,
         Err(told) => return Ok(Err(told)),
@@ -212,7 +212,7 @@ async fn organizations(turn: &mut Turn<'_>, since: u64) -> Result<Result<(), Tol
 }
 
 /// The organizations where an App is installed.
-async fn installations(turn: &mut Turn<'_>) -> Result<Result<(), Told>, LedgerError> {
+async fn installations(turn: &mut Turn<'_>) -> Result<Result<(), SliceError>, LedgerError> {
     let mut page = 1;
     loop {
         let client = match turn.call().await? {

@@ -35,7 +35,7 @@ mod turn;
 
 pub use settings::{SearchArgs, Settings};
 use slice::Slice;
-use turn::{Share, Told, Turn};
+use turn::{Share, SliceError, Turn};
 
 /// A worker that dies over a slice keeps others from it for so long: beyond a slice and the call that it ends with.
 const AT_MOST: Duration = Duration::from_secs(120);
@@ -51,7 +51,7 @@ const SIDE_BY_SIDE: usize = 8;
 pub async fn one(worker: &Worker, stop: &CancellationToken) -> Result<(), LedgerError> {
     if !worker
         .ledger
-        .take_recovery(&worker.id, AT_MOST, worker.pace.dead_after)
+        .take_recovery(&worker.id, AT_MOST, worker.take_over.dead_after)
         .await
         .step("recover.taken")?
     {

@@ -10,7 +10,7 @@ use jit_core::ledger::{
 };
 use jit_github::{Deletion, Runner, RunnerStatus, Scope};
 
-use super::{Told, Turn};
+use super::{SliceError, Turn};
 use crate::step::Step;
 
 /// Looks at the registrations of the scopes whose time has come.
@@ -35,9 +35,9 @@ async fn one(turn: &mut Turn<'_>, text: &str, scope: &Scope) -> Result<(), Ledge
         let listed = client.runners_page(scope, page).await.step("recover.runners_listed");
         let listed = match turn.heard(scope.owner(), listed) {
             Ok(listed) => listed,
-            Err(Told::Later) => return Ok(()),
+            Err(SliceError::Later) => return Ok(()),
             Err(told) => {
-                waits = told == Told::Failed;
+                waits = told == SliceError::Failed;
                 break;
             }
         };
@@ -72,7 +72,7 @@ async fn one(turn: &mut Turn<'_>, text: &str, scope: &Scope) -> Result<(), Ledge
         let Ok(client) = turn.call().await? else { return Ok(()) };
         let deleted = client.delete_runner(scope, id).await.step("recover.stray_deleted");
         match turn.heard(scope.owner(), deleted) {
-            Ok(Deletion::Busy) | Err(Told::Refused) => {} // it works after all
+            Ok(Deletion::Busy) | Err(SliceError::Refused) => {} // it works after all
             Ok(deletion) => {
                 if deletion == Deletion::Deleted {
                     tracing::info!(

@@ -18,7 +18,7 @@ use jit_core::{
 };
 use jit_github::{Job, JobStatus, Repository, Run, RunStatus};
 
-use super::{Told, Turn};
+use super::{SliceError, Turn};
 use crate::{metrics::Recovered, step::Step};
 
 /// A repository that took so many calls when the budget or the time ran out counts as visited: otherwise it could keep
@@ -37,9 +37,13 @@ enum Visit {
     Backlog,
 }
 
-impl From<Told> for Visit {
-    fn from(told: Told) -> Self {
-        if told == Told::Later { Self::Later } else { Self::Failed }
+impl From<SliceError> for Visit {
+    fn from(error: SliceError) -> Self {
+        if error == SliceError::Later {
+            Self::Later
+        } else {
+            Self::Failed
+        }
     }
 }
 
@@ -95,7 +99,7 @@ async fn visit(turn: &mut Turn<'_>, repo: &mut Visited<'_>, due: &DueItem, round
     }
     let client = match turn.call().await? {
         Ok(client) => client,
-        Err(told) => return Ok(told.into()),
+        Err(error) => return Ok(error.into()),
     };
     repo.calls += 1;
     let asked = client
@@ -104,7 +108,7 @@ async fn visit(turn: &mut Turn<'_>, repo: &mut Visited<'_>, due: &DueItem, round
         .step("recover.newest_runs_listed");
     let asked = match turn.heard(repo.owner, asked) {
         Ok(asked) => asked,
-        Err(told) => return Ok(told.into()),
+        Err(error) => return Ok(error.into()),
     };
     let Some((newest, etag)) = turn.settled(asked).await? else {
         return Ok(Visit::Done(None));
@@ -151,7 +155,7 @@ async fn all_runs(turn: &mut Turn<'_>, repo: &mut Visited<'_>) -> Result<Broken<
             let client = match turn.call().await? {
                 Ok(client) if turn.may_call() => client,
                 Ok(_) => return Ok(Err(Visit::Later)), // well before the right to the slice ends
-                Err(told) => return Ok(Err(told.into())),
+                Err(error) => return Ok(Err(error.into())),
             };
             repo.calls += 1;
             let runs = client
@@ -160,7 +164,7 @@ async fn all_runs(turn: &mut Turn<'_>, repo: &mut Visited<'_>) -> Result<Broken<
                 .step("recover.runs_listed");
             let runs = match turn.heard(repo.owner, runs) {
                 Ok(runs) => runs,
-                Err(told) => return Ok(Err(told.into())),
+                Err(error) => return Ok(Err(error.into())),
             };
             for run in &runs.items {
                 active.push(run.id);
@@ -185,7 +189,7 @@ async fn jobs(turn: &mut Turn<'_>, repo: &mut Visited<'_>, run: &Run) -> Result<
         let client = match turn.call().await? {
             Ok(client) if turn.may_call() => client,
             Ok(_) => return Ok(Err(Visit::Later)),
-            Err(told) => return Ok(Err(told.into())),
+            Err(error) => return Ok(Err(error.into())),
         };
         repo.calls += 1;
         let jobs = client
@@ -195,8 +199,8 @@ async fn jobs(turn: &mut Turn<'_>, repo: &mut Visited<'_>, run: &Run) -> Result<
         let jobs = match turn.heard(repo.owner, jobs) {
             Ok(jobs) => jobs,
             // a run that was deleted meanwhile is no reason to leave the others out
-            Err(Told::Refused) => return Ok(Ok(())),
-            Err(told) => return Ok(Err(told.into())),
+            Err(SliceError::Refused) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error.into())),
         };
         let events: Vec<JobEvent> = jobs
             .items

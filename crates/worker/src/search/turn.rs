@@ -24,7 +24,7 @@ const TIMEOUTS: u32 = 2;
 
 /// What keeps a call from being made, or its error from being the end of the turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum SliceError {
     /// It concerns this item alone, and for good: GitHub refuses.
     Refused,
     /// This item does not answer. It comes again some time later; the next is asked.
@@ -222,13 +222,13 @@ impl<'a> Turn<'a> {
     }
 
     /// Asks for one call. What is begun may be finished, also beyond the round's share, but never beyond the budget.
-    pub(super) async fn call(&mut self) -> Result<Result<Client, Told>, LedgerError> {
+    pub(super) async fn call(&mut self) -> Result<Result<Client, SliceError>, LedgerError> {
         if self.not_before.is_some() || !self.slice.may_call() {
-            return Ok(Err(Told::Later));
+            return Ok(Err(SliceError::Later));
         }
         if self.slice.refuses(&self.credential.name) {
             self.not_before = Some(self.slice.now); // another may be there in the next tick
-            return Ok(Err(Told::Later));
+            return Ok(Err(SliceError::Later));
         }
         if let Spare::Wait(wait) = self
             .slice
@@ -239,7 +239,7 @@ impl<'a> Turn<'a> {
             .step("recover.spent")?
         {
             self.ends_for(wait);
-            return Ok(Err(Told::Later));
+            return Ok(Err(SliceError::Later));
         }
         self.counted.left = self.counted.left.saturating_sub(1);
         self.all.left = self.all.left.saturating_sub(1);
@@ -259,7 +259,7 @@ impl<'a> Turn<'a> {
     }
 
     /// What a call about something of this owner's came to.
-    pub(super) fn heard<T>(&mut self, owner: &str, result: Result<T, Error>) -> Result<T, Told> {
+    pub(super) fn heard<T>(&mut self, owner: &str, result: Result<T, Error>) -> Result<T, SliceError> {
         match result {
             Ok(answer) => {
                 self.slice.answered();
@@ -300,12 +300,12 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn told(&mut self, owner: &str, error: &Error) -> Told {
+    fn told(&mut self, owner: &str, error: &Error) -> SliceError {
         let told = match error.backs_off() {
             BackOff::Class | BackOff::Organization => {
                 tracing::debug!(%error, "recovery goes on with the next");
                 self.slice.answered();
-                return Told::Refused;
+                return SliceError::Refused;
             }
             BackOff::Credential if is_unauthorized(error) => {
                 // Where there is no token to be had, it is the App itself that is refused.
@@ -313,11 +313,11 @@ impl<'a> Turn<'a> {
                     self.slice.refuse(&self.credential.name);
                 }
                 self.not_before = Some(self.slice.now); // another may be there in the next tick
-                Told::Later
+                SliceError::Later
             }
             BackOff::Credential => {
                 self.ends_for(error.retry_after().unwrap_or(Duration::from_secs(60)));
-                Told::Later
+                SliceError::Later
             }
             BackOff::All => {
                 let away = self.slice.failed(owner, is_away(error));
@@ -325,11 +325,11 @@ impl<'a> Turn<'a> {
                 if self.timeouts >= TIMEOUTS {
                     self.not_before = Some(self.slice.now);
                 }
-                if away { Told::Later } else { Told::Failed }
+                if away { SliceError::Later } else { SliceError::Failed }
             }
         };
         tracing::warn!(%error, account = self.account, "GitHub does not answer recovery; \
-         {}", if told == Told::Later { "a later tick goes on" } else { "it goes on with the next" });
+         {}", if told == SliceError::Later { "a later tick goes on" } else { "it goes on with the next" });
         told
     }
 

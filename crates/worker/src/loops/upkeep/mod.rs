@@ -103,7 +103,7 @@ async fn work(
     loop {
         let due = worker
             .ledger
-            .due(BATCH, worker.pace.lease)
+            .due(BATCH, worker.take_over.lease)
             .await
             .step_if("upkeep.leased", |due| due.as_ref().is_ok_and(|due| !due.is_empty()))?;
         match due.is_empty() {
