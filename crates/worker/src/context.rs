@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use jit_backend::Backend;
 use jit_core::{
-    config::{LimitsSettings, RedisSettings},
+    config::LimitsSettings,
     ledger::{Budget, Ledger},
+    store::RedisSettings,
 };
 
 use crate::{

@@ -64,7 +64,7 @@ async fn scope_of(worker: &Worker, entry: &Entry, runner: &str) -> Result<Option
     }
     Ok(persist(PERSIST_CLAIM, || worker.ledger.runner(runner))
         .await?
-        .and_then(|mut info| info.remove("scope")))
+        .and_then(|record| record.scope))
 }
 
 async fn claim(worker: &Worker, shared: &Shared, owner: &str, scope: &str, runner: &str, fence: &str) {

@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jit_core::{
     ledger::Observation,
+    model::RunnerState,
     stream::{self, Entry, Reader},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -99,14 +100,14 @@ pub async fn take_overdue(worker: &Worker, idle: Duration) {
 async fn drop_all(worker: &Worker, entries: Vec<Entry>, why: &str) {
     for entry in &entries {
         if let Ok(runner) = entry.field("runner") {
-            let info = match worker.ledger.runner(runner).await {
-                Ok(info) => info.unwrap_or_default(),
+            let state = match worker.ledger.runner(runner).await {
+                Ok(record) => record.and_then(|record| record.state),
                 Err(error) => {
                     return tracing::warn!(%error, runner.name = runner, "cannot drop a reservation; its deadline does");
                 }
             };
             // One that got as far as `created` lives on: only its entry was left.
-            if info.get("state").is_some_and(|state| state == "reserved") {
+            if state == Some(RunnerState::Reserved) {
                 tracing::info!(runner.name = runner, why, "dropping a reservation");
                 if let Err(error) = worker
                     .ledger
