@@ -13,10 +13,12 @@ pub mod brakes;
 pub mod chaos;
 pub mod clock;
 pub mod demo;
+pub mod faults;
 pub mod github;
 pub mod jit;
 pub mod kubelet;
 pub mod runner;
+mod serve;
 pub mod stack;
 
 /// Makes ring the TLS provider, as reqwest and kube expect to find one. Harmless when one is there already.

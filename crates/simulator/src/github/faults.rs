@@ -1,13 +1,12 @@
 //! Faults: what an operator of the simulator asks to go wrong.
 //!
-//! Each has a kind, filters (owner, repository, endpoint, action), a probability and perhaps a number of times. The
-//! first in the list that fits and is drawn strikes. Draws come from the server's seeded generator, so one seed and one
-//! order of events give one course.
+//! Each has a kind and filters: owner, repository, endpoint, action. Draws come from the server's seeded generator.
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Action, Ms, Scope};
+use crate::faults::{FaultList, Tallied, Tally};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +135,7 @@ pub struct Fault {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
     /// From 0 to 1.
-    #[serde(default = "always")]
+    #[serde(default = "crate::faults::always")]
     pub probability: f64,
     /// How many times it may still strike; without it, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,8 +169,15 @@ pub struct Fault {
     pub id: u64,
 }
 
-fn always() -> f64 {
-    1.0
+impl Tallied for Fault {
+    fn tally(&mut self) -> Tally<'_> {
+        Tally {
+            id: &mut self.id,
+            struck: &mut self.struck,
+            probability: self.probability,
+            count: &mut self.count,
+        }
+    }
 }
 
 impl Fault {
@@ -190,7 +196,6 @@ impl Fault {
 
     fn fits(&self, what: &Occasion<'_>) -> bool {
         self.fault == what.kind
-            && self.count != Some(0)
             && self.org.as_ref().is_none_or(|org| org.eq_ignore_ascii_case(what.owner))
             && self
                 .repo
@@ -230,50 +235,19 @@ pub struct RestFate {
 }
 
 /// The list of faults.
-#[derive(Debug, Default)]
-pub struct Faults {
-    list: Vec<Fault>,
-    last: u64,
-}
+pub type Faults = FaultList<Fault>;
 
-impl Faults {
-    /// Adds a fault and returns its number.
-    pub fn add(&mut self, fault: Fault) -> u64 {
-        self.last += 1;
-        self.list.push(Fault {
-            id: self.last,
-            struck: 0,
-            ..fault
-        });
-        self.last
-    }
-
-    /// All of them, with those that are used up.
-    pub fn list(&self) -> &[Fault] {
-        &self.list
-    }
-
-    /// Removes the one of this number, or all.
-    pub fn clear(&mut self, id: Option<u64>) {
-        self.list.retain(|fault| id.is_some_and(|id| fault.id != id));
-    }
-
-    fn strike(&mut self, rng: &mut Rng, what: Occasion<'_>) -> Option<Fault> {
-        let fault = self
-            .list
-            .iter_mut()
-            .find(|fault| fault.fits(&what) && rng.f64() < fault.probability)?;
-        fault.struck += 1;
-        fault.count = fault.count.map(|left| left - 1);
-        Some(fault.clone())
+impl FaultList<Fault> {
+    fn draw(&mut self, rng: &mut Rng, what: &Occasion<'_>) -> Option<Fault> {
+        self.strike(rng, |fault| fault.fits(what))
     }
 
     /// Draws what becomes of a webhook.
     pub fn webhook(&mut self, rng: &mut Rng, owner: &str, repo: &str, action: Action) -> WebhookFate {
         let mut draw = |rng: &mut Rng, kind| {
-            self.strike(
+            self.draw(
                 rng,
-                Occasion {
+                &Occasion {
                     kind,
                     owner,
                     repo: Some(repo),
@@ -302,9 +276,9 @@ impl Faults {
     pub fn rest(&mut self, rng: &mut Rng, scope: Option<&Scope>, endpoint: Endpoint) -> RestFate {
         let (owner, repo) = (scope.map_or("", Scope::owner), scope.and_then(Scope::repo));
         let mut draw = |rng: &mut Rng, kind| {
-            self.strike(
+            self.draw(
                 rng,
-                Occasion {
+                &Occasion {
                     kind,
                     owner,
                     repo,
@@ -322,9 +296,9 @@ impl Faults {
 
     /// Draws whether this happens to a runner, or to a list of them.
     pub fn runner(&mut self, rng: &mut Rng, scope: &Scope, kind: Kind) -> Option<Fault> {
-        self.strike(
+        self.draw(
             rng,
-            Occasion {
+            &Occasion {
                 kind,
                 owner: scope.owner(),
                 repo: scope.repo(),

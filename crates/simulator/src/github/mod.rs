@@ -20,7 +20,6 @@ mod rename;
 mod rest;
 pub mod rights;
 mod runners;
-mod serve;
 pub mod sessions;
 pub mod settings;
 pub mod state;
@@ -36,14 +35,13 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::settings::Settings;
 pub use self::state::Server;
 pub use self::summary::{Percentiles, Summary};
 use crate::clock::Clock;
+use crate::serve::{self, Tasks};
 
 /// How often time alone is given a chance to change something.
 const TICK: Duration = Duration::from_millis(100);
@@ -127,10 +125,8 @@ pub struct Running {
     pub url: String,
     /// The address it listens on.
     pub address: SocketAddr,
-    /// Cancelled to end it.
-    pub shutdown: CancellationToken,
     app: Arc<App>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Tasks,
 }
 
 impl Running {
@@ -150,18 +146,8 @@ impl Running {
     }
 
     /// Ends it, and waits until it has ended.
-    pub async fn stop(mut self) {
-        self.shutdown.cancel();
-        for task in std::mem::take(&mut self.tasks) {
-            // A task that panicked has said so already.
-            let _ = task.await;
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
+    pub async fn stop(self) {
+        self.tasks.stop().await;
     }
 }
 
@@ -172,16 +158,12 @@ impl Drop for Running {
 /// When the address cannot be listened on.
 pub async fn start(options: Options) -> anyhow::Result<Running> {
     crate::install_tls();
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("listen on {}", options.listen))?;
-    let address = listener.local_addr()?;
+    let (listener, address) = serve::listen(options.listen).await?;
     let url = options
         .public_url
         .unwrap_or_else(|| format!("http://{address}"))
         .trim_end_matches('/')
         .to_owned();
-    let shutdown = CancellationToken::new();
     let hook_url = options.hook.as_ref().and_then(|hook| hook.url.clone());
     let (webhooks, queue) = webhook::Outgoing::new(options.hook);
     let mut server = Server::new(options.settings.clone());
@@ -211,15 +193,14 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         .nest("/_runner", runners::routes())
         .nest("/_control", control::routes());
     let router = router.fallback(rest::unknown).with_state(app.clone());
-    let tasks = vec![
-        tokio::spawn(serve::serve(listener, router, shutdown.clone())),
-        tokio::spawn(webhook::run(app.clone(), queue, options.settings, shutdown.clone())?),
-        tokio::spawn(ticks(app.clone(), shutdown.clone())),
-    ];
+    let http = webhook::client(&options.settings)?;
+    let mut tasks = Tasks::default();
+    tasks.spawn(|shutdown| serve::serve(listener, router, shutdown));
+    tasks.spawn(|shutdown| webhook::run(app.clone(), queue, http, options.settings, shutdown));
+    tasks.spawn(|shutdown| ticks(app.clone(), shutdown));
     Ok(Running {
         url,
         address,
-        shutdown,
         app,
         tasks,
     })

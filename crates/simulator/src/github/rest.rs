@@ -20,7 +20,7 @@ use super::api::Call;
 use super::app::Caller;
 use super::faults::{Endpoint, Kind};
 use super::model::Scope;
-use super::serve::Cut;
+use crate::serve::Cut;
 
 type Shared = Arc<App>;
 type Params = Path<HashMap<String, String>>;

@@ -66,39 +66,42 @@ fn old_signature(secret: &str, body: &[u8]) -> String {
     format!("sha1={}", hex::encode(hmac::sign(&key, body)))
 }
 
-/// The task that sends what comes out of `queue` until `shutdown`.
-pub(super) fn run(
-    app: Arc<App>,
-    mut queue: mpsc::UnboundedReceiver<Delivery>,
-    settings: Settings,
-    shutdown: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let client = reqwest::Client::builder()
+/// What webhooks are sent with.
+pub(super) fn client(settings: &Settings) -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder()
         .timeout(Duration::from_millis(settings.webhook_timeout_ms))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .build()
-        .context("HTTP client for webhooks")?;
+        .context("HTTP client for webhooks")
+}
+
+/// Sends what comes out of `queue` until `shutdown`.
+pub(super) async fn run(
+    app: Arc<App>,
+    mut queue: mpsc::UnboundedReceiver<Delivery>,
+    client: reqwest::Client,
+    settings: Settings,
+    shutdown: CancellationToken,
+) {
     let permits = Arc::new(Semaphore::new(settings.webhook_concurrency.max(1)));
-    Ok(async move {
-        while let Some(Some(delivery)) = shutdown.run_until_cancelled(queue.recv()).await {
-            let (app, client, shutdown) = (app.clone(), client.clone(), shutdown.clone());
-            if delivery.delay > 0 {
-                tokio::spawn(async move {
-                    sleep(Duration::from_millis(delivery.delay)).await;
-                    app.webhooks.send(vec![Delivery { delay: 0, ..delivery }]);
-                });
-                continue;
-            }
-            let Some(Ok(permit)) = shutdown.run_until_cancelled(permits.clone().acquire_owned()).await else {
-                break;
-            };
+    while let Some(Some(delivery)) = shutdown.run_until_cancelled(queue.recv()).await {
+        let (app, client, shutdown) = (app.clone(), client.clone(), shutdown.clone());
+        if delivery.delay > 0 {
             tokio::spawn(async move {
-                shutdown.run_until_cancelled(deliver(&app, &client, delivery)).await;
-                drop(permit);
+                sleep(Duration::from_millis(delivery.delay)).await;
+                app.webhooks.send(vec![Delivery { delay: 0, ..delivery }]);
             });
+            continue;
         }
-    })
+        let Some(Ok(permit)) = shutdown.run_until_cancelled(permits.clone().acquire_owned()).await else {
+            break;
+        };
+        tokio::spawn(async move {
+            shutdown.run_until_cancelled(deliver(&app, &client, delivery)).await;
+            drop(permit);
+        });
+    }
 }
 
 /// What came of a webhook: the status that it was answered with, or 0 and why there was no answer.

@@ -9,35 +9,27 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use super::Kubelet;
 use super::faults::{Fault, lock};
 
-/// Serves until `shutdown`.
-pub(super) async fn serve(listener: TcpListener, kubelet: Arc<Kubelet>, shutdown: CancellationToken) {
-    let router = Router::new()
+/// What it answers.
+pub(super) fn router(kubelet: Arc<Kubelet>) -> Router {
+    Router::new()
         .route("/faults", get(list).post(add).delete(clear))
         .route("/counts", get(counts))
-        .with_state(kubelet);
-    if let Err(error) = axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
-    {
-        tracing::error!(%error, "the control port is gone");
-    }
+        .with_state(kubelet)
 }
 
 async fn list(State(kubelet): State<Arc<Kubelet>>) -> Json<Value> {
-    Json(json!({ "faults": lock(&kubelet.faults).list() }))
+    Json(json!({ "faults": lock(&kubelet.faults).list.list() }))
 }
 
 async fn add(State(kubelet): State<Arc<Kubelet>>, fault: Result<Json<Fault>, JsonRejection>) -> Response {
     match fault {
         Ok(Json(fault)) => (
             StatusCode::CREATED,
-            Json(json!({ "ids": [lock(&kubelet.faults).add(fault)] })),
+            Json(json!({ "ids": [lock(&kubelet.faults).list.add(fault)] })),
         )
             .into_response(),
         Err(rejection) => (
@@ -49,7 +41,7 @@ async fn add(State(kubelet): State<Arc<Kubelet>>, fault: Result<Json<Fault>, Jso
 }
 
 async fn clear(State(kubelet): State<Arc<Kubelet>>) -> StatusCode {
-    lock(&kubelet.faults).clear();
+    lock(&kubelet.faults).list.clear(None);
     StatusCode::NO_CONTENT
 }
 

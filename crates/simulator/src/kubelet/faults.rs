@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
+use crate::faults::{FaultList, Tallied, Tally, always};
+
 /// Annotation that names a [`Kind`], for tests that make the pod themselves.
 pub const ANNOTATION: &str = "jit-simulator/fault";
 
@@ -45,7 +47,7 @@ pub struct Fault {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<String>,
     /// From 0 to 1.
-    #[serde(default = "always")]
+    #[serde(default = "crate::faults::always")]
     pub probability: f64,
     /// How many times it may still strike; without it, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,8 +73,15 @@ pub struct Fault {
     pub struck: u64,
 }
 
-fn always() -> f64 {
-    1.0
+impl Tallied for Fault {
+    fn tally(&mut self) -> Tally<'_> {
+        Tally {
+            id: &mut self.id,
+            struck: &mut self.struck,
+            probability: self.probability,
+            count: &mut self.count,
+        }
+    }
 }
 
 impl Fault {
@@ -97,48 +106,26 @@ impl Fault {
     }
 }
 
-/// The list of faults.
+/// The faults, and what their draws come from.
 #[derive(Debug)]
 pub struct Faults {
-    list: Vec<Fault>,
+    /// The list of them.
+    pub list: FaultList<Fault>,
     rng: Rng,
-    last: u64,
 }
 
 impl Faults {
     /// No faults; draws come from this seed.
     pub fn new(seed: u64) -> Self {
         Self {
-            list: Vec::new(),
+            list: FaultList::default(),
             rng: Rng::with_seed(seed),
-            last: 0,
         }
-    }
-
-    /// Adds a fault and returns its number.
-    pub fn add(&mut self, fault: Fault) -> u64 {
-        self.last += 1;
-        self.list.push(Fault {
-            id: self.last,
-            struck: 0,
-            ..fault
-        });
-        self.last
-    }
-
-    /// All of them, with those that are used up.
-    pub fn list(&self) -> &[Fault] {
-        &self.list
-    }
-
-    /// Removes all.
-    pub fn clear(&mut self) {
-        self.list.clear();
     }
 
     /// Whether a fault that struck a pod is in force still; one of an annotation always is.
     pub fn holds(&self, fault: &Fault) -> bool {
-        fault.id == 0 || self.list.iter().any(|other| other.id == fault.id)
+        fault.id == 0 || self.list.list().iter().any(|other| other.id == fault.id)
     }
 
     /// Draws what is in store for a pod: its annotation, or the first fault that fits and is drawn.
@@ -147,21 +134,13 @@ impl Faults {
             let kind = serde_json::from_value(serde_json::Value::String(kind.clone())).ok()?;
             return Some(Fault::of(kind));
         }
-        let (org, rng) = (pod.labels().get("org"), &mut self.rng);
-        let fits = |fault: &Fault| {
-            fault.count != Some(0)
-                && fault
-                    .org
-                    .as_ref()
-                    .is_none_or(|wanted| org.is_some_and(|org| org.eq_ignore_ascii_case(wanted)))
-        };
-        let fault = self
-            .list
-            .iter_mut()
-            .find(|fault| fits(fault) && rng.f64() < fault.probability)?;
-        fault.struck += 1;
-        fault.count = fault.count.map(|left| left - 1);
-        Some(fault.clone())
+        let org = pod.labels().get("org");
+        self.list.strike(&mut self.rng, |fault| {
+            fault
+                .org
+                .as_ref()
+                .is_none_or(|wanted| org.is_some_and(|org| org.eq_ignore_ascii_case(wanted)))
+        })
     }
 }
 
@@ -189,6 +168,7 @@ mod tests {
             .unwrap();
         assert!(doomed.fault == Kind::ImagePullError && faults.holds(&doomed));
         faults
+            .list
             .add(serde_json::from_value(json!({ "fault": "die", "org": "acme", "count": 1, "after_ms": 20 })).unwrap());
         assert!(faults.doom(&pod(json!({ "labels": { "org": "other" } }))).is_none());
         let acme = pod(json!({ "labels": { "org": "Acme" } }));
@@ -198,7 +178,7 @@ mod tests {
             faults.doom(&acme).is_none() && faults.holds(&doomed),
             "used up, and in force for the pod that it struck"
         );
-        faults.clear();
+        faults.list.clear(None);
         assert!(!faults.holds(&doomed));
     }
 }

@@ -24,11 +24,11 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::faults::Faults;
+use crate::serve::{self, Tasks};
 
 /// How to start a simulated kubelet.
 #[derive(Clone)]
@@ -119,10 +119,8 @@ pub(crate) struct Signals {
 pub struct Running {
     /// Address of the control port.
     pub control: Option<SocketAddr>,
-    /// Cancelled to end it.
-    pub shutdown: CancellationToken,
     kubelet: Arc<Kubelet>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Tasks,
 }
 
 impl Running {
@@ -133,22 +131,12 @@ impl Running {
 
     /// Adds a fault and returns its number.
     pub fn add_fault(&self, fault: faults::Fault) -> u64 {
-        faults::lock(&self.kubelet.faults).add(fault)
+        faults::lock(&self.kubelet.faults).list.add(fault)
     }
 
     /// Ends it, and waits until it has ended.
-    pub async fn stop(mut self) {
-        self.shutdown.cancel();
-        for task in std::mem::take(&mut self.tasks) {
-            // A task that panicked has said so already.
-            let _ = task.await;
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
+    pub async fn stop(self) {
+        self.tasks.stop().await;
     }
 }
 
@@ -158,7 +146,6 @@ impl Drop for Running {
 ///
 /// When the node cannot be made, or the control port not be listened on.
 pub async fn start(options: Options) -> anyhow::Result<Running> {
-    let shutdown = CancellationToken::new();
     let kubelet = Arc::new(Kubelet {
         client: options.client.clone(),
         pods: Api::namespaced(options.client.clone(), &options.namespace),
@@ -168,25 +155,18 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         options,
     });
     node::register(&kubelet).await.context("make the node")?;
-    let mut tasks = vec![
-        tokio::spawn(node::keep_alive(kubelet.clone(), shutdown.clone())),
-        tokio::spawn(watch(kubelet.clone(), shutdown.clone())),
-    ];
+    let mut tasks = Tasks::default();
+    tasks.spawn(|shutdown| node::keep_alive(kubelet.clone(), shutdown));
+    tasks.spawn(|shutdown| watch(kubelet.clone(), shutdown));
     let mut control = None;
-    if let Some(listen) = kubelet.options.control {
-        let listener = tokio::net::TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("listen on {listen}"))?;
-        control = Some(listener.local_addr()?);
-        tasks.push(tokio::spawn(control::serve(
-            listener,
-            kubelet.clone(),
-            shutdown.clone(),
-        )));
+    if let Some(address) = kubelet.options.control {
+        let (listener, address) = serve::listen(address).await?;
+        control = Some(address);
+        let router = control::router(kubelet.clone());
+        tasks.spawn(|shutdown| serve::serve(listener, router, shutdown));
     }
     Ok(Running {
         control,
-        shutdown,
         kubelet,
         tasks,
     })
