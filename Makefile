@@ -12,20 +12,20 @@ help: ## List the targets
 
 demo: redis ## The whole system under the load of a busy morning (KEEP=1 leaves it up; BACKEND=kubernetes; JOBS, ORGS, WORKERS, SECONDS)
 	$(CARGO) build --release --workspace --bins --quiet
-	@exec $(if $(filter kubernetes,$(BACKEND)),$(WITH_CLUSTER)) $(BIN)/jit-simulator demo --backend $(BACKEND) $(if $(KEEP),--keep) $(if $(JOBS),--jobs $(JOBS)) $(if $(ORGS),--orgs $(ORGS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(SECONDS),--seconds $(SECONDS))
+	@exec $(if $(filter kubernetes,$(BACKEND)),$(WITH_CLUSTER)) $(BIN)/jit-harness demo --backend $(BACKEND) $(if $(KEEP),--keep) $(if $(JOBS),--jobs $(JOBS)) $(if $(ORGS),--orgs $(ORGS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench: redis ## Latency, memory and start-up, with a pod of a real API server on the way; the longest call of Redis at the promised size
 	$(CARGO) build --release --workspace --bins --quiet
 	$(CARGO) bench --quiet -p jit-core --bench slow_log
-	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator bench
+	@exec $(WITH_CLUSTER) $(BIN)/jit-harness bench
 
 brakes: redis ## Ten organizations, one of them refused for ever, in thirteen ways: what that costs, and whom (SICK=409,502 or all; 20 minutes)
 	$(CARGO) build --release --workspace --bins --quiet
-	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator brakes $(if $(SICK),--sick $(SICK))
+	@exec $(WITH_CLUSTER) $(BIN)/jit-harness brakes $(if $(SICK),--sick $(SICK))
 
 chaos: redis libfaketime ## Random faults on the whole system, each schedule by its number (SEEDS=10, FIRST_SEED=1; KEEP_ALL=1 keeps all logs)
 	$(CARGO) build --release --workspace --bins --quiet
-	@exec $(WITH_CLUSTER) $(BIN)/jit-simulator chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED)) $(if $(KEEP_ALL),--keep-all)
+	@exec $(WITH_CLUSTER) $(BIN)/jit-harness chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED)) $(if $(KEEP_ALL),--keep-all)
 
 test: redis libfaketime control-plane ## Everything: unit, property and integration tests on a real Redis and a real API server
 	$(CARGO) build --workspace --bins

@@ -1,4 +1,4 @@
-//! What the tests in `tests/` share. The system that they start is `jit_simulator::stack`.
+//! What the tests in `tests/` share. The system that they start is `jit_harness::stack`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where a thing is not as it has to be")]
 

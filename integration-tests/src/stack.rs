@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jit_simulator::stack::{self, Backend, Options, Stack, load};
+use jit_harness::stack::{self, Backend, Options, Stack, load};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use integration_tests::{assert_sound, kubernetes, number, settle, until};
-use jit_simulator::stack::Stack;
+use jit_harness::stack::Stack;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 

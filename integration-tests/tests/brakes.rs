@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use jit_simulator::brakes::{COST, JOBS, Plan, play, sickness};
+use jit_harness::brakes::{COST, JOBS, Plan, play, sickness};
 
 /// What a sickness costs is bounded, it costs nobody else a job, and in the end the sick organization's jobs have run,
 /// each once.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use jit_simulator::chaos;
+use jit_harness::chaos;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handful_of_seeds() {

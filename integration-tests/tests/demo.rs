@@ -15,14 +15,14 @@ use tokio::{
 };
 
 fn demo(temporary: &Path) -> Child {
-    let simulator = std::env::current_exe()
+    let harness = std::env::current_exe()
         .unwrap()
         .parent()
         .unwrap()
         .parent()
         .unwrap()
-        .join("jit-simulator");
-    Command::new(simulator)
+        .join("jit-harness");
+    Command::new(harness)
         .args(["demo", "--orgs", "8", "--jobs", "40", "--seconds", "3"])
         .env("TMPDIR", temporary)
         .stdout(Stdio::piped())

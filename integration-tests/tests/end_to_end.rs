@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use integration_tests::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, prove, send, settle, until};
-use jit_simulator::stack::Stack;
+use jit_harness::stack::Stack;
 use serde_json::json;
 
 /// Size of the two large runs; `E2E_ORGS=200 E2E_JOBS=2000` is what the project is judged by.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use integration_tests::{PodCount, assert_sound, kubernetes, number, prove, send, settle, until};
-use jit_simulator::stack::Stack;
+use jit_harness::stack::Stack;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 

@@ -12,7 +12,7 @@ use jit_core::{
     store::{self, RedisSettings},
 };
 use jit_github::{Client, ClientOptions, Error};
-use jit_simulator::stack::{Backend, Options, Stack};
+use jit_harness::stack::{Backend, Options, Stack};
 use jit_worker::{calls::Calls, metrics::Metrics};
 use serde_json::{Value, json};
 

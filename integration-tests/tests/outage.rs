@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use integration_tests::{PodCount, kubernetes, number, prove, send, until};
-use jit_simulator::stack::{Options, Stack, load, proxy::Mode};
+use jit_harness::stack::{Options, Stack, load, proxy::Mode};
 use serde_json::json;
 
 fn seconds(name: &str, default: u64) -> u64 {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use integration_tests::{PodCount, assert_all_ran_once, assert_sound, kubernetes, number, prove, settle, until};
-use jit_simulator::stack::{Options, Stack};
+use jit_harness::stack::{Options, Stack};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 

@@ -6,7 +6,7 @@
 use std::{fmt::Write, path::Path, process::Output};
 
 use integration_tests::{assert_all_ran_once, assert_sound, brisk, number, send, settle, until};
-use jit_simulator::stack::{Backend, Options, Stack};
+use jit_harness::stack::{Backend, Options, Stack};
 use jit_testing::{RedisServer, SentinelGroup, certificates, run};
 use redis::AsyncCommands;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use integration_tests::{assert_sound, brisk, number, settle, until};
-use jit_simulator::stack::{Backend, Options, Stack};
+use jit_harness::stack::{Backend, Options, Stack};
 use serde_json::{Value, json};
 
 fn options(env: &[(&str, &str)]) -> Options {

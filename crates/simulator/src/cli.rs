@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use jit_simulator::clock::Clock;
 use jit_simulator::github::{self, Hook, Settings};
-use jit_simulator::{bench, brakes, chaos, demo, kubelet, runner};
+use jit_simulator::{kubelet, runner};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
@@ -35,15 +35,6 @@ enum Command {
     Runner,
     /// Runs the runner pods of an API server without nodes ($KUBECONFIG). Prints {"node": …} when its node is ready
     Kubelet(Kubelet),
-    /// Shows the whole system under the load of a busy morning
-    Demo(demo::Args),
-    /// Measures latency, memory and start-up of the whole system
-    Bench(bench::Args),
-    /// Has one of ten organizations be refused for ever, in one way after the other, and holds what that costs against
-    /// bounds ($KUBECONFIG)
-    Brakes(brakes::Args),
-    /// Plays random schedules of faults on the whole system, each by its number ($KUBECONFIG)
-    Chaos(chaos::Args),
 }
 
 #[derive(Args)]
@@ -116,10 +107,6 @@ impl Cli {
             Command::Github(github) => many_threads()?.block_on(github.run()),
             Command::Runner => Builder::new_current_thread().enable_all().build()?.block_on(run_job()),
             Command::Kubelet(kubelet) => many_threads()?.block_on(kubelet.run()),
-            Command::Bench(args) => many_threads()?.block_on(bench::run(args)).map(|()| ExitCode::SUCCESS),
-            Command::Brakes(args) => many_threads()?.block_on(brakes::run(args)).map(|()| ExitCode::SUCCESS),
-            Command::Chaos(args) => many_threads()?.block_on(chaos::run(args)).map(|()| ExitCode::SUCCESS),
-            Command::Demo(args) => many_threads()?.block_on(demo::run(args)).map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use integration_tests::{PodCount, assert_sound, kubernetes, number, settle, source, until};
-use jit_simulator::stack::Stack;
+use jit_harness::stack::Stack;
 
 mod scenarios;
 

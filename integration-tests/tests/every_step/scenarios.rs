@@ -3,7 +3,7 @@
 use std::{process::ExitStatus, time::Duration};
 
 use integration_tests::until;
-use jit_simulator::stack::{Stack, load};
+use jit_harness::stack::{Stack, load};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};

@@ -123,7 +123,7 @@ impl Stack {
     /// # Errors
     /// With the part that did not come up and the end of its log.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        jit_simulator::install_tls();
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(20))

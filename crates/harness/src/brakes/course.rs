@@ -7,14 +7,12 @@ use std::{
 };
 
 use anyhow::Context;
+use jit_simulator::github::summary::Percentiles;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{COST, JOBS, ORGS, SICK, WAIT_MS, seconds, sickness::Sickness};
-use crate::{
-    github::summary::Percentiles,
-    stack::{Backend, Options, Stack, load},
-};
+use crate::stack::{Backend, Options, Stack, load};
 
 /// How a sickness is played.
 #[derive(Clone, Debug)]

@@ -15,12 +15,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use jit_simulator::github::summary::Percentiles;
 use serde_json::{Value, json};
 
-use crate::{
-    github::summary::Percentiles,
-    stack::{Backend, Options, PodCount, Stack, load},
-};
+use crate::stack::{Backend, Options, PodCount, Stack, load};
 use faults::Faults;
 use judge::{Verdict, judge};
 use schedule::{LIMIT, LIMIT_OF_FIRST, MAXIMUM, Schedule};

@@ -3,13 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::stack::{Backend, Options, Stack, load, pss_kib};
 use anyhow::{Context, bail};
+use jit_simulator::github::summary::Percentiles;
 use serde_json::{Value, json};
-
-use crate::{
-    github::summary::Percentiles,
-    stack::{Backend, Options, Stack, load, pss_kib},
-};
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
