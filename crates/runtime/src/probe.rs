@@ -1,5 +1,5 @@
-//! What a worker and a beat answer to a kubelet and to Prometheus: `/health`, `/ready`, `/metrics`; and to people, where
-//! a process has more to show.
+//! What a worker and a beat answer to a kubelet and to Prometheus: `/health`, `/ready`, `/metrics`. A process may show
+//! more to people.
 
 use std::{
     net::SocketAddr,

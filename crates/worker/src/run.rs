@@ -38,12 +38,13 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let (metrics, registry) = Metrics::register();
     let readiness = probe::Readiness::default();
     let probes_stop = CancellationToken::new();
-    let loops = metrics.loops.clone();
+    let (listen, loops) = (settings.listen, metrics.loops.clone());
+    let pages: Vec<probe::Page> = vec![("/loops", Arc::new(move || loops.json().to_string()))];
     let probes = tokio::spawn(probe::serve(
-        settings.listen,
+        listen,
         readiness.clone(),
         registry,
-        vec![("/loops", Arc::new(move || loops.json().to_string()))],
+        pages,
         probes_stop.clone(),
     ));
     tokio::task::yield_now().await;
@@ -65,19 +66,20 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
         metrics,
     ));
 
-    let mut checks = Checks::new(
-        worker.ledger.pool(),
-        &settings.redis,
-        worker.metrics.redis_findings.clone(),
-    );
-    if !prepare_redis(&mut checks, &worker.ledger, &settings, &stop).await? {
+    let Some(checks) = prepare_redis(&worker, &settings, &stop).await? else {
         return Ok(());
-    }
+    };
     // Known to be alive before it holds anything, or others would take it away.
     if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("run.known_alive") {
         tracing::warn!(%error, "no heartbeat");
     }
-    tracing::info!(worker.id = worker.id, redis = settings.redis.address(), github = %settings.github.server_url, concurrency = settings.concurrency, "worker started");
+    tracing::info!(
+        worker.id = worker.id,
+        redis = settings.redis.address(),
+        github = %settings.github.server_url,
+        concurrency = settings.concurrency,
+        "worker started"
+    );
     readiness.set(true);
     worker.bells.upkeep.notify_one();
     worker.bells.reconcile.notify_one();
@@ -93,13 +95,14 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// Looks at Redis before anything is written, since it may be another system's, and brings the settings into it. Waits
-/// while it is away. False when the worker was stopped before.
+/// while it is away. `None` when the worker was stopped before.
 async fn prepare_redis(
-    checks: &mut Checks,
-    ledger: &Ledger,
+    worker: &Worker,
     settings: &Settings,
     stop: &CancellationToken,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<Checks>> {
+    let (ledger, gauge) = (&worker.ledger, worker.metrics.redis_findings.clone());
+    let mut checks = Checks::new(ledger.pool(), &settings.redis, gauge);
     let mut pause = Pause::new();
     loop {
         let result = match checks.first().await {
@@ -108,14 +111,14 @@ async fn prepare_redis(
             Err(error) => Err(error),
         };
         match result {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(Some(checks)),
             Err(error) => {
                 tracing::warn!(%error, redis = settings.redis.address(), "cannot work with Redis; trying again")
             }
         }
         pause.wait(stop).await;
         if stop.is_cancelled() {
-            return Ok(false);
+            return Ok(None);
         }
     }
 }

@@ -46,7 +46,7 @@ use crate::{
     provision, rates,
 };
 
-mod admit;
+pub mod admit;
 pub mod heartbeat;
 pub mod intake;
 pub mod observe;

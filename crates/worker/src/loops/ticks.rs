@@ -76,6 +76,19 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
         Ok(false) => return tracing::debug!(tick = kind, "a tick of this kind is being worked on"),
         Err(error) => return tracing::warn!(%error, tick = kind, "cannot take a tick"),
     }
+    work(worker, kind, stop).await;
+    if let Err(error) = worker
+        .ledger
+        .end_tick(kind, &worker.id)
+        .await
+        .step("maintenance.tick_ended")
+    {
+        tracing::debug!(%error, tick = kind, "the right to a tick ends by itself");
+    }
+}
+
+/// Does what a tick of this kind is for, or has another loop do it.
+async fn work(worker: &Worker, kind: &str, stop: &CancellationToken) {
     match kind {
         "dispatch" => {
             match worker.ledger.living_workers(worker.take_over.dead_after).await {
@@ -99,14 +112,6 @@ async fn take(worker: &Worker, entry: &Entry, stop: &CancellationToken) {
             tick = other,
             "a tick of a kind that this release does not know is dropped"
         ),
-    }
-    if let Err(error) = worker
-        .ledger
-        .end_tick(kind, &worker.id)
-        .await
-        .step("maintenance.tick_ended")
-    {
-        tracing::debug!(%error, tick = kind, "the right to a tick ends by itself");
     }
 }
 

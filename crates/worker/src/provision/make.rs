@@ -103,7 +103,15 @@ impl<'a> Order<'a> {
                 "a runner has to wait for GitHub's limits"
             );
         } else {
-            tracing::warn!(runner.name = spec.name, org = spec.org, job.id = spec.job, step, why = failure.why, back_off = ?failure.back_off, "a runner could not be made");
+            tracing::warn!(
+                runner.name = spec.name,
+                org = spec.org,
+                job.id = spec.job,
+                step,
+                why = failure.why,
+                back_off = ?failure.back_off,
+                "a runner could not be made"
+            );
         }
         let result = self
             .tell(|| worker.ledger.fail(&spec.name, self.fence, failure))
