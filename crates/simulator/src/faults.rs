@@ -1,12 +1,12 @@
-//! Lists of faults, which the simulated GitHub and the simulated kubelet both keep: each fault has a number, a probability
-//! and perhaps a number of times. The first in the list that fits and is drawn strikes.
+//! Lists of faults, which the simulated GitHub and the simulated kubelet both keep: each fault has a number, a
+//! probability and perhaps a number of times. The first in the list that fits and is drawn strikes.
 //!
 //! Draws come from a seeded generator, so one seed and one order of events give one course.
 
 use fastrand::Rng;
 
-/// What a list reads and notes in each of its faults. These fields lie in the fault itself, as the control APIs take and
-/// show them.
+/// What a list reads and notes in each of its faults. These fields lie in the fault itself, as the control APIs take
+/// and show them.
 pub struct Tally<'a> {
     /// Its number.
     pub id: &'a mut u64,

@@ -51,9 +51,14 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     ("jit-testing", &["jit-core"], "what the tests of several crates share"),
     (
-        "integration-tests",
+        "jit-harness",
         &["jit-simulator"],
-        "the tests of whole processes, on what the simulator starts",
+        "the whole system on one machine: it starts the programs as processes",
+    ),
+    (
+        "integration-tests",
+        &["jit-harness"],
+        "the tests of whole processes, on what the harness starts",
     ),
 ];
 

@@ -32,7 +32,8 @@ impl<S: PartialEq> Listing<S> {
 }
 
 impl Ledger {
-    /// Jobs that are not over ([`Ledger::job`] still tells of the others), oldest first, after `cursor`; and whether there are more.
+    /// Jobs that are not over ([`Ledger::job`] still tells of the others), oldest first, after `cursor`; and whether
+    /// there are more.
     ///
     /// # Errors
     /// When Redis is unavailable.

@@ -5,11 +5,10 @@
 //! with the password as its file has it now, and, by Sentinel, only to a server that calls itself a master. A failover,
 //! a rotation of the password or a restart therefore costs a few failed calls, and no restart of ours.
 //!
-//! The rooms: `address` reads `REDIS_URL`; `settings` who we are to it; `dial` makes one connection, `link` watches over it, `generation` is the news that all of
-//! a process share;
-//! `sentinel` finds the master; `pool` and `shared` keep connections; `error` says what an error means; `check` looks
-//! whether this Redis keeps what it is given; `rights` says what its user has to be allowed, and keeps a script from
-//! ending in its middle.
+//! The rooms: `address` reads `REDIS_URL`; `settings` who we are to it; `dial` makes one connection, `link` watches
+//! over it, `generation` is the news that all of a process share; `sentinel` finds the master; `pool` and `shared` keep
+//! connections; `error` says what an error means; `check` looks whether this Redis keeps what it is given; `rights`
+//! says what its user has to be allowed, and keeps a script from ending in its middle.
 
 use std::time::Duration;
 
