@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Ledger, LedgerError, millis, scripts, transitions::SLICE};
+use super::{Ledger, LedgerError, keys, millis, scripts, transitions::SLICE};
 
 /// GitHub's window for registrations.
 const REGISTRATION_WINDOW: Duration = Duration::from_secs(300);
@@ -233,7 +233,7 @@ impl Ledger {
     pub async fn renew_credential(&self, credential: &str) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
         let orgs: Vec<String> =
-            redis::AsyncCommands::smembers(&mut connection, format!("credential:{credential}:orgs")).await?;
+            redis::AsyncCommands::smembers(&mut connection, keys::credential_orgs(credential)).await?;
         drop(connection);
         for slice in orgs.chunks(SLICE).chain([[].as_slice()]) {
             self.run::<Value>(

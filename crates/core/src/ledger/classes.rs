@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{JobRecord, Ledger, LedgerError, records, scripts, transitions::SLICE};
+use super::{JobRecord, Ledger, LedgerError, keys, records, scripts, transitions::SLICE};
 use crate::{class::Class, config::GithubSettings, event::JobId};
 
 /// Fields of a job that say what it asked for, and of which class it is.
@@ -16,7 +16,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn announce_classes(&self, github: &GithubSettings) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
-        Ok(redis::AsyncCommands::hset(&mut connection, "ledger:meta", "classes", github.fingerprint()).await?)
+        Ok(redis::AsyncCommands::hset(&mut connection, keys::META, "classes", github.fingerprint()).await?)
     }
 
     /// Derives the classes of all jobs that have not begun, where these settings are the ones announced, and jobs came
@@ -27,7 +27,7 @@ impl Ledger {
     pub async fn derive_classes(&self, github: &GithubSettings) -> Result<usize, LedgerError> {
         let mut connection = self.pool().get().await?;
         let [announced, derived]: [Option<String>; 2] = redis::cmd("HMGET")
-            .arg("ledger:meta")
+            .arg(keys::META)
             .arg("classes")
             .arg("derived")
             .query_async(&mut connection)
@@ -36,21 +36,21 @@ impl Ledger {
         if announced.is_none() {
             // The data is gone, and so are the jobs.
             let both = [("classes", &ours), ("derived", &ours)];
-            let _: () = redis::AsyncCommands::hset_multiple(&mut connection, "ledger:meta", &both).await?;
+            let _: () = redis::AsyncCommands::hset_multiple(&mut connection, keys::META, &both).await?;
             return Ok(0);
         }
         if announced.as_deref() != Some(&ours) || derived.as_deref() == Some(&ours) {
             return Ok(0);
         }
         // Noted first: what comes by other settings meanwhile takes the note away, and is looked at by the next call.
-        let _: () = redis::AsyncCommands::hset(&mut connection, "ledger:meta", "derived", &ours).await?;
-        let orgs: Vec<String> = redis::AsyncCommands::hkeys(&mut connection, "orgs:pending").await?;
+        let _: () = redis::AsyncCommands::hset(&mut connection, keys::META, "derived", &ours).await?;
+        let orgs: Vec<String> = redis::AsyncCommands::hkeys(&mut connection, keys::ORGS_PENDING).await?;
         drop(connection);
         let mut moved = 0;
         for queue in orgs
             .iter()
-            .map(|org| format!("org:{org}:pending"))
-            .chain(["jobs:questions".to_owned()])
+            .map(keys::org_pending)
+            .chain([keys::JOBS_QUESTIONS.to_owned()])
         {
             moved += match self.derive_queue(github, &queue).await {
                 Ok(moved) => moved,
@@ -66,8 +66,7 @@ impl Ledger {
     /// Best effort: where it does not work either, the next worker that starts derives them.
     async fn forget_derived(&self) {
         if let Ok(mut connection) = self.pool().get().await {
-            let _: redis::RedisResult<i64> =
-                redis::AsyncCommands::hdel(&mut connection, "ledger:meta", "derived").await;
+            let _: redis::RedisResult<i64> = redis::AsyncCommands::hdel(&mut connection, keys::META, "derived").await;
         }
     }
 
@@ -85,7 +84,7 @@ impl Ledger {
             let jobs: Vec<JobId> = jobs.iter().step_by(2).filter_map(|job| job.parse().ok()).collect();
             let mut pipe = redis::pipe();
             for job in &jobs {
-                pipe.hmget(format!("job:{job}:info"), &ASKED);
+                pipe.hmget(keys::job_info(job), &ASKED);
             }
             let asked: Vec<Vec<Option<String>>> = if jobs.is_empty() {
                 Vec::new()

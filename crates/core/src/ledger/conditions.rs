@@ -6,7 +6,7 @@ use redis::pipe;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ledger, LedgerError, millis};
+use super::{Ledger, LedgerError, keys, millis};
 use crate::config::gone_files;
 
 /// How often a process looks around.
@@ -33,7 +33,7 @@ impl Ledger {
         let since = self.now().await? - i64::try_from(millis(TOLD_FOR)).unwrap_or_default();
         let mut connection = self.pool().get().await?;
         let told: Vec<String> = redis::cmd("ZRANGEBYSCORE")
-            .arg("conditions")
+            .arg(keys::CONDITIONS)
             .arg(since)
             .arg("+inf")
             .query_async(&mut connection)
@@ -50,14 +50,14 @@ impl Ledger {
         let mut connection = self.pool().get().await?;
         let mut batch = pipe();
         for json in now {
-            batch.zadd("conditions", json, at);
+            batch.zadd(keys::CONDITIONS, json, at);
         }
         for json in over {
-            batch.zrem("conditions", json);
+            batch.zrem(keys::CONDITIONS, json);
         }
         batch
             .cmd("ZREMRANGEBYSCORE")
-            .arg("conditions")
+            .arg(keys::CONDITIONS)
             .arg("-inf")
             .arg(at - i64::try_from(millis(TOLD_FOR)).unwrap_or_default());
         Ok(batch.exec_async(&mut connection).await?)

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use redis::{AsyncCommands, FromRedisValue, Pipeline, pipe};
 use serde::Serialize;
 
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, keys};
 use crate::{
     model::{JobState, RunnerState},
     store::Connection,
@@ -122,20 +122,20 @@ impl Ledger {
     pub async fn doctor(&self) -> Result<Report, LedgerError> {
         let mut doctor = Doctor::default();
         let mut connection = self.pool().get().await?;
-        let orgs: Vec<String> = connection.hvals("orgs:known").await?;
-        let limits: HashMap<String, u64> = connection.hgetall("org_limits").await?;
-        let meta: HashMap<String, String> = connection.hgetall("ledger:meta").await?;
+        let orgs: Vec<String> = connection.hvals(keys::ORGS_KNOWN).await?;
+        let limits: HashMap<String, u64> = connection.hgetall(keys::ORG_LIMITS).await?;
+        let meta: HashMap<String, String> = connection.hgetall(keys::META).await?;
         let default_limit: u64 = meta.get("max_per_org").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let live: BTreeSet<String> = connection.smembers("runners:live").await?;
-        let total: Option<u64> = connection.get("global:total_running").await?;
+        let live: BTreeSet<String> = connection.smembers(keys::RUNNERS_LIVE).await?;
+        let total: Option<u64> = connection.get(keys::TOTAL_RUNNING).await?;
         // What has been put aside comes back when these are over, or is coming back.
         let (held, waking): (Vec<String>, Vec<String>) = pipe()
-            .zrange("backoffs", 0, -1)
-            .zrange("backoffs:waking", 0, -1)
+            .zrange(keys::BACKOFFS, 0, -1)
+            .zrange(keys::BACKOFFS_WAKING, 0, -1)
             .query_async(&mut connection)
             .await?;
         let held: BTreeSet<String> = held.into_iter().chain(waking).collect();
-        let parked: HashMap<String, String> = connection.hgetall("orgs:parked").await?;
+        let parked: HashMap<String, String> = connection.hgetall(keys::ORGS_PARKED).await?;
         doctor.check(1, total.unwrap_or(0) == live.len() as u64, || {
             format!(
                 "global:total_running is {} and there are {} live runners",
@@ -145,19 +145,19 @@ impl Ledger {
         });
 
         let mut jobs: BTreeMap<String, &'static str> = BTreeMap::new();
-        let questions: Vec<String> = connection.zrange("jobs:questions", 0, -1).await?;
+        let questions: Vec<String> = connection.zrange(keys::JOBS_QUESTIONS, 0, -1).await?;
         let questions: BTreeSet<String> = questions.into_iter().collect();
         let (mut sum, mut members) = (0, BTreeSet::new());
         for org in &orgs {
             let aside = parked.get(org);
             let (mirror, runners, pending, classes, ready, away, paused): Organization = pipe()
-                .get(format!("org:{org}:running"))
-                .smembers(format!("org:{org}:runners"))
-                .zrange(format!("org:{org}:pending"), 0, -1)
-                .zrange(format!("org:{org}:classes"), 0, -1)
-                .zscore("orgs:ready", org)
-                .zscore(format!("{}:parked", aside.map_or("", String::as_str)), org)
-                .hexists("orgs:paused", org)
+                .get(keys::org_running(org))
+                .smembers(keys::org_runners(org))
+                .zrange(keys::org_pending(org), 0, -1)
+                .zrange(keys::org_classes(org), 0, -1)
+                .zscore(keys::ORGS_READY, org)
+                .zscore(keys::parked(aside.map_or("", String::as_str)), org)
+                .hexists(keys::ORGS_PAUSED, org)
                 .query_async(&mut connection)
                 .await?;
             doctor.check(1, mirror.unwrap_or(0) == runners.len() as u64, || {
@@ -210,8 +210,8 @@ impl Ledger {
             .collect();
         let places: Vec<(bool, Option<f64>)> = ask_all(&mut connection, &names, |batch, (name, class)| {
             batch
-                .sismember(format!("class:{class}:idle"), name)
-                .zscore("runners:deadlines", name);
+                .sismember(keys::class_idle(class), name)
+                .zscore(keys::RUNNERS_DEADLINES, name);
         })
         .await?;
         for (runner, (idle, due)) in runners.iter().zip(places) {
@@ -236,7 +236,7 @@ impl Ledger {
 
         let questions: Vec<String> = questions.into_iter().collect();
         let states: Vec<(Option<String>,)> = ask_all(&mut connection, &questions, |batch, job| {
-            batch.hget(format!("job:{job}:info"), "state");
+            batch.hget(keys::job_info(job), "state");
         })
         .await?;
         for (job, (state,)) in questions.iter().zip(states) {
@@ -261,7 +261,7 @@ impl Ledger {
             .map(|(job, _)| job)
             .collect();
         let known: Vec<((Option<String>, Option<String>),)> = ask_all(&mut connection, &queued, |batch, job| {
-            batch.hmget(format!("job:{job}:info"), &["state", "class"]);
+            batch.hmget(keys::job_info(job), &["state", "class"]);
         })
         .await?;
         let known: Vec<(&String, Option<String>, String)> = queued
@@ -270,7 +270,7 @@ impl Ledger {
             .map(|(job, ((state, class),))| (*job, state, class.unwrap_or_default()))
             .collect();
         let places: Vec<(Option<f64>,)> = ask_all(&mut connection, &known, |batch, (job, _, class)| {
-            batch.zscore(format!("class:{class}:queued"), job);
+            batch.zscore(keys::class_queued(class), job);
         })
         .await?;
         for ((job, state, class), (place,)) in known.into_iter().zip(places) {
@@ -313,9 +313,9 @@ impl Ledger {
             Vec<(String, f64)>,
             Vec<String>,
         ) = pipe()
-            .hmget(format!("class:{class}:info"), &["org", "parked", "misfit"])
-            .zrange_withscores(format!("class:{class}:queued"), 0, -1)
-            .smembers(format!("class:{class}:idle"))
+            .hmget(keys::class_info(class), &["org", "parked", "misfit"])
+            .zrange_withscores(keys::class_queued(class), 0, -1)
+            .smembers(keys::class_idle(class))
             .query_async(connection)
             .await?;
         let Some(org) = org else {
@@ -332,9 +332,9 @@ impl Ledger {
             format!("class {class} counts idle runners that are not live")
         });
         let (needs, away, surplus): (Option<f64>, Option<f64>, Option<f64>) = pipe()
-            .zscore(format!("org:{org}:classes"), class)
-            .zscore(format!("{}:parked", aside.as_deref().unwrap_or_default()), class)
-            .zscore("classes:surplus", class)
+            .zscore(keys::org_classes(&org), class)
+            .zscore(keys::parked(aside.as_deref().unwrap_or_default()), class)
+            .zscore(keys::CLASSES_SURPLUS, class)
             .query_async(connection)
             .await?;
         doctor.check(

@@ -3,7 +3,7 @@
 use redis::{AsyncCommands, pipe};
 use serde::Serialize;
 
-use super::{JobRecord, Known, Ledger, LedgerError, RunnerRecord, records};
+use super::{JobRecord, Known, Ledger, LedgerError, RunnerRecord, keys, records};
 use crate::{
     event::JobId,
     model::{JobState, RunnerState},
@@ -75,7 +75,7 @@ impl Ledger {
         let conclusion = said(&job.conclusion);
         let mut connection = self.pool().get().await?;
         let asked: Option<i64> = connection
-            .zscore::<_, _, Option<f64>>("jobs:questions", job.id.to_string())
+            .zscore::<_, _, Option<f64>>(keys::JOBS_QUESTIONS, job.id.to_string())
             .await?
             .map(|at| at as i64);
         drop(connection);
@@ -122,16 +122,16 @@ impl Ledger {
         };
 
         let mut connection = self.pool().get().await?;
-        let credential: Option<String> = connection.hget("orgs:credential", org).await?;
+        let credential: Option<String> = connection.hget(keys::ORGS_CREDENTIAL, org).await?;
         drop(connection);
         let credential = credential.unwrap_or_default();
         let subjects = [
-            ("global".to_owned(), "everything".to_owned()),
-            (format!("credential:{credential}"), format!("credential {credential}")),
-            (format!("org:{org}"), format!("organization {org}")),
-            (format!("scope:{scope}"), format!("what registers at {scope}")),
-            (format!("profile:{profile}"), format!("profile {profile}")),
-            (format!("class:{class}"), format!("its class (labels {labels})")),
+            (keys::GLOBAL.to_owned(), "everything".to_owned()),
+            (keys::of_credential(&credential), format!("credential {credential}")),
+            (keys::of_org(org), format!("organization {org}")),
+            (keys::of_scope(scope), format!("what registers at {scope}")),
+            (keys::of_profile(profile), format!("profile {profile}")),
+            (keys::of_class(class), format!("its class (labels {labels})")),
         ];
         let closed = self.why_closed().await?;
         let mut connection = self.pool().get().await?;
@@ -143,12 +143,12 @@ impl Ledger {
             u64,
             bool,
         ) = pipe()
-            .hget("orgs:paused", org)
-            .hget("ledger:meta", "max_total")
-            .zrank(format!("class:{class}:queued"), job.id.to_string())
-            .smembers(format!("class:{class}:idle"))
-            .scard("runners:live")
-            .hexists(format!("class:{class}:info"), "misfit")
+            .hget(keys::ORGS_PAUSED, org)
+            .hget(keys::META, "max_total")
+            .zrank(keys::class_queued(class), job.id.to_string())
+            .smembers(keys::class_idle(class))
+            .scard(keys::RUNNERS_LIVE)
+            .hexists(keys::class_info(class), "misfit")
             .query_async(&mut connection)
             .await?;
         if let Some(why) = closed {
@@ -174,8 +174,8 @@ impl Ledger {
         }
         for (subject, name) in subjects {
             let (until, (reason, since, probe)): (Option<f64>, Backoff) = pipe()
-                .zscore("backoffs", &subject)
-                .hmget(format!("{subject}:backoff"), &["reason", "since", "probe"])
+                .zscore(keys::BACKOFFS, &subject)
+                .hmget(keys::backoff(subject), &["reason", "since", "probe"])
                 .query_async(&mut connection)
                 .await?;
             if let Some(until) = until {
@@ -191,7 +191,7 @@ impl Ledger {
             }
         }
         if misfit && !idle.is_empty() {
-            let deadlines: Vec<Option<f64>> = connection.zscore_multiple("runners:deadlines", &idle).await?;
+            let deadlines: Vec<Option<f64>> = connection.zscore_multiple(keys::RUNNERS_DEADLINES, &idle).await?;
             let next = deadlines.into_iter().flatten().map(|at| at as i64).min();
             let why = format!(
                 "its class (labels {labels}) gets one runner at a time, since its last one stayed idle: GitHub gave it \
@@ -233,10 +233,10 @@ impl Ledger {
     /// Empty where there are none.
     async fn removals_under_way(&self, org: &str) -> Result<String, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let names: Vec<String> = connection.smembers(format!("org:{org}:runners")).await?;
+        let names: Vec<String> = connection.smembers(keys::org_runners(org)).await?;
         let mut batch = pipe();
         for name in &names {
-            batch.hmget(format!("runner:{name}:info"), &REMOVAL);
+            batch.hmget(keys::runner_info(name), &REMOVAL);
         }
         let known: Vec<Vec<Option<String>>> = batch.query_async(&mut connection).await?;
         let known = names.into_iter().zip(known);
@@ -263,8 +263,8 @@ impl Ledger {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
         let ((runners, since, reason), interval): ((Option<u64>, Option<i64>, Option<String>), Option<i64>) = pipe()
-            .hmget("quota:ceiling", &["runners", "since", "reason"])
-            .hget("ledger:meta", "quota_interval")
+            .hmget(keys::QUOTA_CEILING, &["runners", "since", "reason"])
+            .hget(keys::META, "quota_interval")
             .query_async(&mut connection)
             .await?;
         let (Some(runners), Some(since), interval) = (runners, since, interval.unwrap_or(0).max(1)) else {
@@ -290,8 +290,8 @@ impl Ledger {
         let org = self.canonical(org).await?;
         let mut connection = self.pool().get().await?;
         let (oldest, paused): (Vec<String>, Option<String>) = pipe()
-            .zrange(format!("org:{org}:pending"), 0, REASONS_LOOK - 1)
-            .hget("orgs:paused", &org)
+            .zrange(keys::org_pending(&org), 0, REASONS_LOOK - 1)
+            .hget(keys::ORGS_PAUSED, &org)
             .query_async(&mut connection)
             .await?;
         drop(connection);

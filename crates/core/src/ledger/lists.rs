@@ -7,7 +7,7 @@ use std::{collections::HashMap, ops::Bound};
 
 use redis::pipe;
 
-use super::{JobRecord, Ledger, LedgerError, RunnerRecord};
+use super::{JobRecord, Ledger, LedgerError, RunnerRecord, keys};
 use crate::{
     event::JobId,
     model::{JobState, RunnerState},
@@ -108,10 +108,10 @@ impl Ledger {
         let mut connection = self.pool().get().await?;
         let (known, limits, paused): (Vec<Option<String>>, Vec<String>, Vec<String>) = pipe()
             .cmd("HMGET")
-            .arg("orgs:known")
+            .arg(keys::ORGS_KNOWN)
             .arg(&folded)
-            .hkeys("org_limits")
-            .hkeys("orgs:paused")
+            .hkeys(keys::ORG_LIMITS)
+            .hkeys(keys::ORGS_PAUSED)
             .query_async(&mut connection)
             .await?;
         let named: HashMap<String, String> = limits

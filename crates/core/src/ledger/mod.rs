@@ -2,73 +2,7 @@
 //!
 //! # Keys
 //!
-//! ```text
-//! org_limits              HASH    org → limit                        (operators write it too)
-//! org:{org}:running       STRING  live runners of the org            (a mirror for operators: never read by admission)
-//! global:total_running    STRING  live runners in all                (a mirror)
-//! orgs:running            HASH    org → live runners, of those that have any     (a mirror, for people)
-//! orgs:pending            HASH    org → queued jobs, of those that have any      (a mirror, for people)
-//! org:{org}:pending       ZSET    queued job → time queued, ms
-//! org:{org}:runners       SET     live runners                       (its size is what admission trusts)
-//! org:{org}:classes       ZSET    class → time of its oldest job without a runner   (unmet demand that is not backing off)
-//! class:{id}:info         HASH    org, scope, group, profile, labels
-//! class:{id}:queued       ZSET    job → time queued, ms
-//! class:{id}:idle         SET     runners reserved, starting or idle
-//! classes:surplus         ZSET    class with more idle runners than queued jobs → since
-//! orgs:ready              ZSET    org → fairness score               (unmet demand, room, no back-off, no pause)
-//! orgs:served             HASH    org → number of the admission at which it was last served
-//! orgs:known              HASH    lower-case login → login as GitHub writes it
-//! org:{org}:repos         SET     names of a user's repositories
-//! owners:logins           HASH    GitHub's id of an owner → its login
-//! owners:ids              HASH    lower-case login → GitHub's id of the owner
-//! owners:told             HASH    GitHub's id → when it first told the login of now
-//! owners:were             HASH    login of before → GitHub's id of the owner
-//! owners:moving           HASH    GitHub's id → cursor, while records of its jobs move to the login of now
-//! owners:heard            ZSET    login → when a new job last came; 30 days
-//! orgs:paused             HASH    org → {reason, until_ms, since}
-//! orgs:credential         HASH    org → the credential that alone serves it, as its last runner's maker knew it
-//! credential:{name}:orgs  SET     organizations that a credential serves
-//! backoffs                ZSET    what backs off (class:ID, scope:SCOPE, org:ORG, profile:NAME, credential:NAME, global, pause:ORG) → until
-//! backoffs:waking         ZSET    what backs off no more, and has something put aside
-//! {subject}:backoff       HASH    reason, since, until, failures in a row, first, needs, timed, probe
-//! {subject}:failing:{needs} ZSET  members of it that failed since something of it succeeded → when
-//! {subject}:parked        ZSET    organizations or classes that are put aside while it backs off
-//! orgs:parked             HASH    organization → what it is put aside for; of a class, `parked` in its info
-//! jobs:questions          ZSET    job → when to ask GitHub about it
-//! registrations:uncertain ZSET    runner → when to look it up at GitHub and delete it
-//! quota:ceiling           HASH    how many runners the namespace's quota let in when it last refused one, since, reason
-//! repos:active            ZSET    owner/repo → last seen; 30 days     (what the sweep visits)
-//! repos:unreadable        ZSET    owner/repo whose jobs the credential may not read → when GitHub last said so   (for people)
-//! repos:new               SET     of these, those that are in no account's queue yet
-//! repos:runs              HASH    owner/repo → what is known of its runs: GitHub's ETag, the id below which all were over, JSON
-//! recovery                HASH    the epoch that was searched, the walk through known owners, the longest times between two looks, counts
-//! recovery:accounts       ZSET    account (whatever GitHub counts calls of) → when its turn may come next
-//! recovery:oldest         ZSET    account → last visit of the repository that has waited longest
-//! recovery:unvisited      ZSET    account → time until those are visited that never were
-//! recover:{account}:{round} ZSET  repos, hooks, rereads → when last looked at; lists, scopes → when due
-//! recover:{account}       HASH    the epoch that its lists are of, its pace
-//! hooks:known             HASH    webhook of ours → where its deliveries were read to, JSON
-//! hooks:owners            SET     owners, and app:NAME, with a webhook of ours for all of their repositories
-//! hook:{hook}:failed      ZSET    guid of a delivery to repeat → its time (queued ones first)
-//! hook:{hook}:later       ZSET    guid of one that failed again → when to repeat it
-//! deliveries:open         ZSET    guids of both, of all hooks → noted
-//! delivery:{guid}         HASH    id of the last try, action, time, tries, whether it is settled; 7 days
-//! strays:seen             ZSET    registration that is offline and unknown here → first seen
-//! runners:live            SET     every live runner
-//! runners:deadlines       ZSET    runner → when it must have moved on
-//! conditions              ZSET    what is wrong around a process, as it says, JSON → last told
-//! places                  ZSET    where runners run → when a worker last listed what is there
-//! workers:alive           ZSET    worker → last heartbeat
-//! job:{id}:info           HASH    state, org, repo, class, times, runner, conclusion, reason; expires after the end
-//! runner:{name}:info      HASH    org, class, job that asked for it, job that it runs, state, fence, GitHub id, times; expires after the end
-//! credential:{name}:rate  HASH    limit, remaining, reset: what GitHub last said of the hour's calls; spent since then
-//! credential:{name}:points ZSET   runner → when its registration was asked for (one minute)
-//! credential:{name}:spare HASH    minute → optional calls (one hour), but those answered with 304
-//! credential:{name}:asked HASH    this minute, and all optional calls of it
-//! credential:{name}:unlimited STRING the server told of no limit (one hour)
-//! scope:{scope}:registrations ZSET runner → when it was registered (five minutes)
-//! ledger:meta             HASH    schema, epoch, sequence, effective configuration and its generation
-//! ```
+//! [`keys`] declares each, with its type and what it holds. [`records`] decodes the two hashes of jobs and runners.
 //!
 //! Nothing outside this module knows a key or a script. Nothing runs `KEYS` or `SCAN`.
 //!
@@ -108,6 +42,7 @@ mod classes;
 pub mod conditions;
 mod doctor;
 mod explain;
+pub mod keys;
 mod lists;
 mod overview;
 mod owners;

@@ -6,7 +6,7 @@ use redis::{AsyncCommands, pipe};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{JobRecord, Ledger, LedgerError, RunnerRecord, records::Hash, recovery::Recovery, scripts::LOOK};
+use super::{JobRecord, Ledger, LedgerError, RunnerRecord, keys, records::Hash, recovery::Recovery, scripts::LOOK};
 use crate::event::JobId;
 
 /// A job that may not be read is asked about once a day at least.
@@ -72,7 +72,7 @@ impl Ledger {
     pub async fn unreadable_repositories(&self) -> Result<Vec<String>, LedgerError> {
         let since = self.now().await? - UNREADABLE_MS;
         let mut connection = self.pool().get().await?;
-        Ok(connection.zrangebyscore("repos:unreadable", since, "+inf").await?)
+        Ok(connection.zrangebyscore(keys::REPOS_UNREADABLE, since, "+inf").await?)
     }
 
     /// A login as GitHub writes it, or as given where it is unknown.
@@ -81,7 +81,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn canonical(&self, org: &str) -> Result<String, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let known: Option<String> = connection.hget("orgs:known", org.to_lowercase()).await?;
+        let known: Option<String> = connection.hget(keys::ORGS_KNOWN, org.to_lowercase()).await?;
         Ok(known.unwrap_or_else(|| org.to_owned()))
     }
 
@@ -93,10 +93,10 @@ impl Ledger {
         let organization = self.canonical(org).await?;
         let mut connection = self.pool().get().await?;
         let (running, pending, custom, default_max): (u64, u64, Option<u64>, Option<u64>) = pipe()
-            .scard(format!("org:{organization}:runners"))
-            .zcard(format!("org:{organization}:pending"))
-            .hget("org_limits", &organization)
-            .hget("ledger:meta", "max_per_org")
+            .scard(keys::org_runners(&organization))
+            .zcard(keys::org_pending(&organization))
+            .hget(keys::ORG_LIMITS, &organization)
+            .hget(keys::META, "max_per_org")
             .query_async(&mut connection)
             .await?;
         let default_max = default_max.unwrap_or(0);
@@ -119,8 +119,8 @@ impl Ledger {
     pub async fn limits(&self) -> Result<(u64, BTreeMap<String, u64>), LedgerError> {
         let mut connection = self.pool().get().await?;
         let (default, custom): (Option<u64>, BTreeMap<String, u64>) = pipe()
-            .hget("ledger:meta", "max_per_org")
-            .hgetall("org_limits")
+            .hget(keys::META, "max_per_org")
+            .hgetall(keys::ORG_LIMITS)
             .query_async(&mut connection)
             .await?;
         Ok((default.unwrap_or(0), custom))
@@ -132,7 +132,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn job(&self, job: JobId) -> Result<Option<JobRecord>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let hash: Hash = connection.hgetall(format!("job:{job}:info")).await?;
+        let hash: Hash = connection.hgetall(keys::job_info(job)).await?;
         Ok((!hash.is_empty()).then(|| JobRecord::decode(job, hash)))
     }
 
@@ -142,7 +142,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn runner(&self, name: &str) -> Result<Option<RunnerRecord>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let hash: Hash = connection.hgetall(format!("runner:{name}:info")).await?;
+        let hash: Hash = connection.hgetall(keys::runner_info(name)).await?;
         Ok((!hash.is_empty()).then(|| RunnerRecord::decode(name.to_owned(), hash)))
     }
 
@@ -164,12 +164,12 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn runner_hashes(&self) -> Result<BTreeMap<String, Hash>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let names: Vec<String> = connection.smembers("runners:live").await?;
+        let names: Vec<String> = connection.smembers(keys::RUNNERS_LIVE).await?;
         let mut runners = BTreeMap::new();
         for chunk in names.chunks(500) {
             let mut batch = pipe();
             for name in chunk {
-                batch.hgetall(format!("runner:{name}:info"));
+                batch.hgetall(keys::runner_info(name));
             }
             let hashes: Vec<Hash> = batch.query_async(&mut connection).await?;
             runners.extend(chunk.iter().cloned().zip(hashes));
@@ -190,15 +190,15 @@ impl Ledger {
         let mut connection = self.pool().get().await?;
         let orgs: Vec<String> = match canonical {
             Some(org) => vec![org],
-            None => connection.hvals("orgs:known").await?,
+            None => connection.hvals(keys::ORGS_KNOWN).await?,
         };
         // Jobs that wait, run or are in question are asked about from time to time; queued ones stand in their
         // organization's queue.
-        let mut jobs: Vec<String> = connection.zrange("jobs:questions", 0, -1).await?;
+        let mut jobs: Vec<String> = connection.zrange(keys::JOBS_QUESTIONS, 0, -1).await?;
         for chunk in orgs.chunks(500) {
             let mut batch = pipe();
             for org in chunk {
-                batch.zrange(format!("org:{org}:pending"), 0, -1);
+                batch.zrange(keys::org_pending(org), 0, -1);
             }
             let queued: Vec<Vec<String>> = batch.query_async(&mut connection).await?;
             jobs.extend(queued.into_iter().flatten());
@@ -216,7 +216,7 @@ impl Ledger {
         for chunk in jobs.chunks(500) {
             let mut batch = pipe();
             for job in chunk {
-                batch.hgetall(format!("job:{job}:info"));
+                batch.hgetall(keys::job_info(job));
             }
             let hashes: Vec<Hash> = batch.query_async(&mut connection).await?;
             let decoded = chunk
@@ -244,7 +244,7 @@ impl Ledger {
     pub async fn why_closed(&self) -> Result<Option<&'static str>, LedgerError> {
         let mut connection = self.pool().get().await?;
         let (epoch, known): (Option<String>, Option<String>) =
-            connection.hmget("ledger:meta", &["epoch", "run_id"]).await?;
+            connection.hmget(keys::META, &["epoch", "run_id"]).await?;
         let server: String = match redis::cmd("INFO").arg("server").query_async(&mut connection).await {
             Err(error) if error.code() == Some("NOPERM") => {
                 return Ok(Some(
@@ -269,7 +269,7 @@ impl Ledger {
     pub async fn workers_alive(&self) -> Result<u64, LedgerError> {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
-        Ok(connection.zcount("workers:alive", now - 30_000, "+inf").await?)
+        Ok(connection.zcount(keys::WORKERS_ALIVE, now - 30_000, "+inf").await?)
     }
 
     /// How many live runners are in each state, as people are shown it.
@@ -317,7 +317,7 @@ impl Ledger {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
         let held: Vec<(String, f64)> = redis::cmd("ZRANGEBYSCORE")
-            .arg("backoffs")
+            .arg(keys::BACKOFFS)
             .arg(now)
             .arg("+inf")
             .arg("WITHSCORES")
@@ -328,7 +328,7 @@ impl Ledger {
             .await?;
         let mut batch = pipe();
         for (subject, _) in &held {
-            batch.hget(format!("{subject}:backoff"), "reason");
+            batch.hget(keys::backoff(subject), "reason");
         }
         let reasons: Vec<Option<String>> = if held.is_empty() {
             Vec::new()
@@ -350,9 +350,9 @@ impl Ledger {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
         let (known_orgs, running, pending): (u64, HashMap<String, u64>, HashMap<String, u64>) = pipe()
-            .hlen("orgs:known")
-            .hgetall("orgs:running")
-            .hgetall("orgs:pending")
+            .hlen(keys::ORGS_KNOWN)
+            .hgetall(keys::ORGS_RUNNING)
+            .hgetall(keys::ORGS_PENDING)
             .query_async(&mut connection)
             .await?;
         let mut overview = Overview {
@@ -366,17 +366,17 @@ impl Ledger {
         for (org, pending) in pending {
             overview.organizations.entry(org).or_default().1 = pending;
         }
-        let meta: HashMap<String, String> = connection.hgetall("ledger:meta").await?;
+        let meta: HashMap<String, String> = connection.hgetall(keys::META).await?;
         let number = |name: &str| meta.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         (overview.max_total, overview.max_per_org) = (number("max_total"), number("max_per_org"));
         let (live, questions, events, provision, ticks, dead, workers): (u64, u64, u64, u64, u64, u64, u64) = pipe()
-            .scard("runners:live")
-            .zcard("jobs:questions")
+            .scard(keys::RUNNERS_LIVE)
+            .zcard(keys::JOBS_QUESTIONS)
             .xlen(crate::stream::EVENTS)
             .xlen(crate::stream::PROVISION)
             .xlen(crate::stream::TICKS)
             .xlen(crate::stream::DEAD)
-            .zcount("workers:alive", now - 30_000, "+inf")
+            .zcount(keys::WORKERS_ALIVE, now - 30_000, "+inf")
             .query_async(&mut connection)
             .await?;
         overview.total_running = live;

@@ -1,6 +1,6 @@
 //! Owners whose name of now is not known.
 
-use super::{Ledger, LedgerError, conditions::Condition};
+use super::{Ledger, LedgerError, conditions::Condition, keys};
 
 impl Ledger {
     /// Owners that have lost their login to another one, and of which GitHub has not said yet how they are called now.
@@ -9,7 +9,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn nameless_owners(&self) -> Result<Vec<Condition>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let logins: Vec<String> = redis::AsyncCommands::hvals(&mut connection, "orgs:known").await?;
+        let logins: Vec<String> = redis::AsyncCommands::hvals(&mut connection, keys::ORGS_KNOWN).await?;
         let nameless = logins.iter().filter_map(|login| Some((login, login.split_once('~')?)));
         let text = |(login, (before, id)): (&String, (&str, &str))| {
             format!(

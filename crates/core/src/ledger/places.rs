@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Ledger, LedgerError, conditions::Condition, scripts, transitions::SLICE};
+use super::{Ledger, LedgerError, conditions::Condition, keys, scripts, transitions::SLICE};
 use crate::render;
 
 /// A place that no worker has listed for so long is not looked at by any, in ms. By default workers list every minute.
@@ -50,15 +50,15 @@ impl Ledger {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
         let (live, listed): (Vec<String>, Vec<(String, f64)>) = redis::pipe()
-            .smembers("runners:live")
-            .zrange_withscores("places", 0, -1)
+            .smembers(keys::RUNNERS_LIVE)
+            .zrange_withscores(keys::PLACES, 0, -1)
             .query_async(&mut connection)
             .await?;
         let mut counted: BTreeMap<String, usize> = BTreeMap::new();
         for slice in live.chunks(SLICE) {
             let mut pipe = redis::pipe();
             for name in slice {
-                pipe.hget(format!("runner:{name}:info"), "place");
+                pipe.hget(keys::runner_info(name), "place");
             }
             let places: Vec<Option<String>> = pipe.query_async(&mut connection).await?;
             places
@@ -105,7 +105,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn give_up(&self, place: &str) -> Result<u32, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let live: Vec<String> = connection.smembers("runners:live").await?;
+        let live: Vec<String> = connection.smembers(keys::RUNNERS_LIVE).await?;
         drop(connection);
         let mut freed = 0;
         for slice in live.chunks(SLICE) {
@@ -128,7 +128,7 @@ impl Ledger {
         let since = self.now().await? - UNSEEN_MS;
         let mut connection = self.pool().get().await?;
         let listed: Vec<String> = redis::cmd("ZRANGEBYSCORE")
-            .arg("places")
+            .arg(keys::PLACES)
             .arg(since)
             .arg("+inf")
             .query_async(&mut connection)

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     Admission, Answer, Applied, BackOff, Deregistration, Doubt, Due, Failure, Growth, Hold, Ledger, LedgerError,
     Listed, Maker, Observation, Observed, Question, Reconciliation, Registration, Reservation, Retried, Silence,
-    classes::described, millis, scripts,
+    classes::described, keys, millis, scripts,
 };
 use crate::{
     config::LimitsSettings,
@@ -303,7 +303,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn settle_doubt(&self, doubt: &Doubt) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
-        Ok(redis::AsyncCommands::zrem(&mut connection, "registrations:uncertain", &doubt.name).await?)
+        Ok(redis::AsyncCommands::zrem(&mut connection, keys::REGISTRATIONS_UNCERTAIN, &doubt.name).await?)
     }
 
     /// Makes this the effective configuration.
@@ -332,7 +332,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn is_configured(&self) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
-        Ok(redis::AsyncCommands::hexists(&mut connection, "ledger:meta", "max_total").await?)
+        Ok(redis::AsyncCommands::hexists(&mut connection, keys::META, "max_total").await?)
     }
 
     /// Sets limits of organizations (`None`: back to the default), and says what each was before. With `replace`,
@@ -348,7 +348,7 @@ impl Ledger {
         if replace {
             let named: HashSet<String> = limits.iter().map(|(org, _)| org.to_lowercase()).collect();
             let mut connection = self.pool().get().await?;
-            let own: Vec<String> = redis::AsyncCommands::hkeys(&mut connection, "org_limits").await?;
+            let own: Vec<String> = redis::AsyncCommands::hkeys(&mut connection, keys::ORG_LIMITS).await?;
             drop(connection);
             let others: Vec<_> = own
                 .into_iter()
@@ -421,7 +421,7 @@ impl Ledger {
             .await?;
         }
         let mut connection = self.pool().get().await?;
-        let live: HashSet<String> = redis::AsyncCommands::smembers(&mut connection, "runners:live").await?;
+        let live: HashSet<String> = redis::AsyncCommands::smembers(&mut connection, keys::RUNNERS_LIVE).await?;
         drop(connection);
         let listed: HashSet<&str> = runners.iter().map(|runner| runner.name.as_str()).collect();
         let mut missing: Vec<&String> = live.iter().filter(|name| !listed.contains(name.as_str())).collect();

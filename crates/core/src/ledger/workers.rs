@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Ledger, LedgerError, millis, scripts};
+use super::{Ledger, LedgerError, keys, millis, scripts};
 
 /// What a look at Redis's clock found.
 #[derive(Deserialize)]
@@ -48,7 +48,7 @@ impl Ledger {
     pub async fn living_workers(&self, within: Duration) -> Result<HashSet<String>, LedgerError> {
         let since = self.now().await? - i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
         let mut connection = self.pool().get().await?;
-        Ok(redis::AsyncCommands::zrangebyscore(&mut connection, "workers:alive", since, "+inf").await?)
+        Ok(redis::AsyncCommands::zrangebyscore(&mut connection, keys::WORKERS_ALIVE, since, "+inf").await?)
     }
 
     /// A worker that ends by itself is no longer alive.
@@ -57,7 +57,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn retire(&self, worker: &str) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
-        Ok(redis::AsyncCommands::zrem(&mut connection, "workers:alive", worker).await?)
+        Ok(redis::AsyncCommands::zrem(&mut connection, keys::WORKERS_ALIVE, worker).await?)
     }
 
     /// Takes the right to work on a tick of this kind for `for_at_most`; false when somebody is at it.
@@ -67,7 +67,7 @@ impl Ledger {
     pub async fn take_tick(&self, kind: &str, worker: &str, for_at_most: Duration) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
         let taken: i64 = scripts::TAKE_TICK
-            .key(format!("tick:{kind}:work"))
+            .key(keys::tick_work(kind))
             .arg(worker)
             .arg(millis(for_at_most))
             .invoke_async(&mut connection)
@@ -82,7 +82,7 @@ impl Ledger {
     pub async fn end_tick(&self, kind: &str, worker: &str) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
         let _: i64 = scripts::END_TICK
-            .key(format!("tick:{kind}:work"))
+            .key(keys::tick_work(kind))
             .arg(worker)
             .invoke_async(&mut connection)
             .await?;

@@ -17,7 +17,10 @@ use super::{
     Connection, Pool,
     rights::{self, Lacks},
 };
-use crate::{ledger::LedgerError, store::RedisSettings};
+use crate::{
+    ledger::{LedgerError, keys},
+    store::RedisSettings,
+};
 
 /// The oldest Redis that has all that is used (`XAUTOCLAIM`).
 const OLDEST: (u32, u32) = (6, 2);
@@ -122,16 +125,12 @@ async fn other_system(connection: &mut Connection) -> Result<Option<String>, Led
             return Ok(Some(key.to_owned()));
         }
     }
-    let mut orgs: BTreeSet<String> = passing(connection.hkeys::<_, Vec<String>>("org_limits").await)?
+    let mut orgs: BTreeSet<String> = passing(connection.hkeys::<_, Vec<String>>(keys::ORG_LIMITS).await)?
         .unwrap_or_default()
         .into_iter()
         .collect();
-    orgs.extend(passing(connection.hvals::<_, Vec<String>>("orgs:known").await)?.unwrap_or_default());
-    let keys: Vec<String> = orgs
-        .iter()
-        .take(SAMPLE)
-        .map(|org| format!("org:{org}:pending"))
-        .collect();
+    orgs.extend(passing(connection.hvals::<_, Vec<String>>(keys::ORGS_KNOWN).await)?.unwrap_or_default());
+    let keys: Vec<String> = orgs.iter().take(SAMPLE).map(keys::org_pending).collect();
     let mut batch = pipe();
     for key in &keys {
         batch.cmd("TYPE").arg(key);

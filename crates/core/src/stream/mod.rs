@@ -16,7 +16,7 @@ use redis::{AsyncCommands, RedisResult, Script, aio::ConnectionLike};
 
 use crate::{
     event::JobEvent,
-    ledger::LedgerError,
+    ledger::{LedgerError, keys},
     store::{Pool, rights::guarded},
 };
 
@@ -31,13 +31,13 @@ pub use entry::{Entry, Unreadable};
 pub use reader::Reader;
 
 /// Job events, from the receiver to intake.
-pub const EVENTS: &str = "jit:events";
+pub const EVENTS: &str = keys::JIT_EVENTS;
 /// Reservations, from admission to provision.
-pub const PROVISION: &str = "jit:provision";
+pub const PROVISION: &str = keys::JIT_PROVISION;
 /// Ticks, from beat to maintenance.
-pub const TICKS: &str = "jit:ticks";
+pub const TICKS: &str = keys::JIT_TICKS;
 /// Entries that could not be read or applied.
-pub const DEAD: &str = "jit:dead";
+pub const DEAD: &str = keys::JIT_DEAD;
 /// The consumer group of each stream.
 pub const GROUP: &str = "workers";
 /// Version of the entries that this release writes, and the highest that it reads.

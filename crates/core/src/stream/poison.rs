@@ -13,7 +13,7 @@ use redis::Script;
 
 use super::{Entry, claim, dead_letters::bury, held_by_dead};
 use crate::{
-    ledger::LedgerError,
+    ledger::{LedgerError, keys},
     store::{Pool, rights::guarded},
 };
 
@@ -46,7 +46,7 @@ pub enum Suspect {
 }
 
 fn deaths_of(stream: &str) -> String {
-    format!("{stream}:deaths")
+    keys::deaths(stream)
 }
 
 /// Claims up to `count` entries of each consumer that is not among the living, but for those that are suspect.

@@ -13,7 +13,7 @@ use redis::AsyncCommands;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Ledger, LedgerError, millis, scripts};
+use super::{Ledger, LedgerError, keys, millis, scripts};
 use crate::{
     event::{Action, JobEvent},
     stream,
@@ -85,7 +85,7 @@ impl Ledger {
     pub async fn known_owners(&self, cursor: &str) -> Result<(String, Vec<String>), LedgerError> {
         let mut connection = self.pool().get().await?;
         let (next, flat): (String, Vec<String>) = redis::cmd("HSCAN")
-            .arg("orgs:known")
+            .arg(keys::ORGS_KNOWN)
             .arg(cursor)
             .arg("COUNT")
             .arg(PAGE)
@@ -97,7 +97,7 @@ impl Ledger {
         }
         let mut pipe = redis::pipe();
         for owner in &owners {
-            pipe.smembers(format!("org:{owner}:repos"));
+            pipe.smembers(keys::org_repos(owner));
         }
         let repos: Vec<Vec<String>> = pipe.query_async(&mut connection).await?;
         let named = owners
@@ -270,7 +270,7 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn hook(&self, hook: &str) -> Result<Option<HookCursor>, LedgerError> {
         let mut connection = self.pool().get().await?;
-        let json: Option<String> = connection.hget("hooks:known", hook).await?;
+        let json: Option<String> = connection.hget(keys::HOOKS_KNOWN, hook).await?;
         Ok(json.map(|json| serde_json::from_str(&json).unwrap_or_default()))
     }
 
@@ -283,9 +283,9 @@ impl Ledger {
         let mut connection = self.pool().get().await?;
         let mut pipe = redis::pipe();
         pipe.atomic()
-            .hset_nx("hooks:known", hook, json!(HookCursor::default()).to_string());
+            .hset_nx(keys::HOOKS_KNOWN, hook, json!(HookCursor::default()).to_string());
         if let Some(of) = of {
-            pipe.sadd("hooks:owners", of).ignore();
+            pipe.sadd(keys::HOOKS_OWNERS, of).ignore();
         }
         let (new,): (bool,) = pipe.query_async(&mut connection).await?;
         drop(connection);
@@ -301,7 +301,7 @@ impl Ledger {
     pub async fn any_has_a_hook(&self, of: &[String]) -> Result<bool, LedgerError> {
         let mut connection = self.pool().get().await?;
         let has: Vec<bool> = redis::cmd("SMISMEMBER")
-            .arg("hooks:owners")
+            .arg(keys::HOOKS_OWNERS)
             .arg(of)
             .query_async(&mut connection)
             .await?;
@@ -321,14 +321,16 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let mut connection = self.pool().get().await?;
         match (cursor, of) {
-            (Some(cursor), _) => Ok(connection.hset("hooks:known", hook, json!(cursor).to_string()).await?),
+            (Some(cursor), _) => Ok(connection
+                .hset(keys::HOOKS_KNOWN, hook, json!(cursor).to_string())
+                .await?),
             (None, Some(of)) => Ok(redis::pipe()
                 .atomic()
-                .hdel("hooks:known", hook)
-                .srem("hooks:owners", of)
+                .hdel(keys::HOOKS_KNOWN, hook)
+                .srem(keys::HOOKS_OWNERS, of)
                 .query_async(&mut connection)
                 .await?),
-            (None, None) => Ok(connection.hdel("hooks:known", hook).await?),
+            (None, None) => Ok(connection.hdel(keys::HOOKS_KNOWN, hook).await?),
         }
     }
 

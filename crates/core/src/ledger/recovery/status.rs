@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use redis::pipe;
 use serde::Serialize;
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, keys};
 
 /// How recovery stands, for people and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -95,14 +95,14 @@ impl Ledger {
         let now = self.now().await?;
         let mut connection = self.pool().get().await?;
         let mut pipe = pipe();
-        pipe.hgetall("recovery")
-            .zcard("repos:active")
-            .zcard("recovery:accounts")
-            .hlen("hooks:known")
-            .zcard("deliveries:open")
-            .zcard("strays:seen");
-        pipe.zrange_withscores("recovery:oldest", 0, 0)
-            .zrevrange_withscores("recovery:unvisited", 0, 0);
+        pipe.hgetall(keys::RECOVERY)
+            .zcard(keys::REPOS_ACTIVE)
+            .zcard(keys::RECOVERY_ACCOUNTS)
+            .hlen(keys::HOOKS_KNOWN)
+            .zcard(keys::DELIVERIES_OPEN)
+            .zcard(keys::STRAYS_SEEN);
+        pipe.zrange_withscores(keys::RECOVERY_OLDEST, 0, 0)
+            .zrevrange_withscores(keys::RECOVERY_UNVISITED, 0, 0);
         type Scores = Vec<(String, f64)>;
         let (state, repositories, accounts, hooks, failed_deliveries, strays, oldest, unvisited): (
             BTreeMap<String, String>,
