@@ -363,7 +363,7 @@ async fn a_transition_writes_nothing_before_it_may_write_all() {
         let failed = take_steps(&format!("~* +@all -{}", command.to_lowercase())).await;
         assert!(!failed.is_empty(), "{command}: nothing was refused");
         if ["DEL", "HDEL", "HGET", "HSET", "SADD", "SET", "ZADD", "ZREM"].contains(&command) {
-            assert!(failed.len() >= 19, "{command}: every script calls it: {failed:?}");
+            assert!(failed.len() >= 10, "{command}: most scripts call it: {failed:?}");
         }
     }
 }
