@@ -1,18 +1,11 @@
 //! Settings as the command line gives them.
 
 use clap::Parser;
-use jit_core::config::{GithubArgs, GithubSettings, LimitsArgs, LimitsSettings, Problems};
+use jit_core::config::{GithubArgs, GithubSettings, LimitsSettings, Problems};
 
 /// The default limits and deadlines.
 pub fn default_limits() -> LimitsSettings {
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        limits: LimitsArgs,
-    }
-    let mut problems = Problems::default();
-    let limits = Cli::parse_from(["test"]).limits.resolve(&mut problems);
-    problems.finish(limits).expect("the defaults are valid")
+    LimitsSettings::default()
 }
 
 /// The default settings of a GitHub at this URL.

@@ -55,7 +55,6 @@ pub const LONG_FUNCTIONS: &[&str] = &[
     "crates/backend/src/kubernetes/pod.rs: pod",
     "crates/cli/src/commands/doctor.rs: doctor",
     "crates/cli/src/commands/status.rs: whole",
-    "crates/core/src/config/limits.rs: resolve",
     "crates/core/src/ledger/doctor.rs: check_class",
     "crates/core/src/ledger/doctor.rs: doctor",
     "crates/core/src/ledger/explain.rs: explain_queued",

@@ -15,67 +15,89 @@ use crate::names::shown;
 /// Highest limit of one organization.
 pub const MAX_LIMIT: u64 = 1000;
 
-/// Limits and the deadlines of a runner's life.
-#[derive(Clone, Debug, clap::Args)]
-pub struct LimitsArgs {
-    /// Runners that one organization may have at once, 1 to 1000
-    #[arg(long, env, default_value = "10")]
-    pub max_runners_per_org: String,
-    /// Runners at once in all
-    #[arg(long, env, default_value = "200")]
-    pub max_total_runners: String,
-    /// Starts the name of every runner, its pod and its Secret
-    #[arg(long, env, default_value = "jit-runner")]
-    pub runner_name_prefix: String,
-    /// YAML file of limits of single organizations; loaded where Redis holds none; by default config/org-limits.yaml,
-    /// which may be absent
-    #[arg(long, env)]
-    pub org_limits_file: Option<PathBuf>,
+/// Default of `MAX_RUNNERS_PER_ORG`.
+const MAX_PER_ORG: &str = "10";
+/// Default of `MAX_TOTAL_RUNNERS`.
+const MAX_TOTAL: &str = "200";
+/// Default of `RUNNER_NAME_PREFIX`.
+const PREFIX: &str = "jit-runner";
+
+/// Declares each time once: its help, its flag and variable (the field's name), the name by which scripts read it, its
+/// default, and whether the short help leaves it out.
+macro_rules! limits_args {
+    ($($(#[$help:meta])+ $field:ident: $script:literal = $default:literal, $hidden:literal;)+) => {
+        /// Limits and the deadlines of a runner's life.
+        #[derive(Clone, Debug, clap::Args)]
+        pub struct LimitsArgs {
+            /// Runners that one organization may have at once, 1 to 1000
+            #[arg(long, env, default_value = MAX_PER_ORG)]
+            pub max_runners_per_org: String,
+            /// Runners at once in all
+            #[arg(long, env, default_value = MAX_TOTAL)]
+            pub max_total_runners: String,
+            /// Starts the name of every runner, its pod and its Secret
+            #[arg(long, env, default_value = PREFIX)]
+            pub runner_name_prefix: String,
+            /// YAML file of limits of single organizations; loaded where Redis holds none; by default
+            /// config/org-limits.yaml, which may be absent
+            #[arg(long, env)]
+            pub org_limits_file: Option<PathBuf>,
+            $($(#[$help])+ #[arg(long, env, default_value = $default, hide_short_help = $hidden)] pub $field: String,)+
+        }
+
+        impl Default for LimitsArgs {
+            fn default() -> Self {
+                Self {
+                    max_runners_per_org: MAX_PER_ORG.into(),
+                    max_total_runners: MAX_TOTAL.into(),
+                    runner_name_prefix: PREFIX.into(),
+                    org_limits_file: None,
+                    $($field: $default.into(),)+
+                }
+            }
+        }
+
+        impl LimitsArgs {
+            /// Each time: the name by which scripts read it, its variable, what is given.
+            fn times(&self) -> impl Iterator<Item = (&'static str, String, &str)> {
+                [$(($script, stringify!($field).to_ascii_uppercase(), self.$field.as_str())),+].into_iter()
+            }
+        }
+    };
+}
+
+limits_args! {
     /// A runner has to start within this time
-    #[arg(long, env, default_value = "10m")]
-    pub start_timeout: String,
+    start_timeout: "start_timeout" = "10m", false;
     /// A runner that had no job for so long is removed
-    #[arg(long, env, default_value = "10m")]
-    pub idle_timeout: String,
+    idle_timeout: "idle_timeout" = "10m", false;
     /// A runner has to end within this time after its job
-    #[arg(long, env, default_value = "5m")]
-    pub end_timeout: String,
+    end_timeout: "end_timeout" = "5m", false;
     /// A runner that its class has too many is kept for so long, for the next job
-    #[arg(long, env, default_value = "2m")]
-    pub surplus_grace: String,
+    surplus_grace: "surplus_grace" = "2m", false;
     /// An idle runner whose class has queued jobs makes GitHub be asked about them after this time
-    #[arg(long, env, default_value = "1m", hide_short_help = true)]
-    pub idle_check: String,
+    idle_check: "idle_check" = "1m", true;
     /// A reservation that no worker takes up is dropped after this time
-    #[arg(long, env, default_value = "5m", hide_short_help = true)]
-    pub reserve_timeout: String,
+    reserve_timeout: "reserve_timeout" = "5m", true;
     /// GitHub is asked about a job whose runner went so long after
-    #[arg(long, env, default_value = "5s", hide_short_help = true)]
-    pub question_delay: String,
+    question_delay: "question_delay" = "5s", true;
     /// GitHub is asked about a job that waits or runs this often
-    #[arg(long, env, default_value = "1h", hide_short_help = true)]
-    pub question_interval: String,
+    question_interval: "question_interval" = "1h", true;
     /// A registration that may be left over is looked up after this time, after three times and after fifteen times as
     /// long
-    #[arg(long, env, default_value = "1m", hide_short_help = true)]
-    pub uncertain_interval: String,
+    uncertain_interval: "uncertain_first" = "1m", true;
     /// A runner that GitHub calls busy without having told its job is asked about again after this time
-    #[arg(long, env, default_value = "5m", hide_short_help = true)]
-    pub busy_recheck: String,
+    busy_recheck: "busy_recheck" = "5m", true;
     /// A class whose runner did not start gets no other for so long, nor a profile whose image cannot be pulled,
     /// doubling up to sixteen times
-    #[arg(long, env, default_value = "1m", hide_short_help = true)]
-    pub start_backoff: String,
+    start_backoff: "start_backoff" = "1m", true;
     /// A job whose runner stayed idle is held back for so long, doubling up to six times that
-    #[arg(long, env, default_value = "10m", hide_short_help = true)]
-    pub misfit_hold: String,
+    misfit_hold: "misfit_hold" = "10m", true;
     /// After a refusal by the namespace's quota one runner more is tried each time this has passed
-    #[arg(long, env, default_value = "1m", hide_short_help = true)]
-    pub quota_interval: String,
+    quota_interval: "quota_interval" = "1m", true;
     /// A completed job is remembered for so long, so that a redelivery cannot bring it back (GitHub keeps deliveries
     /// for 3 to 7 days)
-    #[arg(long, env, default_value = "192h", hide_short_help = true)]
-    pub tombstone_ttl: String,
+    tombstone_ttl: "tombstone_ttl" = "192h", true;
 }
 
 /// Limits and deadlines, checked.
@@ -110,25 +132,10 @@ impl LimitsArgs {
              letter and not ending with -"
             ));
         }
-        let mut times = BTreeMap::new();
-        for (name, variable, text) in [
-            ("start_timeout", "START_TIMEOUT", &self.start_timeout),
-            ("idle_timeout", "IDLE_TIMEOUT", &self.idle_timeout),
-            ("end_timeout", "END_TIMEOUT", &self.end_timeout),
-            ("surplus_grace", "SURPLUS_GRACE", &self.surplus_grace),
-            ("idle_check", "IDLE_CHECK", &self.idle_check),
-            ("reserve_timeout", "RESERVE_TIMEOUT", &self.reserve_timeout),
-            ("question_delay", "QUESTION_DELAY", &self.question_delay),
-            ("question_interval", "QUESTION_INTERVAL", &self.question_interval),
-            ("uncertain_first", "UNCERTAIN_INTERVAL", &self.uncertain_interval),
-            ("busy_recheck", "BUSY_RECHECK", &self.busy_recheck),
-            ("start_backoff", "START_BACKOFF", &self.start_backoff),
-            ("misfit_hold", "MISFIT_HOLD", &self.misfit_hold),
-            ("quota_interval", "QUOTA_INTERVAL", &self.quota_interval),
-            ("tombstone_ttl", "TOMBSTONE_TTL", &self.tombstone_ttl),
-        ] {
-            times.insert(name, problems.duration(variable, text));
-        }
+        let times: BTreeMap<&'static str, Duration> = self
+            .times()
+            .map(|(script, variable, text)| (script, problems.duration(&variable, text)))
+            .collect();
         for (low, high, because) in [
             (
                 "IDLE_CHECK",
@@ -156,6 +163,12 @@ impl LimitsArgs {
             org_limits_file: self.org_limits_file(problems),
             times,
         }
+    }
+}
+
+impl Default for LimitsSettings {
+    fn default() -> Self {
+        LimitsArgs::default().resolve(&mut Problems::default())
     }
 }
 
@@ -240,6 +253,21 @@ pub fn parse_org_limits(text: &str) -> Result<BTreeMap<String, u64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_those_of_the_command_line() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            limits: LimitsArgs,
+        }
+        let mut problems = Problems::default();
+        let given = <Cli as clap::Parser>::parse_from(["test"])
+            .limits
+            .resolve(&mut problems);
+        let given = problems.finish(given).expect("valid");
+        assert_eq!(format!("{given:?}"), format!("{:?}", LimitsSettings::default()));
+    }
 
     #[test]
     fn the_example_file_is_read() {
