@@ -326,6 +326,39 @@ async fn readers_survive_killed_connections_and_a_redis_that_is_emptied() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_that_was_cut_while_it_was_idle_fails_no_call_and_none_is_asked_before_each_use() {
+    let server = RedisServer::plain(&[]);
+    let mut operator = server.operator().await;
+    let ledger = Ledger::new(store::pool(&server.settings()).unwrap());
+    ledger.configure(&default_limits()).await.expect("configured");
+    let _: () = run(&mut operator, "CONFIG RESETSTAT").await;
+    for job in 1..=20 {
+        ledger.apply(&queued(job, "Acme"), None).await.expect("applied");
+    }
+    let calls: String = run(&mut operator, "INFO commandstats").await;
+    assert!(!calls.contains("cmdstat_ping"), "{calls}");
+    for job in 21..=40 {
+        let killed: u64 = run(&mut operator, "CLIENT KILL TYPE normal SKIPME yes").await;
+        assert!(killed > 0);
+        ledger
+            .apply(&queued(job, "Acme"), None)
+            .await
+            .expect("applied over another connection");
+        // A pipeline is the first to find out.
+        let _: u64 = run(&mut operator, "CLIENT KILL TYPE normal SKIPME yes").await;
+        let mut connection = ledger.pool().get().await.expect("lent");
+        let (pong, again): (String, String) = redis::pipe()
+            .cmd("PING")
+            .cmd("PING")
+            .query_async(&mut connection)
+            .await
+            .expect("sent again");
+        assert_eq!((pong.as_str(), again.as_str()), ("PONG", "PONG"));
+    }
+    assert_eq!(ledger.doctor().await.expect("examined").jobs, 40);
+}
+
 /// What a Redis that cannot serve for now is told, and told when it can again.
 const REFUSALS: [(&str, &str, &str); 4] = [
     ("OOM", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),

@@ -198,11 +198,6 @@ impl Ledger {
         Ok(seconds * 1000 + micros / 1000)
     }
 
-    /// Whether Redis answers.
-    pub async fn is_reachable(&self) -> bool {
-        self.pool.get().await.is_ok()
-    }
-
     /// Runs one script with one JSON argument and reads its one JSON answer.
     async fn run<T: DeserializeOwned>(&self, script: &redis::Script, args: &impl Serialize) -> Result<T, LedgerError> {
         let now = self.clock.as_ref().map(|clock| clock.load(Ordering::Relaxed));

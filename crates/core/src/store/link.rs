@@ -4,7 +4,10 @@
 //! that is older than this news. So no part of a process goes on writing to a server that another part knows to be
 //! replaced.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use redis::{
     Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, Value,
@@ -26,6 +29,8 @@ pub struct Link {
     of: u64,
     /// By Sentinel: its server has to be a master.
     named: bool,
+    /// When its server last answered.
+    answered: Instant,
 }
 
 impl Link {
@@ -62,6 +67,7 @@ impl Link {
             generation,
             of,
             named,
+            answered: Instant::now(),
         })
     }
 
@@ -69,6 +75,11 @@ impl Link {
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.of == self.generation.current()
+    }
+
+    /// Whether its server has answered within this time, and need not be a master.
+    pub(super) fn has_answered_within(&self, time: Duration) -> bool {
+        !self.named && self.answered.elapsed() < time
     }
 
     /// Asks its server: it answers and, where Sentinel named it, is still a master.
@@ -91,7 +102,8 @@ impl Link {
         self.generation.end(self.of);
     }
 
-    fn note<'a>(&self, values: impl IntoIterator<Item = &'a Value>) {
+    fn note<'a>(&mut self, values: impl IntoIterator<Item = &'a Value>) {
+        self.answered = Instant::now();
         let answered = |value: &Value| matches!(value, Value::ServerError(error) if wants_another_connection(&error.clone().into()));
         if values.into_iter().any(answered) {
             self.give_up();

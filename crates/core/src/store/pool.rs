@@ -1,5 +1,8 @@
-//! The ledger's pool: a connection is proved before it is lent out, so it survives `CLIENT KILL`, a restart and a
-//! failover, at the price of a second round trip.
+//! The ledger's pool. A connection is proved before it is lent out: its server answered a moment ago, or is asked. One
+//! that was cut since then is replaced at its first use, so a `CLIENT KILL`, a restart or a failover costs no
+//! transition.
+
+use std::time::Duration;
 
 use deadpool::{
     Runtime,
@@ -12,6 +15,9 @@ use super::{RESPONSE_TIMEOUT, link::Link};
 
 /// Connections that one process keeps for the ledger.
 const POOL_SIZE: usize = 8;
+/// A connection whose server has answered within this time is lent out without a question, which would be a round trip
+/// for each transition. Shorter than what a firewall takes to drop an idle connection without a word.
+const TRUSTED: Duration = Duration::from_secs(5);
 
 /// The pool. Cheap to clone.
 pub type Pool = managed::Pool<Manager, Connection>;
@@ -36,22 +42,53 @@ impl managed::Manager for Manager {
         if !link.is_good() {
             return Err(RecycleError::message("its server is gone, or not the master any more"));
         }
+        if link.has_answered_within(TRUSTED) {
+            return Ok(());
+        }
         Ok(link.prove().await?)
     }
 }
 
 /// A connection of the pool, until it is dropped.
-pub struct Connection(Object<Manager>);
+pub struct Connection {
+    link: Object<Manager>,
+    /// Nothing has been sent since it was lent out.
+    unused: bool,
+}
 
 impl From<Object<Manager>> for Connection {
-    fn from(object: Object<Manager>) -> Self {
-        Self(object)
+    fn from(link: Object<Manager>) -> Self {
+        Self { link, unused: true }
+    }
+}
+
+impl Connection {
+    /// Whether its first use shows that it was cut while it lay in the pool. Then the same is sent once more, over
+    /// another connection. Redis may have run it and been cut before it answered; that is as with a caller that tries
+    /// again after an error: each transition is idempotent.
+    fn was_cut<T>(&mut self, result: &RedisResult<T>) -> bool {
+        let first = std::mem::take(&mut self.unused);
+        first && matches!(result, Err(error) if error.is_connection_dropped())
+    }
+
+    async fn renew(&mut self) -> RedisResult<()> {
+        if let Some(pool) = Object::pool(&self.link) {
+            *self.link = managed::Manager::create(pool.manager()).await?;
+        }
+        Ok(())
     }
 }
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        self.0.req_packed_command(cmd)
+        Box::pin(async move {
+            let result = self.link.req_packed_command(cmd).await;
+            if !self.was_cut(&result) {
+                return result;
+            }
+            self.renew().await?;
+            self.link.req_packed_command(cmd).await
+        })
     }
 
     fn req_packed_commands<'a>(
@@ -60,11 +97,18 @@ impl ConnectionLike for Connection {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(pipeline, offset, count)
+        Box::pin(async move {
+            let result = self.link.req_packed_commands(pipeline, offset, count).await;
+            if !self.was_cut(&result) {
+                return result;
+            }
+            self.renew().await?;
+            self.link.req_packed_commands(pipeline, offset, count).await
+        })
     }
 
     fn get_db(&self) -> i64 {
-        self.0.get_db()
+        self.link.get_db()
     }
 }
 
