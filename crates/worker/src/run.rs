@@ -69,17 +69,7 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     let Some(checks) = prepare_redis(&worker, &settings, &stop).await? else {
         return Ok(());
     };
-    // Known to be alive before it holds anything, or others would take it away.
-    if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("run.known_alive") {
-        tracing::warn!(%error, "no heartbeat");
-    }
-    tracing::info!(
-        worker.id = worker.id,
-        redis = settings.redis.address(),
-        github = %settings.github.server_url,
-        concurrency = settings.concurrency,
-        "worker started"
-    );
+    tell_of_start(&worker, &settings).await;
     readiness.set(true);
     worker.bells.upkeep.notify_one();
     worker.bells.reconcile.notify_one();
@@ -92,6 +82,21 @@ pub async fn worker(settings: Settings) -> anyhow::Result<()> {
     probes.await??;
     tracing::info!(worker.id = worker.id, "worker ended: nothing is left in hand");
     Ok(())
+}
+
+/// Tells the ledger, and the log, that the worker starts.
+async fn tell_of_start(worker: &Worker, settings: &Settings) {
+    // Known to be alive before it holds anything, or others would take it away.
+    if let Err(error) = worker.ledger.heartbeat(&worker.id).await.step("run.known_alive") {
+        tracing::warn!(%error, "no heartbeat");
+    }
+    tracing::info!(
+        worker.id = worker.id,
+        redis = settings.redis.address(),
+        github = %settings.github.server_url,
+        concurrency = settings.concurrency,
+        "worker started"
+    );
 }
 
 /// Looks at Redis before anything is written, since it may be another system's, and brings the settings into it. Waits
