@@ -73,7 +73,6 @@ pub const LONG_FUNCTIONS: &[&str] = &[
     "crates/simulator/src/github/summary.rs: summary",
     "crates/simulator/src/kubelet/status.rs: status",
     "crates/worker/src/metrics.rs: register",
-    "crates/worker/src/run.rs: worker",
     "crates/worker/src/search/hooks.rs: walk",
     "crates/worker/src/search/strays.rs: one",
     "crates/worker/src/search/sweep.rs: visit",
