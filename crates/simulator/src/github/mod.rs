@@ -12,6 +12,7 @@ pub mod control;
 pub mod faults;
 pub mod hooks;
 pub mod jobs;
+mod limits;
 pub mod log;
 pub mod model;
 pub mod payload;
