@@ -56,7 +56,7 @@ impl Proxy {
     /// When no port is free.
     pub async fn start(upstream: SocketAddr) -> std::io::Result<Self> {
         let listener = loop {
-            match TcpListener::bind(("127.0.0.1", super::free_port()?)).await {
+            match TcpListener::bind(("127.0.0.1", super::start::free_port()?)).await {
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
                 bound => break bound?,
             }
