@@ -1,4 +1,5 @@
-//! The whole system on one machine ([`stack`]), and what is played on it: [`demo`], [`bench`], [`brakes`], [`chaos`].
+//! The whole system on one machine ([`stack`]), and what is played on it: [`demo`], [`mod@bench`], [`brakes`] and
+//! [`chaos`].
 //!
 //! Integration tests stand on it as a library; `make demo` and its like run the binary `jit-harness`.
 

@@ -1,6 +1,6 @@
 //! What a runner's pod is made of, apart from the runner itself.
 //!
-//! A [`Profile`] is plain data: whoever reads the configuration fills it in, [`super::pod`] makes a manifest of it. The
+//! A [`Profile`] is plain data: whoever reads the configuration fills it in, [`super::pod()`] makes a manifest of it. The
 //! parts that are Kubernetes' own (resources, tolerations, volumes …) are taken over as they stand; the API server
 //! checks them.
 

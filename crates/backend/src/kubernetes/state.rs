@@ -1,4 +1,4 @@
-//! What a pod says about its runner: the way back from [`super::pod`].
+//! What a pod says about its runner: the way back from [`mod@super::pod`].
 //!
 //! The runner has ended when its container has, whatever becomes of the rest of the pod: an ordinary second container
 //! (Docker on a server older than 1.29) would keep the pod running for ever.

@@ -18,15 +18,15 @@
 //! | loop | does | a round of it is |
 //! |---|---|---|
 //! | [`intake`] | applies job events | a batch |
-//! | [`provision`](crate::provision) | makes runners, as many at once as there are permits | a read of reservations |
+//! | [`provision`] | makes runners, as many at once as there are permits | a read of reservations |
 //! | [`ticks`] | passes on ticks; takes over what dead workers held | a read of ticks |
 //! | [`search`] | asks GitHub for what never came | a slice |
 //! | [`upkeep`] | removes runners, asks about jobs | what was due when it was rung for |
 //! | [`reconcile`] | compares the ledger with the runners that are there | a comparison |
 //! | [`observe`] | tells the ledger what the watch on runners shows | a change |
 //! | [`heartbeat`] | says that the worker lives | a beat |
-//! | [`rates`](crate::rates) | passes on what GitHub says of its limits | what was said within a second |
-//! | [`credentials`](crate::credentials) | looks for changed credentials | a look |
+//! | [`rates`] | passes on what GitHub says of its limits | what was said within a second |
+//! | [`credentials`] | looks for changed credentials | a look |
 //!
 //! [`admit`] is no loop: each of them admits after what could make room or demand. [`Bells`] wake the loops that work
 //! when rung for, and [`LoopStatus`] holds how each fares.
