@@ -1,7 +1,7 @@
 //! What a runner's pod is made of, apart from the runner itself.
 //!
-//! A [`Profile`] is plain data: whoever reads the configuration fills it in, [`super::pod()`] makes a manifest of it. The
-//! parts that are Kubernetes' own (resources, tolerations, volumes …) are taken over as they stand; the API server
+//! A [`Profile`] is plain data: whoever reads the configuration fills it in, [`super::pod()`] makes a manifest of it.
+//! The parts that are Kubernetes' own (resources, tolerations, volumes …) are taken over as they stand; the API server
 //! checks them.
 
 use std::collections::BTreeMap;
