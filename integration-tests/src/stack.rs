@@ -96,9 +96,10 @@ impl PodCount {
 /// Creates short jobs, spread over the organizations.
 pub async fn send(stack: &Stack, jobs: usize, orgs: usize, labels: impl Fn(usize) -> Vec<&'static str>) {
     for first in (0..jobs).step_by(100) {
-        let wave = (first..jobs.min(first + 100)).map(
-            |n| json!({ "org": load::org(1 + (n * 7) % orgs), "repo": format!("app-{}", n % 3), "labels": labels(n), "duration_ms": 50 + (n * 37) % 400 }),
-        );
+        let wave = (first..jobs.min(first + 100)).map(|n| {
+            json!({ "org": load::org(1 + (n * 7) % orgs), "repo": format!("app-{}", n % 3), "labels": labels(n),
+                "duration_ms": 50 + (n * 37) % 400 })
+        });
         stack.create_jobs(&Value::from(wave.collect::<Vec<_>>())).await.unwrap();
     }
 }

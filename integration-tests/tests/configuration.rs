@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
+
+use integration_tests::help;
 
 /// The programs, in the order of the document, by their names there.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -32,21 +33,6 @@ struct Setting {
 struct Entry {
     setting: Setting,
     programs: BTreeSet<usize>,
-}
-
-fn help(program: &str) -> String {
-    let test = std::env::current_exe().expect("this test");
-    let dir = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .expect("programs lie beside the tests");
-    let output = Command::new(dir.join(program))
-        .arg("--help")
-        .env_clear()
-        .output()
-        .expect("the program is built: run through `make test`");
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).expect("text")
 }
 
 /// Takes the last `[tag: …]` out of a help text.

@@ -35,7 +35,10 @@ async fn state(stack: &Stack, job: u64) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renamed_organization_keeps_its_jobs_and_its_runner_at_work() {
     let stack = Stack::start(&options(&[("MAX_RUNNERS_PER_ORG", "1")])).await.unwrap();
-    let of = |org: &str, duration: u64| json!({ "org": org, "repo": "app", "labels": ["code-linux"], "duration_ms": duration });
+    let of = |org: &str, duration: u64| {
+        json!({ "org": org, "repo": "app", "labels": ["code-linux"],
+        "duration_ms": duration })
+    };
     let at_work = stack.create_jobs(&of("org-0001", 12_000)).await.unwrap()[0];
     until("a job is at work", async || {
         state(&stack, at_work).await == "in_progress"
@@ -115,7 +118,10 @@ async fn a_users_repositories_share_one_limit() {
         )
         .await
         .unwrap();
-    let jobs = (0..12).map(|n| json!({ "user": "octocat", "repo": format!("app-{}", n % 6), "labels": ["code-linux"], "duration_ms": 100 }));
+    let jobs = (0..12).map(|n| {
+        json!({ "user": "octocat", "repo": format!("app-{}", n % 6), "labels": ["code-linux"],
+        "duration_ms": 100 })
+    });
     stack.create_jobs(&Value::from(jobs.collect::<Vec<_>>())).await.unwrap();
     let summary = settle(&stack, 12).await;
     assert_eq!(number(&summary, "/jobs/success"), 12);
@@ -174,7 +180,10 @@ async fn after_lost_data_each_worker_counts_what_runs_at_its_own_place() {
         .unwrap()
         .set_env("RUNNER_DIRECTORY", elsewhere.path().to_str());
     stack.restart("worker-2").await.unwrap();
-    let jobs = |count: u64, duration: u64| json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": duration, "count": count });
+    let jobs = |count: u64, duration: u64| {
+        json!({ "org": "org-0001", "labels": ["code-linux"], "duration_ms": duration,
+        "count": count })
+    };
     stack.create_jobs(&jobs(5, 15_000)).await.unwrap();
     until("five jobs run", async || {
         number(&stack.summary().await.unwrap(), "/leftovers/in_progress") == 5

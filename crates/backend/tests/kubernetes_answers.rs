@@ -20,6 +20,8 @@ use jit_backend::kubernetes::profile::{Mode, Profile};
 use jit_backend::{Backend, BackendError, Change, RunnerSpec};
 use serde_json::{Value, json};
 
+mod support;
+
 /// Time after which a test gives up waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,22 +49,7 @@ impl Script {
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let router = Router::new().fallback(reply).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let version = [
-            "buildDate",
-            "compiler",
-            "gitCommit",
-            "gitTreeState",
-            "goVersion",
-            "platform",
-        ]
-        .map(|key| (key.to_owned(), json!("")));
-        let mut version: serde_json::Map<_, _> = version.into_iter().collect();
-        version.extend([
-            ("major".into(), json!("1")),
-            ("minor".into(), json!(minor)),
-            ("gitVersion".into(), json!(format!("v1.{minor}.0"))),
-        ]);
-        self.answer(200, version.into());
+        self.answer(200, support::version(minor));
         self.answer(403, status(403, "Forbidden"));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let backend = Kubernetes::with_config(kube::Config::new(url), vec![Profile::default()], "runners", TIMEOUT)
@@ -110,7 +97,8 @@ fn pod(name: &str, version: u32) -> Value {
 
 fn page(names: &[&str], next: &str) -> Value {
     let items: Vec<_> = names.iter().map(|name| pod(name, 1)).collect();
-    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1", "continue": next}, "items": items})
+    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1", "continue": next},
+        "items": items})
 }
 
 fn spec() -> RunnerSpec {

@@ -9,29 +9,15 @@ use axum::{Json, Router};
 use jit_backend::kubernetes::Kubernetes;
 use jit_backend::kubernetes::profile::Profile;
 use jit_testing::{proxy, run_alone};
-use serde_json::json;
 use tokio::net::TcpListener;
+
+mod support;
 
 /// An API server that tells its version; its address.
 async fn api_server() -> String {
-    let version = [
-        "buildDate",
-        "compiler",
-        "gitCommit",
-        "gitTreeState",
-        "goVersion",
-        "platform",
-    ]
-    .map(|key| (key.to_owned(), json!("")));
-    let mut version: serde_json::Map<_, _> = version.into_iter().collect();
-    version.extend([
-        ("major".into(), json!("1")),
-        ("minor".into(), json!("36")),
-        ("gitVersion".into(), json!("v1.36.0")),
-    ]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let router = Router::new().fallback(async move || Json(version.clone()));
+    let router = Router::new().fallback(async move || Json(support::version("36")));
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }

@@ -141,8 +141,12 @@ async fn beat(
             }
             Ok(false) => tracing::debug!(tick = kind, "another replica has emitted this tick"),
             Err(error) => {
-                tracing::warn!(%error, tick = kind, redis = redis.address(), "no tick: Redis did not take it; the next \
-                 one is tried")
+                tracing::warn!(
+                    %error,
+                    tick = kind,
+                    redis = redis.address(),
+                    "no tick: Redis did not take it; the next one is tried"
+                )
             }
         }
     }

@@ -188,7 +188,8 @@ mod tests {
         let runner = RunnerRecord::decode("r".into(), hash);
         assert_eq!(
             json!(RunnerView::from(&runner)),
-            json!({ "name": "r", "state": "idle", "asked_for_by_job": 9_223_372_036_854_775_807_u64, "started_at": "2027-01-15T08:00:00Z", "labels": ["linux"] })
+            json!({ "name": "r", "state": "idle", "asked_for_by_job": 9_223_372_036_854_775_807_u64,
+                "started_at": "2027-01-15T08:00:00Z", "labels": ["linux"] })
         );
     }
 }

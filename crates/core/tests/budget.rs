@@ -377,7 +377,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..2usize, 0..40usize).prop_map(|(scope, runner)| Step::Ask { scope, runner }),
-        2 => (0..2usize, 0..40usize, any::<bool>()).prop_map(|(scope, runner, sent)| Step::Settle { scope, runner, sent }),
+        2 => (0..2usize, 0..40usize, any::<bool>()).prop_map(|(scope, runner, sent)| Step::Settle { scope, runner,
+            sent }),
         2 => (0..90_000i64).prop_map(Step::Pass),
     ]
 }
@@ -405,7 +406,10 @@ proptest! {
                         let mut times: Vec<i64> = counted[scope].values().copied().collect();
                         times.sort_unstable();
                         let answer = held(spend(&store, &format!("orgs/{scope}"), &runner.to_string(), &budget).await);
-                        let expected = (times.len() >= 4).then(|| (Whose::Scope, Duration::from_millis((times[times.len() - 4] + 300_000 - now).try_into().expect("ahead"))));
+                        let expected = (times.len() >= 4).then(|| {
+                            let wait = times[times.len() - 4] + 300_000 - now;
+                            (Whose::Scope, Duration::from_millis(wait.try_into().expect("ahead")))
+                        });
                         prop_assert_eq!(answer, expected);
                         if answer.is_none() {
                             counted[scope].insert(runner, now);
@@ -416,7 +420,8 @@ proptest! {
                         if !counted[scope].contains_key(&runner) {
                             continue;
                         }
-                        store.ledger.settle_registration("default", &format!("orgs/{scope}"), &runner.to_string(), sent, &budget).await.expect("settled");
+                        store.ledger.settle_registration("default", &format!("orgs/{scope}"), &runner.to_string(), sent,
+                            &budget).await.expect("settled");
                         if sent {
                             counted[scope].insert(runner, now);
                         } else {

@@ -426,9 +426,11 @@ async fn a_refusal_writes_nothing_half_and_passes() {
             .exec_async(&mut endless)
             .await
     });
-    eventually("Redis is \
-     busy", async || matches!(ledger.apply(&queued(99, "Acme"), None).await, Err(LedgerError::Refused(error)) if error.contains("BUSY")))
-        .await;
+    eventually("Redis is busy", async || {
+        let answer = ledger.apply(&queued(99, "Acme"), None).await;
+        matches!(answer, Err(LedgerError::Refused(error)) if error.contains("BUSY"))
+    })
+    .await;
     let _: () = run(&mut operator, "SCRIPT KILL").await;
     eventually("it is over", async || {
         ledger.apply(&queued(99, "Acme"), None).await.is_ok()

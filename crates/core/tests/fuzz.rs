@@ -231,7 +231,8 @@ fn event() -> impl Strategy<Value = JobEvent> {
 }
 
 fn fields() -> impl Strategy<Value = HashMap<String, String>> {
-    let name = prop_oneof![4 => prop::sample::select(vec!["v", "event", "accepted", "runner", "fence", "kind", "stream", "id", "reason", "entry.event"]).prop_map(str::to_owned), 1 => any::<String>()];
+    let name = prop_oneof![4 => prop::sample::select(vec!["v", "event", "accepted", "runner", "fence", "kind", "stream",
+        "id", "reason", "entry.event"]).prop_map(str::to_owned), 1 => any::<String>()];
     let value = prop_oneof![
         Just("1".to_owned()),
         any::<i64>().prop_map(|n| n.to_string()),

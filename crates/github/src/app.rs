@@ -229,8 +229,11 @@ impl App {
                 return Ok(match self.fetch(http, what, account, &slot).await {
                     Ok(token) => token,
                     Err(error) => {
-                        tracing::warn!(%error, owner = account.name(), "an installation's token could not be renewed \
-                         yet; the old one holds");
+                        tracing::warn!(
+                            %error,
+                            owner = account.name(),
+                            "an installation's token could not be renewed yet; the old one holds"
+                        );
                         let again = http.time().now() + AGAIN;
                         if let Some(held) = &mut slot.state().held {
                             held.renew_at = again;

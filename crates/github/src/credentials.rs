@@ -192,15 +192,18 @@ mod tests {
     proptest! {
         /// Those that name an owner, whatever its case, else those for everybody; in the order of the list.
         #[test]
-        fn who_names_an_owner_serves_it(sets in prop::collection::vec(prop::collection::vec("[a-c*]", 1..3), 0..4), owner in "[a-dA-D]") {
-            let list = sets.iter().enumerate().map(|(i, owners)| credential(&i.to_string(), &owners.iter().map(String::as_str).collect::<Vec<_>>())).collect();
+        fn who_names_an_owner_serves_it(sets in prop::collection::vec(prop::collection::vec("[a-c*]", 1..3), 0..4),
+            owner in "[a-dA-D]") {
+            let list = sets.iter().enumerate().map(|(i, owners)| credential(&i.to_string(),
+                &owners.iter().map(String::as_str).collect::<Vec<_>>())).collect();
             let folded = owner.to_lowercase();
             let of = |wanted: &str| -> Vec<String> {
                 let those = sets.iter().enumerate().filter(|(_, owners)| owners.iter().any(|owner| owner == wanted));
                 those.map(|(i, _)| i.to_string()).collect()
             };
             let expected = if of(&folded).is_empty() { of("*") } else { of(&folded) };
-            let found: Vec<_> = Credentials::new("FILE", list).serving(&owner).iter().map(|credential| credential.name.to_string()).collect();
+            let found: Vec<_> = Credentials::new("FILE",
+                list).serving(&owner).iter().map(|credential| credential.name.to_string()).collect();
             prop_assert_eq!(found, expected);
         }
     }

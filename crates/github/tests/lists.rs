@@ -16,7 +16,8 @@ fn acme() -> Scope {
 }
 
 fn runner(id: u64) -> Value {
-    json!({"id": id, "name": format!("runner-{id}"), "os": "linux", "status": "online", "busy": false, "labels": [{"name": "x", "type": "custom"}]})
+    json!({"id": id, "name": format!("runner-{id}"), "os": "linux", "status": "online", "busy": false,
+        "labels": [{"name": "x", "type": "custom"}]})
 }
 
 /// The page of 0..`count` that is asked for.

@@ -256,8 +256,10 @@ mod tests {
     fn payload(action: &str) -> Value {
         json!({
             "action": action,
-            "workflow_job": { "id": 7, "run_attempt": 2, "labels": ["Code-Linux"], "runner_id": 5, "runner_name": "jit-runner-7-a", "conclusion": "success" },
-            "repository": { "full_name": "Acme/app", "private": true, "owner": { "login": "Acme", "type": "Organization" } },
+            "workflow_job": { "id": 7, "run_attempt": 2, "labels": ["Code-Linux"], "runner_id": 5,
+            "runner_name": "jit-runner-7-a", "conclusion": "success" },
+            "repository": { "full_name": "Acme/app", "private": true,
+            "owner": { "login": "Acme", "type": "Organization" } },
             "organization": { "login": "Acme" },
         })
     }
@@ -296,7 +298,8 @@ mod tests {
     #[test]
     fn a_users_jobs_count_at_the_user_and_register_at_the_repository() {
         let mut payload = payload("queued");
-        payload["repository"] = json!({ "full_name": "octocat/Hello-World", "private": true, "owner": { "login": "octocat", "type": "User" } });
+        payload["repository"] = json!({ "full_name": "octocat/Hello-World", "private": true,
+            "owner": { "login": "octocat", "type": "User" } });
         payload["organization"] = Value::Null;
         let event = published(decide_with(&[], &payload));
         assert_eq!(

@@ -23,8 +23,10 @@ pub async fn load(app: &App, force: bool) -> Result<Option<usize>, ApiError> {
         .map_err(|_| ApiError::busy())?
         .map_err(|error| ApiError::invalid(format!("ORG_LIMITS_FILE: {error}")))?;
     if file.is_none() && !force {
-        tracing::info!(path = %app.settings.limits.org_limits_file.display(), "there is no ORG_LIMITS_FILE: no \
-         organization has a limit of its own from a file");
+        tracing::info!(
+            path = %app.settings.limits.org_limits_file.display(),
+            "there is no ORG_LIMITS_FILE: no organization has a limit of its own from a file"
+        );
     }
     // Without the file there is nothing to replace the limits by: more likely a mount is missing than that all are to
     // go.

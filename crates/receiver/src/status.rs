@@ -52,7 +52,8 @@ pub async fn health(State(app): State<Arc<App>>) -> Json<Value> {
         "status": if redis { "healthy" } else { "degraded" },
         "redis": if redis { "connected" } else { "disconnected" },
         "kubernetes": kubernetes,
-        "config": { "ghes_url": app.settings.github.server_url.as_str().trim_end_matches('/'), "max_per_org": limits.max_per_org, "max_total": limits.max_total },
+        "config": { "ghes_url": app.settings.github.server_url.as_str().trim_end_matches('/'),
+        "max_per_org": limits.max_per_org, "max_total": limits.max_total },
     }))
 }
 

@@ -226,7 +226,8 @@ impl Answer {
     fn response(&self, language: Language) -> Response {
         let body = match self {
             Self::Published(event) if event.action == Action::Queued => {
-                json!({ "status": "queued", "action": "queued", "org": event.org, "job_id": event.job.get(), "message": language.queued(event.job) })
+                json!({ "status": "queued", "action": "queued", "org": event.org, "job_id": event.job.get(),
+                    "message": language.queued(event.job) })
             }
             Self::Published(event) | Self::Acknowledged(event) => acknowledged(event),
             Self::NotOurs(reason, _) => json!({ "status": "ignored", "reason": reason.as_str() }),
@@ -238,7 +239,8 @@ impl Answer {
 }
 
 fn acknowledged(event: &JobEvent) -> Value {
-    let mut body = json!({ "status": "acknowledged", "action": event.action.as_str(), "org": event.org, "job_id": event.job.get() });
+    let mut body = json!({ "status": "acknowledged", "action": event.action.as_str(), "org": event.org,
+        "job_id": event.job.get() });
     if event.action == Action::Completed {
         body["conclusion"] = json!(event.conclusion);
     }

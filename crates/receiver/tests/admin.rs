@@ -153,7 +153,8 @@ async fn the_life_of_a_limit() {
     let one = "/admin/org-limits/platform-team";
     assert_eq!(
         receiver.admin(Method::GET, one, "").await.ok(),
-        json!({ "organization": "platform-team", "limit": 10, "is_custom": false, "current_running": 0, "available": 10 })
+        json!({ "organization": "platform-team", "limit": 10, "is_custom": false, "current_running": 0,
+            "available": 10 })
     );
     assert_eq!(
         receiver.admin(Method::PUT, one, json!({ "limit": 25 })).await.ok(),
@@ -167,7 +168,8 @@ async fn the_life_of_a_limit() {
     );
     assert_eq!(
         receiver.admin(Method::GET, one, "").await.ok(),
-        json!({ "organization": "platform-team", "limit": 30, "is_custom": true, "current_running": 0, "available": 30 })
+        json!({ "organization": "platform-team", "limit": 30, "is_custom": true, "current_running": 0,
+            "available": 30 })
     );
     let many = receiver
         .admin(
@@ -184,7 +186,8 @@ async fn the_life_of_a_limit() {
     );
     assert_eq!(
         receiver.admin(Method::GET, "/admin/org-limits", "").await.ok(),
-        json!({ "default_limit": 10, "custom_limits": { "octocat": 1000, "org-a": 25, "org-b": 5, "platform-team": 30 }, "total_custom_orgs": 4 })
+        json!({ "default_limit": 10, "custom_limits": { "octocat": 1000, "org-a": 25, "org-b": 5, "platform-team": 30 },
+            "total_custom_orgs": 4 })
     );
     assert_eq!(
         receiver
@@ -195,7 +198,8 @@ async fn the_life_of_a_limit() {
     );
     assert_eq!(
         receiver.admin(Method::DELETE, one, "").await.ok(),
-        json!({ "organization": "platform-team", "limit": 10, "previous_limit": 30, "is_custom": false, "message": "the limit is the default again: 10" })
+        json!({ "organization": "platform-team", "limit": 10, "previous_limit": 30, "is_custom": false,
+            "message": "the limit is the default again: 10" })
     );
     let again = receiver.admin(Method::DELETE, one, "").await.ok();
     assert_eq!(

@@ -36,7 +36,8 @@ async fn an_organization_that_nobody_has_heard_of_has_the_default() {
         assert_eq!(
             receiver.get(path).await.ok(),
             json!({
-                "organization": org, "running": 0, "pending": 0, "max": 10, "default_max": 10, "is_custom_limit": false, "available": 10, "reasons": [],
+                "organization": org, "running": 0, "pending": 0, "max": 10, "default_max": 10, "is_custom_limit": false,
+                "available": 10, "reasons": [],
             })
         );
     }
@@ -58,7 +59,8 @@ async fn an_organization_at_its_limit_says_so() {
     assert_eq!(
         status,
         json!({
-            "organization": "Org-Alpha", "running": 2, "pending": 5, "max": 2, "default_max": 10, "is_custom_limit": true, "available": 0,
+            "organization": "Org-Alpha", "running": 2, "pending": 5, "max": 2, "default_max": 10,
+            "is_custom_limit": true, "available": 0,
             "reasons": status["reasons"],
         })
     );
@@ -112,7 +114,8 @@ async fn metrics_are_json_for_people_and_text_for_prometheus() {
     let empty = receiver.get("/metrics").await.ok();
     assert_eq!(
         empty,
-        json!({ "status": "healthy", "total_running": 0, "total_pending": 0, "max_total": 200, "max_per_org": 10, "organizations": {} })
+        json!({ "status": "healthy", "total_running": 0, "total_pending": 0, "max_total": 200, "max_per_org": 10,
+            "organizations": {} })
     );
     for job in 1..=12 {
         receiver.queue(job, "org-alpha", &["code-linux"]).await;

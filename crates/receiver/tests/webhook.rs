@@ -19,7 +19,8 @@ async fn a_queued_job_is_in_the_stream_when_it_is_answered() {
     assert_eq!(answer["message"].as_str().map(str::is_empty), Some(false));
     assert_eq!(
         answer,
-        json!({ "status": "queued", "action": "queued", "org": "Acme-Corp", "job_id": 31_415_926_535_u64, "message": answer["message"] })
+        json!({ "status": "queued", "action": "queued", "org": "Acme-Corp", "job_id": 31_415_926_535_u64,
+            "message": answer["message"] })
     );
     let events = receiver.events().await;
     let [(event, delivery)] = events.as_slice() else {
@@ -53,15 +54,18 @@ async fn every_action_of_a_jobs_life_is_taken() {
         ),
         (
             "in_progress",
-            json!({ "status": "acknowledged", "action": "in_progress", "org": "Acme-Corp", "job_id": 31_415_926_535_u64 }),
+            json!({ "status": "acknowledged", "action": "in_progress", "org": "Acme-Corp",
+                "job_id": 31_415_926_535_u64 }),
         ),
         (
             "completed",
-            json!({ "status": "acknowledged", "action": "completed", "org": "Acme-Corp", "job_id": 31_415_926_535_u64, "conclusion": "success" }),
+            json!({ "status": "acknowledged", "action": "completed", "org": "Acme-Corp", "job_id": 31_415_926_535_u64,
+                "conclusion": "success" }),
         ),
         (
             "cancelled_before_start",
-            json!({ "status": "acknowledged", "action": "completed", "org": "Acme-Corp", "job_id": 31_415_926_537_u64, "conclusion": "cancelled" }),
+            json!({ "status": "acknowledged", "action": "completed", "org": "Acme-Corp", "job_id": 31_415_926_537_u64,
+                "conclusion": "cancelled" }),
         ),
     ] {
         assert_eq!(receiver.webhook(fixture(name).to_string()).await.ok(), expected);

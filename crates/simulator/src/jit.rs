@@ -43,14 +43,17 @@ impl JitConfig {
     pub fn encode(&self, filler: &str) -> String {
         let file = |value: Value| STANDARD.encode(value.to_string());
         let runner = json!({
-            "AgentId": self.runner_id.to_string(), "AgentName": self.name, "PoolId": "1", "PoolName": "Default", "Ephemeral": "True",
+            "AgentId": self.runner_id.to_string(), "AgentName": self.name, "PoolId": "1", "PoolName": "Default",
+            "Ephemeral": "True",
             "DisableUpdate": "True", "ServerUrl": self.server_url, "GitHubUrl": self.server_url, "WorkFolder": "_work",
         });
         let credentials = json!({
             "Scheme": "OAuth",
-            "Data": { "ClientId": self.runner_id.to_string(), "AuthorizationUrl": format!("{}/_services/vstoken", self.server_url), "Secret": self.secret },
+            "Data": { "ClientId": self.runner_id.to_string(),
+            "AuthorizationUrl": format!("{}/_services/vstoken", self.server_url), "Secret": self.secret },
         });
-        let files = json!({ ".runner": file(runner), ".credentials": file(credentials), ".credentials_rsaparams": file(json!({ "d": filler })) });
+        let files = json!({ ".runner": file(runner), ".credentials": file(credentials),
+            ".credentials_rsaparams": file(json!({ "d": filler })) });
         STANDARD.encode(files.to_string())
     }
 

@@ -55,12 +55,14 @@ impl Cluster {
 
     async fn pod(&self, name: &str, annotations: Value) {
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": { "name": name, "labels": { "app": "jit-runner", "org": "org-0001" }, "annotations": annotations },
+            "metadata": { "name": name, "labels": { "app": "jit-runner", "org": "org-0001" },
+            "annotations": annotations },
             "spec": {
                 "restartPolicy": "Never", "automountServiceAccountToken": false,
                 "volumes": [{ "name": "jit", "secret": { "secretName": name } }],
                 "initContainers": [{ "name": "dind", "image": "docker:dind", "restartPolicy": "Always" }],
-                "containers": [{ "name": "runner", "image": "runner:latest", "volumeMounts": [{ "name": "jit", "mountPath": "/jit" }] }],
+                "containers": [{ "name": "runner", "image": "runner:latest",
+                "volumeMounts": [{ "name": "jit", "mountPath": "/jit" }] }],
             },
         }))
         .unwrap();

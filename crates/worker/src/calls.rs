@@ -89,8 +89,11 @@ impl Calls {
                 Ok(Turn::Soon(wait, why)) => (spread(wait.max(LATER)), why),
                 Ok(Turn::Held(wait, why)) => (wait, why),
                 Err(error) => {
-                    tracing::debug!(%error, endpoint = request.endpoint, "the ledger does not say whether GitHub may \
-                     be called; it is");
+                    tracing::debug!(
+                        %error,
+                        endpoint = request.endpoint,
+                        "the ledger does not say whether GitHub may be called; it is"
+                    );
                     return Ok(number);
                 }
             };

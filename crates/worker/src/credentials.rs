@@ -144,8 +144,11 @@ impl Keeper {
                 match worker.ledger.renew_credential(name).await.step("credentials.renewed") {
                     Ok(()) => *times -= 1,
                     Err(error) => {
-                        tracing::debug!(%error, credential = name, "the ledger was not told that a credential is \
-                         another; told again");
+                        tracing::debug!(
+                            %error,
+                            credential = name,
+                            "the ledger was not told that a credential is another; told again"
+                        );
                         result = Err(error);
                     }
                 }
@@ -205,8 +208,11 @@ impl Keeper {
                     "the file of credentials has changed and is in use"
                 ),
                 Err(error) => {
-                    tracing::warn!(path, %error, "the file of credentials has changed and cannot be used; the one \
-                     before stays in use")
+                    tracing::warn!(
+                        path,
+                        %error,
+                        "the file of credentials has changed and cannot be used; the one before stays in use"
+                    )
                 }
             },
             Some(Err(wrong)) => {

@@ -54,14 +54,24 @@ fn begin(rig: &Rig, cell: &Cell) {
     ];
     let org = endpoint.filter(|endpoint| !nameless.contains(endpoint)).map(|_| "sick");
     match cell.answer {
-        Answer::Status(status) => rig.fault(json!({ "fault": "rest_status", "org": org, "endpoint": endpoint, "status": status, "message": WORDS })),
+        Answer::Status(status) => rig.fault(json!({ "fault": "rest_status", "org": org, "endpoint": endpoint,
+            "status": status, "message": WORDS })),
         Answer::Limit => {
-            rig.fault(json!({ "fault": "rest_status", "org": org, "endpoint": endpoint, "status": 403, "rate_limit": true, "retry_after": 30 }));
+            rig.fault(
+                json!({ "fault": "rest_status", "org": org, "endpoint": endpoint, "status": 403,
+                "rate_limit": true, "retry_after": 30 }),
+            );
         }
-        Answer::Slow => rig.fault(json!({ "fault": "rest_slow", "org": org, "endpoint": endpoint, "delay_ms": 4 * TIMEOUT.as_millis() as u64 })),
+        Answer::Slow => rig.fault(json!({ "fault": "rest_slow", "org": org, "endpoint": endpoint,
+            "delay_ms": 4 * TIMEOUT.as_millis() as u64 })),
         Answer::Cut => rig.fault(json!({ "fault": "rest_cut", "org": org, "endpoint": endpoint })),
         Answer::Garbage => rig.fault(json!({ "fault": "rest_garbage", "org": org, "endpoint": endpoint })),
-        Answer::Backend(refusal) => rig.yard.refuse(asked.unwrap(), refusal, if asked == Some(Asked::List) { "" } else { "sick" }, u64::MAX),
+        Answer::Backend(refusal) => rig.yard.refuse(
+            asked.unwrap(),
+            refusal,
+            if asked == Some(Asked::List) { "" } else { "sick" },
+            u64::MAX,
+        ),
         Answer::Ends(end) => rig.yard.end(end, "sick", u64::MAX),
     }
 }
@@ -76,7 +86,10 @@ async fn prepare(rig: &Rig, cell: &Cell) {
         Way::Ended => rig.yard.end(End::Exit(1), "sick", 1),
         Way::EndedUnseen => {
             rig.yard.end(End::Exit(1), "sick", 1);
-            rig.fault(json!({ "fault": "rest_status", "org": "sick", "endpoint": "get_job", "status": 404, "count": 1_000_000 }));
+            rig.fault(
+                json!({ "fault": "rest_status", "org": "sick", "endpoint": "get_job", "status": 404,
+                "count": 1_000_000 }),
+            );
         }
         Way::Late => {
             let (ledger, clock) = (rig.worker.ledger.clone(), rig.clock());

@@ -448,8 +448,10 @@ impl<'a> Run<'a> {
         );
         let stray = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "name": "stray", "labels": { "app": "jit-runner", "app.kubernetes.io/managed-by": "jit-runner-manager" } },
-            "spec": { "containers": [{ "name": "runner", "image": "none" }], "volumes": [{ "name": "jit", "secret": { "secretName": "stray" } }] },
+            "metadata": { "name": "stray", "labels": { "app": "jit-runner",
+            "app.kubernetes.io/managed-by": "jit-runner-manager" } },
+            "spec": { "containers": [{ "name": "runner", "image": "none" }],
+            "volumes": [{ "name": "jit", "secret": { "secretName": "stray" } }] },
         });
         self.arm_here().await;
         pods.create(&PostParams::default(), &serde_json::from_value(stray).unwrap())

@@ -6,7 +6,7 @@ use crate::RunnerSpec;
 
 /// Label that every runner's pod and Secret carries, as a selector.
 pub const SELECTOR: &str = "app=jit-runner,app.kubernetes.io/managed-by=jit-runner-manager";
-/// What the names of our annotations begin with.
+/// Prefix of our annotations' names.
 pub const ANNOTATION: &str = "jit-runner-manager/";
 
 /// A text as a label value: as it is where Kubernetes takes it, else shortened, with the first eight hex digits of its

@@ -91,16 +91,7 @@ impl Kubernetes {
         namespace: &str,
         timeout: Duration,
     ) -> anyhow::Result<Self> {
-        let mut by_name = BTreeMap::new();
-        for profile in profiles {
-            let namespace = profile.namespace.clone().unwrap_or_else(|| namespace.to_owned());
-            let name = profile.name.clone();
-            anyhow::ensure!(
-                by_name.insert(name.clone(), (namespace, profile)).is_none(),
-                "two runner profiles are named {name:?}"
-            );
-        }
-        anyhow::ensure!(!by_name.is_empty(), "there is no runner profile");
+        let by_name = by_name(profiles, namespace)?;
         let namespaces: BTreeSet<_> = by_name.values().map(|(namespace, _)| namespace.clone()).collect();
 
         config.default_retry = false;
@@ -122,15 +113,21 @@ impl Kubernetes {
                 "no native sidecars before 1.29: pods with Docker are deleted when their runner has ended"
             );
         }
-        tracing::info!(kubernetes.version = version.git_version, kubernetes.namespaces = ?namespaces, "connected to \
-         Kubernetes");
+        tracing::info!(
+            kubernetes.version = version.git_version,
+            kubernetes.namespaces = ?namespaces,
+            "connected to Kubernetes"
+        );
         let mut uids = BTreeMap::new();
         for name in &namespaces {
             match answer(timeout, Api::<Namespace>::all(client.clone()).get(name)).await {
                 Ok(namespace) => uids.extend(namespace.metadata.uid.map(|uid| (name.clone(), uid))),
                 Err(error) => {
-                    tracing::info!(%error, kubernetes.namespace = name, "the namespace may not be looked at: one of \
-                     this name in another cluster would be taken for it")
+                    tracing::info!(
+                        %error,
+                        kubernetes.namespace = name,
+                        "the namespace may not be looked at: one of this name in another cluster would be taken for it"
+                    )
                 }
             }
         }
@@ -217,6 +214,21 @@ impl Kubernetes {
         secret?;
         pod
     }
+}
+
+/// Profiles by name, each with its namespace; `namespace` for those that name none.
+fn by_name(profiles: Vec<Profile>, namespace: &str) -> anyhow::Result<BTreeMap<String, (String, Profile)>> {
+    let mut by_name = BTreeMap::new();
+    for profile in profiles {
+        let namespace = profile.namespace.clone().unwrap_or_else(|| namespace.to_owned());
+        let name = profile.name.clone();
+        anyhow::ensure!(
+            by_name.insert(name.clone(), (namespace, profile)).is_none(),
+            "two runner profiles are named {name:?}"
+        );
+    }
+    anyhow::ensure!(!by_name.is_empty(), "there is no runner profile");
+    Ok(by_name)
 }
 
 #[async_trait]

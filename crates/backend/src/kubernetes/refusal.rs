@@ -4,7 +4,7 @@ use kube::core::Status;
 
 use crate::{BackendError, bounded};
 
-/// What was there to delete, if anything.
+/// The object that a deletion met, if there was one.
 pub(super) fn found<T>(deleted: kube::Result<T>) -> Result<Option<T>, BackendError> {
     match deleted {
         Ok(answer) => Ok(Some(answer)),
@@ -13,7 +13,7 @@ pub(super) fn found<T>(deleted: kube::Result<T>) -> Result<Option<T>, BackendErr
     }
 }
 
-/// What is to be done about an error.
+/// An error as the backend's callers act on it.
 pub(super) fn refusal(error: kube::Error) -> BackendError {
     let status = match error {
         kube::Error::Api(status) => status,
@@ -34,7 +34,7 @@ pub(super) fn refusal(error: kube::Error) -> BackendError {
     }
 }
 
-/// Whether no connection came about: nothing was sent that could have been carried out.
+/// Tells whether no connection came about, so that nothing was sent that could have been carried out.
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     causes.any(|cause| {

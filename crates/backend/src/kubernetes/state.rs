@@ -1,4 +1,4 @@
-//! What a pod says about its runner: the way back from [`mod@super::pod`].
+//! The state of a runner, read from its pod: the way back from [`mod@super::pod`].
 //!
 //! The runner has ended when its container has, whatever becomes of the rest of the pod: an ordinary second container
 //! (Docker on a server older than 1.29) would keep the pod running for ever.
@@ -110,7 +110,7 @@ fn waiting(status: &PodStatus) -> Option<String> {
         .or_else(|| unscheduled.map(|it| said(it.reason.as_deref().unwrap_or("not scheduled"), it.message.as_deref())))
 }
 
-/// How it ended: what was done to the whole pod (evicted, node lost), else the runner's exit, else that of the
+/// The end of a runner: what was done to the whole pod (evicted, node lost), else the runner's exit, else that of the
 /// container that failed.
 fn ended(status: &PodStatus) -> Option<String> {
     if let Some(reason) = status.reason.as_deref() {
@@ -242,14 +242,19 @@ mod tests {
     #[test]
     fn starting() {
         let scheduler = "0/3 nodes are available: 3 Insufficient cpu.";
-        let unscheduled = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": scheduler}]});
+        let unscheduled = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": scheduler}]});
         assert_eq!(
             seen(unscheduled),
             (Phase::Starting, Some(format!("Unschedulable: {scheduler}")))
         );
-        let container = |name: &str, state: Value| json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let container = |name: &str, state: Value| {
+            json!({"name": name, "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state})
+        };
         let waiting = |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
-        let usual = json!({"phase": "Pending", "containerStatuses": [container("runner", json!({"waiting": {"reason": "ContainerCreating"}}))]});
+        let usual = json!({"phase": "Pending", "containerStatuses": [container("runner",
+            json!({"waiting": {"reason": "ContainerCreating"}}))]});
         assert_eq!(seen(usual), (Phase::Starting, None));
         let image = json!({"phase": "Pending",
             "initContainerStatuses": [container("dind", waiting("ErrImagePull", "no such image"))],
@@ -260,19 +265,25 @@ mod tests {
         );
         // Docker runs, the runner does not yet.
         let docker = json!({"phase": "Running",
-            "containerStatuses": [container("dind", json!({"running": {}})), container("runner", waiting("CreateContainerConfigError", &"x".repeat(400)))]});
+            "containerStatuses": [container("dind", json!({"running": {}})),
+            container("runner", waiting("CreateContainerConfigError", &"x".repeat(400)))]});
         let (phase, detail) = seen(docker);
         assert_eq!((phase, detail.unwrap().chars().count()), (Phase::Starting, 300));
     }
 
     #[test]
     fn running_and_ended() {
-        let container = |name: &str, state: Value| json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let container = |name: &str, state: Value| {
+            json!({"name": name, "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state})
+        };
         let ended = |code: i32, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
-        let running = json!({"phase": "Running", "containerStatuses": [container("dind", json!({"waiting": {"reason": "CrashLoopBackOff"}})), container("runner", json!({"running": {}}))]});
+        let running = json!({"phase": "Running", "containerStatuses": [container("dind",
+            json!({"waiting": {"reason": "CrashLoopBackOff"}})), container("runner", json!({"running": {}}))]});
         assert_eq!(seen(running), (Phase::Running, None));
         // The sidecar of an old server is still there: the runner has ended all the same.
-        let old = json!({"phase": "Running", "containerStatuses": [container("dind", json!({"running": {}})), container("runner", ended(7, "Error"))]});
+        let old = json!({"phase": "Running", "containerStatuses": [container("dind", json!({"running": {}})),
+            container("runner", ended(7, "Error"))]});
         assert_eq!(seen(old), (Phase::Ended, Some("exit code 7: Error".into())));
         let well = json!({"phase": "Succeeded", "containerStatuses": [container("runner", ended(0, "Completed"))]});
         assert_eq!(seen(well), (Phase::Ended, Some("exit code 0: Completed".into())));
@@ -299,7 +310,10 @@ mod tests {
             pod.status = Some(serde_json::from_value(status).unwrap());
             observe(&pod).rejected
         };
-        let state = |state: Value| json!([{"name": "runner", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+        let state = |state: Value| {
+            json!([{"name": "runner", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state}])
+        };
         assert!(rejected(
             json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected"})
         ));

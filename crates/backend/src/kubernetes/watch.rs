@@ -6,7 +6,8 @@ use kube::runtime::watcher;
 use super::state::observe;
 use crate::{Change, bounded};
 
-/// What an event of kube's watcher means. `listing`: a new list was asked for, and none of it has come yet.
+/// The changes that an event of kube's watcher stands for. `listing`: a new list was asked for, and none of it has come
+/// yet.
 ///
 /// [`Change::Restarted`] is told when the list is there, not when it is asked for: who reconciles upon it must not read
 /// an older state than that from which the watch goes on, or what ends between the two is missed.

@@ -35,7 +35,13 @@ pub async fn doctor(ctl: &mut Ctl<'_>) -> anyhow::Result<ExitCode> {
     let (looked, report) = (report.is_some(), report.unwrap_or_default());
     if ctl.is_json() {
         let mut value = serde_json::to_value(&report)?;
-        value["held"] = held.iter().map(|(subject, until, why)| serde_json::json!({ "subject": subject, "until": render::time(*until), "why": why })).collect();
+        value["held"] = held
+            .iter()
+            .map(|(subject, until, why)| {
+                serde_json::json!({ "subject": subject,
+            "until": render::time(*until), "why": why })
+            })
+            .collect();
         value["conditions"] = serde_json::json!(conditions);
         value["unreadable"] = serde_json::json!(unreadable);
         value["redis"] = serde_json::json!(settings);

@@ -17,6 +17,11 @@ use crate::{
     table, time,
 };
 
+/// States that a person can ask for.
+fn listed_state() -> impl TypedValueParser<Value = JobState> {
+    PossibleValuesParser::new(JobState::LISTED.map(JobState::as_str)).try_map(|word| word.parse())
+}
+
 /// Which jobs.
 #[derive(clap::Args)]
 pub struct JobsArgs {
@@ -24,7 +29,7 @@ pub struct JobsArgs {
     #[arg(long, value_parser = org)]
     org: Option<String>,
     /// Only in this state
-    #[arg(long, value_parser = PossibleValuesParser::new(JobState::LISTED.map(JobState::as_str)).try_map(|word| word.parse::<JobState>()))]
+    #[arg(long, value_parser = listed_state())]
     state: Option<JobState>,
     /// Jobs at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]

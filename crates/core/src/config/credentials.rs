@@ -422,9 +422,8 @@ mod tests {
             names(&list),
             [("acme", vec!["acme", "acme-labs"]), ("everybody-else", vec!["*"])]
         );
-        assert!(
-            matches!(&list[1].login, LoginSettings::App { id, private_key } if id == "123456" && private_key.get().expose_secret() == "s3cret")
-        );
+        assert!(matches!(&list[1].login, LoginSettings::App { id,
+                private_key } if id == "123456" && private_key.get().expose_secret() == "s3cret"));
         assert!(!format!("{list:?}").contains("s3cret"));
     }
 

@@ -127,7 +127,8 @@ fn windows(what: &str, credential: &str, scope: &str, runner: &str, budget: &Bud
     };
     json!({
         "what": what, "credential": credential, "scope": scope.to_ascii_lowercase(), "runner": runner,
-        "registrations": budget.registrations, "registrations_ms": millis(REGISTRATION_WINDOW), "posts": posts, "posts_ms": millis(POINTS_WINDOW),
+        "registrations": budget.registrations, "registrations_ms": millis(REGISTRATION_WINDOW), "posts": posts,
+        "posts_ms": millis(POINTS_WINDOW),
     })
 }
 
@@ -146,7 +147,8 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn note_rate(&self, credential: &str, word: &RateWord) -> Result<(), LedgerError> {
         let args = json!({
-            "what": "said", "credential": credential, "limit": word.limit, "remaining": word.remaining, "reset_in": millis(word.reset_in),
+            "what": "said", "credential": credential, "limit": word.limit, "remaining": word.remaining,
+            "reset_in": millis(word.reset_in),
         });
         self.run::<Value>(&scripts::BUDGET, &args).await.map(|_| ())
     }
@@ -253,7 +255,8 @@ impl Ledger {
     /// # Errors
     /// When Redis is unavailable.
     pub async fn spend_spare(&self, credential: &str, calls: u64, budget: &Budget) -> Result<Spare, LedgerError> {
-        let args = json!({ "what": "spare", "credential": credential, "calls": calls, "calls_per_hour": budget.spare_calls_per_hour,
+        let args = json!({ "what": "spare", "credential": credential, "calls": calls,
+            "calls_per_hour": budget.spare_calls_per_hour,
             "calls_per_minute": budget.spare_calls_per_minute() });
         let answer: Answer = self.run(&scripts::BUDGET, &args).await?;
         Ok(if answer.wait == 0 {

@@ -79,7 +79,8 @@ impl Ledger {
     /// When Redis is unavailable, or the event cannot be applied.
     pub async fn apply(&self, event: &JobEvent, accepted_at: Option<i64>) -> Result<Applied, LedgerError> {
         let mut args = json!({
-            "kind": event.action.as_str(), "job": event.job, "org": event.org, "repo": event.repo, "ours": event.class.is_some(),
+            "kind": event.action.as_str(), "job": event.job, "org": event.org, "repo": event.repo,
+            "ours": event.class.is_some(),
         });
         let map = args
             .as_object_mut()
@@ -134,8 +135,10 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn claim(&self, runner: &str, fence: &str, maker: &Maker<'_>) -> Result<Claim<Reservation>, LedgerError> {
         let args = json!({
-            "step": "claim", "runner": runner, "fence": fence, "worker": maker.worker, "credential": maker.credential, "alone": maker.alone,
-            "claim": maker.claim.to_string(), "timeout": millis(maker.timeout), "create_timeout": millis(maker.create_timeout), "places": *self.places,
+            "step": "claim", "runner": runner, "fence": fence, "worker": maker.worker, "credential": maker.credential,
+            "alone": maker.alone,
+            "claim": maker.claim.to_string(), "timeout": millis(maker.timeout),
+            "create_timeout": millis(maker.create_timeout), "places": *self.places,
         });
         Ok(match self.run(&scripts::PROVISION, &args).await? {
             Claimed::Reservation(reservation) => Claim::Ours(reservation),
@@ -154,7 +157,8 @@ impl Ledger {
         github_id: u64,
         timeout: Duration,
     ) -> Result<Claim<()>, LedgerError> {
-        let args = json!({ "step": "registered", "runner": runner, "fence": fence, "github_id": github_id.to_string(), "timeout": millis(timeout) });
+        let args = json!({ "step": "registered", "runner": runner, "fence": fence, "github_id": github_id.to_string(),
+            "timeout": millis(timeout) });
         self.fenced(&args).await
     }
 
@@ -188,7 +192,8 @@ impl Ledger {
     pub async fn fail(&self, runner: &str, fence: &str, failure: &Failure) -> Result<Claim<()>, LedgerError> {
         let mut args = json!({
             "runner": runner, "fence": fence, "made": failure.made, "why": failure.why,
-            "uncertain": failure.registration == Registration::Uncertain, "unregistered": failure.registration == Registration::None,
+            "uncertain": failure.registration == Registration::Uncertain,
+            "unregistered": failure.registration == Registration::None,
         });
         match failure.back_off {
             None => {}

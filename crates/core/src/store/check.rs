@@ -332,7 +332,8 @@ impl Checks {
     /// Looks again and again, until `stop`.
     pub async fn watch(mut self, stop: &CancellationToken) {
         loop {
-            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(self.settings.check_interval) => {} }
+            tokio::select! { () = stop.cancelled() => return,
+            () = tokio::time::sleep(self.settings.check_interval) => {} }
             match look(&self.pool, &self.settings).await {
                 Ok(findings) => self.tell(findings),
                 Err(error) => tracing::debug!(%error, "Redis's settings could not be looked at"),
@@ -406,7 +407,8 @@ mod tests {
         }
         assert_eq!(
             of(
-                "redis_version:6.2.0\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\nrole:master\r\nmaxmemory:0\r\nused_memory:9\r\n",
+                "redis_version:6.2.0\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\nrole:master\r\nmaxmemory:0\r\n\
+                 used_memory:9\r\n",
                 false
             ),
             []

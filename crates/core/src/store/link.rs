@@ -104,7 +104,10 @@ impl Link {
 
     fn note<'a>(&mut self, values: impl IntoIterator<Item = &'a Value>) {
         self.answered = Instant::now();
-        let answered = |value: &Value| matches!(value, Value::ServerError(error) if wants_another_connection(&error.clone().into()));
+        let answered = |value: &Value| {
+            matches!(value,
+            Value::ServerError(error) if wants_another_connection(&error.clone().into()))
+        };
         if values.into_iter().any(answered) {
             self.give_up();
         }

@@ -24,7 +24,8 @@ static DUMP: LazyLock<Script> = LazyLock::new(|| {
           zset = function(key) return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
         }
         local rung, keys = {}, {}
-        for _, entry in ipairs(redis.call('XRANGE', 'jit:provision', '-', '+')) do rung[#rung + 1] = entry[2][4] .. '\30' .. entry[2][6] end
+        for _, entry in ipairs(redis.call('XRANGE', 'jit:provision', '-',
+            '+')) do rung[#rung + 1] = entry[2][4] .. '\30' .. entry[2][6] end
         redis.call('DEL', 'jit:provision')
         for _, key in ipairs(redis.call('KEYS', '*')) do
           local content = read[redis.call('TYPE', key).ok](key)

@@ -206,7 +206,8 @@ impl std::fmt::Display for Case {
 }
 
 fn who() -> impl Strategy<Value = Who> {
-    prop_oneof![8 => any::<u8>().prop_map(Who::Live), 1 => any::<u8>().prop_map(Who::Gone), 1 => (0..3_u8).prop_map(Who::Stranger)]
+    prop_oneof![8 => any::<u8>().prop_map(Who::Live), 1 => any::<u8>().prop_map(Who::Gone),
+        1 => (0..3_u8).prop_map(Who::Stranger)]
 }
 
 fn runner() -> impl Strategy<Value = Option<Who>> {
@@ -332,11 +333,13 @@ fn back_off() -> impl Strategy<Value = BackOff> {
 fn making() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => maker().prop_map(Step::BringUp),
-        3 => (maker(), rarely(), prop::bool::weighted(0.4)).prop_map(|(who, stale, again)| Step::Claim { who, stale, again }),
+        3 => (maker(), rarely(), prop::bool::weighted(0.4)).prop_map(|(who, stale, again)| Step::Claim { who, stale,
+            again }),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Registered { who, stale }),
         2 => (maker(), rarely()).prop_map(|(who, stale)| Step::Created { who, stale }),
         4 => (maker(), rarely(), any::<bool>(), registration(), option::weighted(0.7, back_off()))
-            .prop_map(|(who, stale, made, registration, back_off)| Step::Fail { who, stale, made, registration, back_off }),
+            .prop_map(|(who, stale, made, registration, back_off)| Step::Fail { who, stale, made, registration,
+                back_off }),
     ]
 }
 
@@ -381,19 +384,24 @@ fn asking() -> impl Strategy<Value = Step> {
     ]);
     prop_oneof![
         3 => select(TIMES.to_vec()).prop_map(|after| Step::Due { after }),
-        3 => (select(TIMES.to_vec()), 1..5_u8, status(), removal).prop_map(|(after, times, status, what)| Step::Upkeep { after, times, status, what }),
+        3 => (select(TIMES.to_vec()), 1..5_u8, status(), removal).prop_map(|(after, times, status,
+            what)| Step::Upkeep { after, times, status, what }),
         4 => (0..6_u8, status(), runner(), github_id(), any::<bool>())
-            .prop_map(|(question, status, runner, id, succeeds)| Step::Answer { question, status, runner, id, succeeds }),
+            .prop_map(|(question, status, runner, id, succeeds)| Step::Answer { question, status, runner, id,
+                succeeds }),
         1 => (0..6_u8, silence()).prop_map(|(question, silence)| Step::NoAnswer { question, silence }),
-        2 => (select(TIMES.to_vec()), 1..10_u8, silence()).prop_map(|(after, times, silence)| Step::Silence { after, times, silence }),
+        2 => (select(TIMES.to_vec()), 1..10_u8, silence()).prop_map(|(after, times, silence)| Step::Silence { after,
+            times, silence }),
         1 => any::<u8>().prop_map(|doubt| Step::Settle { doubt }),
     ]
 }
 
 fn operating() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (vec((spelt(), option::weighted(0.8, 0..4_u64)), 0..3), rarely()).prop_map(|(limits, replace)| Step::Limits { limits, replace }),
-        2 => (spelt(), option::of(select(vec![0_i64, 1, 60, 360]))).prop_map(|(org, minutes)| Step::Pause { org, minutes }),
+        3 => (vec((spelt(), option::weighted(0.8, 0..4_u64)), 0..3),
+            rarely()).prop_map(|(limits, replace)| Step::Limits { limits, replace }),
+        2 => (spelt(), option::of(select(vec![0_i64, 1, 60, 360]))).prop_map(|(org, minutes)| Step::Pause { org,
+            minutes }),
         2 => spelt().prop_map(|org| Step::Resume { org }),
         3 => job().prop_map(|job| Step::Retry { job }),
         1 => (2..7_u64, 1..4_u64).prop_map(|(max_total, max_per_org)| Step::Configure { max_total, max_per_org }),

@@ -127,7 +127,10 @@ impl Github {
             },
             ["app", "installations"] => {
                 let page: i64 = request.query("page").unwrap().parse().unwrap();
-                let others = (0..100).map(|n| json!({ "id": page * 1000 + n, "target_type": "Organization", "account": { "login": format!("org-{n}") } }));
+                let others = (0..100).map(|n| {
+                    json!({ "id": page * 1000 + n, "target_type": "Organization",
+                    "account": { "login": format!("org-{n}") } })
+                });
                 let all: Vec<Value> = match page {
                     1 => others.collect(),
                     _ => vec![json!({ "id": 9, "target_type": "Enterprise", "account": { "slug": "big-co" } })],

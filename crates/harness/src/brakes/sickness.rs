@@ -193,27 +193,55 @@ impl Sickness {
         let github = async |fault: Value| stack.github_faults(&fault).await.map(drop);
         let words = |status: u16| (status == 409).then_some("Self-hosted runners are disabled for this organization.");
         match self.cause {
-            Cause::Status(status) => github(json!({ "fault": "rest_status", "endpoint": jit, "org": org, "status": status, "message": words(status) })).await,
-            Cause::Repository(status) => github(json!({ "fault": "rest_status", "endpoint": jit, "org": org, "repo": repo, "status": status })).await,
-            Cause::Answer(fault) => github(json!({ "fault": fault, "endpoint": jit, "org": org, "delay_ms": 25_000 })).await,
+            Cause::Status(status) => {
+                github(json!({ "fault": "rest_status", "endpoint": jit, "org": org,
+                "status": status, "message": words(status) }))
+                .await
+            }
+            Cause::Repository(status) => {
+                github(json!({ "fault": "rest_status", "endpoint": jit, "org": org,
+                "repo": repo, "status": status }))
+                .await
+            }
+            Cause::Answer(fault) => {
+                github(json!({ "fault": fault, "endpoint": jit, "org": org,
+                "delay_ms": 25_000 }))
+                .await
+            }
             Cause::TooOld => github(json!({ "fault": "runner_ends", "org": org })).await,
             Cause::Unreadable => {
                 let rights = json!({ "owner": org, "without": ["repositories"] });
-                stack.post(&format!("{}/_control/rights", stack.github_url), &rights).await?;
-                stack.kubelet_fault(&json!({ "fault": "exit", "org": org, "count": 10 })).await
+                stack
+                    .post(&format!("{}/_control/rights", stack.github_url), &rights)
+                    .await?;
+                stack
+                    .kubelet_fault(&json!({ "fault": "exit", "org": org, "count": 10 }))
+                    .await
             }
             Cause::Pods(fault, exit_code, words) => {
-                stack.kubelet_fault(&json!({ "fault": fault, "org": org, "exit_code": exit_code, "message": (!words.is_empty()).then_some(words) })).await
+                stack
+                    .kubelet_fault(&json!({ "fault": fault, "org": org, "exit_code": exit_code,
+                    "message": (!words.is_empty()).then_some(words) }))
+                    .await
             }
             Cause::Policy(resource) => stack.refuse_in_cluster(resource, &org).await,
             Cause::Server(resource, status) => {
                 let (reason, message) = if status == 429 {
                     ("TooManyRequests", "too many requests, please try again later")
                 } else {
-                    ("InternalError", "Internal error occurred: failed calling webhook \"pods.example.com\": no \
-                     endpoints available")
+                    (
+                        "InternalError",
+                        "Internal error occurred: failed calling webhook \"pods.example.com\": no \
+                     endpoints available",
+                    )
                 };
-                stack.network.refuse(Refusal { resource, org: Some(org), status, reason, message: message.into() });
+                stack.network.refuse(Refusal {
+                    resource,
+                    org: Some(org),
+                    status,
+                    reason,
+                    message: message.into(),
+                });
                 Ok(())
             }
         }

@@ -161,7 +161,8 @@ fn waves(rng: &mut Rng, orgs: usize) -> Vec<(u64, Vec<Value>)> {
         } else {
             &["code-linux"]
         };
-        let job = json!({ "org": load::org(rng.usize(1..=orgs)), "repo": format!("app-{}", rng.u8(1..4)), "labels": labels, "duration_ms": rng.u64(50..1500) });
+        let job = json!({ "org": load::org(rng.usize(1..=orgs)), "repo": format!("app-{}", rng.u8(1..4)),
+            "labels": labels, "duration_ms": rng.u64(50..1500) });
         waves[wave].1.push(job);
     }
     waves

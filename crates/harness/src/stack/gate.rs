@@ -207,7 +207,8 @@ fn refused(refusal: &Refusal) -> Response {
         message,
         ..
     } = refusal;
-    let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": status });
+    let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
+        "reason": reason, "code": status });
     let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = (status, Json(body)).into_response();
     if status == StatusCode::TOO_MANY_REQUESTS {

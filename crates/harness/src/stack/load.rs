@@ -34,8 +34,10 @@ pub fn busy_morning(jobs: usize, orgs: usize, seconds: u64, seed: u64) -> Vec<Wa
         } else {
             random.usize(0..planned.len())
         };
-        planned[wave]
-            .push(json!({ "org": org(owner), "repo": format!("app-{}", random.u8(1..4)), "labels": ["code-linux"], "duration_ms": random.u64(300..1500) }));
+        planned[wave].push(
+            json!({ "org": org(owner), "repo": format!("app-{}", random.u8(1..4)), "labels": ["code-linux"],
+                "duration_ms": random.u64(300..1500) }),
+        );
     }
     planned
         .into_iter()

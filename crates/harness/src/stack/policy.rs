@@ -38,7 +38,8 @@ impl Stack {
                 "matchConstraints": {
                     "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } },
                     "objectSelector": { "matchLabels": { "org": org } },
-                    "resourceRules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource] }],
+                    "resourceRules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                    "resources": [resource] }],
                 },
                 "validations": [{ "expression": "false", "message": format!("no {resource} for {org} in this \
                  cluster"), "reason": "Forbidden" }],

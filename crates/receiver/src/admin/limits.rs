@@ -65,7 +65,8 @@ impl InForce {
 pub async fn all(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let limits = InForce::read(&app).await?;
     Ok(Json(
-        json!({ "default_limit": limits.default, "total_custom_orgs": limits.custom.len(), "custom_limits": limits.custom }),
+        json!({ "default_limit": limits.default, "total_custom_orgs": limits.custom.len(),
+            "custom_limits": limits.custom }),
     ))
 }
 
@@ -95,7 +96,8 @@ pub async fn set_one(
     let previous = limits.previous(previous.first());
     tracing::info!(job.org = org, limit, previous, "an operator has set a limit");
     Ok(Json(
-        json!({ "organization": org, "limit": limit, "previous_limit": previous, "is_custom": true, "message": language.limit_set(limit) }),
+        json!({ "organization": org, "limit": limit, "previous_limit": previous, "is_custom": true,
+            "message": language.limit_set(limit) }),
     ))
 }
 
@@ -160,7 +162,8 @@ pub async fn drop_one(
         language.no_limit_to_drop(default)
     };
     Ok(Json(
-        json!({ "organization": org, "limit": default, "previous_limit": previous, "is_custom": false, "message": message }),
+        json!({ "organization": org, "limit": default, "previous_limit": previous, "is_custom": false,
+            "message": message }),
     ))
 }
 

@@ -41,7 +41,8 @@ pub async fn pause(
     app.ledger.pause(&org, reason, until).await?;
     tracing::info!(job.org = org, reason, "an operator has paused an organization");
     Ok(Json(
-        json!({ "organization": org, "paused": true, "reason": reason, "until": until.and_then(render::time), "message": language.paused() }),
+        json!({ "organization": org, "paused": true, "reason": reason, "until": until.and_then(render::time),
+            "message": language.paused() }),
     ))
 }
 

@@ -145,7 +145,8 @@ impl Server {
         let mut answer = match (&call.scope, call.endpoint) {
             (_, Endpoint::Meta) => Answer::json(
                 200,
-                json!({ "verifiable_password_authentication": true, "installed_version": self.settings.server_version, "packages": [] }),
+                json!({ "verifiable_password_authentication": true, "installed_version": self.settings.server_version,
+                    "packages": [] }),
             ),
             (_, Endpoint::RateLimit) => self.rate_limit(call, now),
             (_, Endpoint::ListOrganizations) => self.list_organizations(call, site),
@@ -329,15 +330,22 @@ fn run_json(run: u64, jobs: &[&Job], repo: &Repo, site: &Site) -> Value {
     let repository: Value = serde_json::from_str(&site.repository(repo)).unwrap_or_default();
     let person = json!({ "name": "Mona Lisa", "email": "mona@example.com" });
     json!({
-        "id": run, "node_id": format!("WFR_{run:x}"), "name": name, "display_title": name, "head_branch": "main", "head_sha": sha,
-        "path": ".github/workflows/ci.yml@main", "run_number": 1, "run_attempt": jobs.iter().map(|job| job.run_attempt).max().unwrap_or(1),
+        "id": run, "node_id": format!("WFR_{run:x}"), "name": name, "display_title": name, "head_branch": "main",
+        "head_sha": sha,
+        "path": ".github/workflows/ci.yml@main", "run_number": 1,
+        "run_attempt": jobs.iter().map(|job| job.run_attempt).max().unwrap_or(1),
         "event": "push", "status": run_status(jobs), "conclusion": run_conclusion(jobs), "workflow_id": repo.id + 1,
-        "check_suite_id": run, "check_suite_node_id": format!("CS_{run:x}"), "url": url, "html_url": format!("{}/{}/actions/runs/{run}", site.url, repo.full_name()),
+        "check_suite_id": run, "check_suite_node_id": format!("CS_{run:x}"), "url": url,
+        "html_url": format!("{}/{}/actions/runs/{run}", site.url, repo.full_name()),
         "pull_requests": [], "created_at": iso(created), "updated_at": iso(updated), "run_started_at": iso(created),
-        "jobs_url": format!("{url}/jobs"), "logs_url": format!("{url}/logs"), "check_suite_url": format!("{base}/check-suites/{run}"),
-        "artifacts_url": format!("{url}/artifacts"), "cancel_url": format!("{url}/cancel"), "rerun_url": format!("{url}/rerun"),
-        "previous_attempt_url": null, "workflow_url": format!("{base}/actions/workflows/{}", repo.id + 1), "actor": site.sender_json(), "triggering_actor": site.sender_json(),
-        "head_commit": { "id": sha, "tree_id": sha, "message": "Change", "timestamp": iso(created), "author": person, "committer": person },
+        "jobs_url": format!("{url}/jobs"), "logs_url": format!("{url}/logs"),
+        "check_suite_url": format!("{base}/check-suites/{run}"),
+        "artifacts_url": format!("{url}/artifacts"), "cancel_url": format!("{url}/cancel"),
+        "rerun_url": format!("{url}/rerun"),
+        "previous_attempt_url": null, "workflow_url": format!("{base}/actions/workflows/{}", repo.id + 1),
+        "actor": site.sender_json(), "triggering_actor": site.sender_json(),
+        "head_commit": { "id": sha, "tree_id": sha, "message": "Change", "timestamp": iso(created), "author": person,
+        "committer": person },
         "repository": repository, "head_repository": repository,
     })
 }

@@ -295,10 +295,12 @@ impl Server {
         self.apps.tokens.retain(|_, (_, until)| now < *until);
         self.apps.tokens.insert(token.clone(), (id, until));
         self.counters.app_tokens += 1;
-        let permissions = json!({ "organization_self_hosted_runners": "write", "administration": "write", "actions": "read", "metadata": "read" });
+        let permissions = json!({ "organization_self_hosted_runners": "write", "administration": "write",
+            "actions": "read", "metadata": "read" });
         Answer::json(
             201,
-            json!({ "token": token, "expires_at": iso(until), "permissions": permissions, "repository_selection": "all" }),
+            json!({ "token": token, "expires_at": iso(until), "permissions": permissions,
+                "repository_selection": "all" }),
         )
     }
 
@@ -344,11 +346,16 @@ impl Server {
         };
         let app = self.apps.app.as_ref().map_or("", |(id, _)| id);
         json!({
-            "id": id, "account": account, "repository_selection": "all", "access_tokens_url": format!("{}/app/installations/{id}/access_tokens", site.api),
-            "repositories_url": format!("{}/installation/repositories", site.api), "html_url": format!("{}/settings/installations/{id}", site.url),
-            "app_id": app.parse::<u64>().unwrap_or(1), "app_slug": "jit-runners", "target_id": target_id, "target_type": target,
-            "permissions": { "organization_self_hosted_runners": "write", "metadata": "read" }, "events": ["workflow_job"], "single_file_name": null,
-            "has_multiple_single_files": false, "single_file_paths": [], "created_at": iso(one.since), "updated_at": iso(one.suspended.unwrap_or(one.since)),
+            "id": id, "account": account, "repository_selection": "all",
+            "access_tokens_url": format!("{}/app/installations/{id}/access_tokens", site.api),
+            "repositories_url": format!("{}/installation/repositories", site.api),
+            "html_url": format!("{}/settings/installations/{id}", site.url),
+            "app_id": app.parse::<u64>().unwrap_or(1), "app_slug": "jit-runners", "target_id": target_id,
+            "target_type": target,
+            "permissions": { "organization_self_hosted_runners": "write", "metadata": "read" },
+            "events": ["workflow_job"], "single_file_name": null,
+            "has_multiple_single_files": false, "single_file_paths": [], "created_at": iso(one.since),
+            "updated_at": iso(one.suspended.unwrap_or(one.since)),
             "suspended_by": one.suspended.map(|_| site.sender_json()), "suspended_at": one.suspended.map(iso),
         })
     }

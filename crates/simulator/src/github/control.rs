@@ -115,9 +115,12 @@ async fn act(
 
 fn job_json(job: &Job) -> Value {
     json!({
-        "id": job.id, "run_id": job.run_id, "run_attempt": job.run_attempt, "org": job.facts.repo.owner, "repo": job.facts.repo.full_name(),
-        "labels": job.facts.labels, "state": job.state, "conclusion": job.conclusion, "runner_id": job.runner.as_ref().map(|runner| runner.id),
-        "runner_name": job.runner.as_ref().map(|runner| &runner.name), "assigned_to": job.assigned.map(|(runner, _)| runner), "starts": job.starts, "times": job.times,
+        "id": job.id, "run_id": job.run_id, "run_attempt": job.run_attempt, "org": job.facts.repo.owner,
+        "repo": job.facts.repo.full_name(),
+        "labels": job.facts.labels, "state": job.state, "conclusion": job.conclusion,
+        "runner_id": job.runner.as_ref().map(|runner| runner.id),
+        "runner_name": job.runner.as_ref().map(|runner| &runner.name),
+        "assigned_to": job.assigned.map(|(runner, _)| runner), "starts": job.starts, "times": job.times,
     })
 }
 
@@ -164,11 +167,15 @@ async fn runners(State(app): Shared) -> Json<Value> {
             Work::Idle | Work::Spent => None,
         };
         json!({
-            "id": runner.id, "name": runner.name, "owner": runner.scope.owner(), "group": runner.group_name, "labels": runner.labels,
+            "id": runner.id, "name": runner.name, "owner": runner.scope.owner(), "group": runner.group_name,
+            "labels": runner.labels,
             "online": runner.session.is_some(), "busy": runner.busy(), "job": job, "registered": runner.registered,
         })
     };
-    app.with(|server, _| Json(json!({ "total_count": server.runners.len(), "runners": server.runners.values().map(json).collect::<Vec<_>>() })))
+    app.with(|server, _| {
+        Json(json!({ "total_count": server.runners.len(),
+        "runners": server.runners.values().map(json).collect::<Vec<_>>() }))
+    })
 }
 
 #[derive(Deserialize)]

@@ -223,8 +223,10 @@ impl Server {
         };
         let url = format!("{}/{scope}/{key}/hooks/{id}", site.api);
         json!({
-            "id": id, "type": named, "name": "web", "active": true, "events": ["workflow_job"], "config": self.config(own), "url": url, "test_url": format!("{url}/test"),
-            "ping_url": format!("{url}/pings"), "deliveries_url": format!("{url}/deliveries"), "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+            "id": id, "type": named, "name": "web", "active": true, "events": ["workflow_job"],
+            "config": self.config(own), "url": url, "test_url": format!("{url}/test"),
+            "ping_url": format!("{url}/pings"), "deliveries_url": format!("{url}/deliveries"),
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
             "last_response": { "code": null, "status": "unused", "message": null },
         })
     }
@@ -352,8 +354,10 @@ fn record_json(record: &Record) -> Value {
     #[expect(clippy::cast_precision_loss, reason = "seconds of a request")]
     let duration = record.took_ms as f64 / 1000.0;
     json!({
-        "id": record.id, "guid": record.guid, "delivered_at": iso(record.at), "redelivery": record.redelivery, "duration": duration, "status": status,
-        "status_code": record.status, "event": "workflow_job", "action": record.action, "installation_id": null, "repository_id": record.job.facts.repo.id,
+        "id": record.id, "guid": record.guid, "delivered_at": iso(record.at), "redelivery": record.redelivery,
+        "duration": duration, "status": status,
+        "status_code": record.status, "event": "workflow_job", "action": record.action, "installation_id": null,
+        "repository_id": record.job.facts.repo.id,
         "throttled_at": null,
     })
 }

@@ -114,7 +114,8 @@ impl Server {
             .copied()
             .filter(|(start, _)| now < start + HOUR)
             .unwrap_or((now, 0));
-        let core = json!({ "limit": limit, "remaining": limit.saturating_sub(used), "used": used.min(limit), "reset": (start + HOUR) / 1000 });
+        let core = json!({ "limit": limit, "remaining": limit.saturating_sub(used), "used": used.min(limit),
+            "reset": (start + HOUR) / 1000 });
         Answer::json(
             200,
             json!({ "resources": { "core": core, "search": core }, "rate": core }),

@@ -54,8 +54,10 @@ impl Site {
         site.sender = site.sender_json().to_string();
         let slug = &settings.enterprise;
         site.enterprise = json!({
-            "id": 1, "slug": slug, "name": slug, "node_id": "MDEwOkVudGVycHJpc2Ux", "avatar_url": format!("{url}/avatars/b/1?v=4"), "description": "",
-            "website_url": "", "html_url": format!("{url}/enterprises/{slug}"), "created_at": "2024-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+            "id": 1, "slug": slug, "name": slug, "node_id": "MDEwOkVudGVycHJpc2Ux",
+            "avatar_url": format!("{url}/avatars/b/1?v=4"), "description": "",
+            "website_url": "", "html_url": format!("{url}/enterprises/{slug}"), "created_at": "2024-01-01T00:00:00Z",
+            "updated_at": "2026-01-01T00:00:00Z",
         })
         .to_string();
         site
@@ -64,12 +66,16 @@ impl Site {
     pub(super) fn account(&self, login: &str, id: u64, kind: OwnerKind) -> Value {
         let api = format!("{}/users/{login}", self.api);
         json!({
-            "login": login, "id": id, "node_id": format!("U_kgDO{id:08x}"), "avatar_url": format!("{}/avatars/u/{id}?v=4", self.url), "gravatar_id": "",
+            "login": login, "id": id, "node_id": format!("U_kgDO{id:08x}"),
+            "avatar_url": format!("{}/avatars/u/{id}?v=4", self.url), "gravatar_id": "",
             "url": api, "html_url": format!("{}/{login}", self.url), "followers_url": format!("{api}/followers"),
             "following_url": format!("{api}/following{{/other_user}}"), "gists_url": format!("{api}/gists{{/gist_id}}"),
-            "starred_url": format!("{api}/starred{{/owner}}{{/repo}}"), "subscriptions_url": format!("{api}/subscriptions"),
-            "organizations_url": format!("{api}/orgs"), "repos_url": format!("{api}/repos"), "events_url": format!("{api}/events{{/privacy}}"),
-            "received_events_url": format!("{api}/received_events"), "type": match kind { OwnerKind::Organization => "Organization", OwnerKind::User => "User" },
+            "starred_url": format!("{api}/starred{{/owner}}{{/repo}}"),
+            "subscriptions_url": format!("{api}/subscriptions"),
+            "organizations_url": format!("{api}/orgs"), "repos_url": format!("{api}/repos"),
+            "events_url": format!("{api}/events{{/privacy}}"),
+            "received_events_url": format!("{api}/received_events"),
+            "type": match kind { OwnerKind::Organization => "Organization", OwnerKind::User => "User" },
             "site_admin": false, "user_view_type": "public",
         })
     }
@@ -97,15 +103,22 @@ impl Site {
         let full = repo.full_name();
         let (html, api) = (format!("{}/{full}", self.url), format!("{}/repos/{full}", self.api));
         let mut json = json!({
-            "id": repo.id, "node_id": format!("R_kgDO{:08x}", repo.id), "name": repo.name, "full_name": full, "private": repo.private,
+            "id": repo.id, "node_id": format!("R_kgDO{:08x}", repo.id), "name": repo.name, "full_name": full,
+            "private": repo.private,
             "owner": self.account(&repo.owner, repo.owner_id, repo.owner_kind), "html_url": html, "description": "A \
              repository of the simulator", "fork": false,
-            "url": api, "created_at": "2024-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "pushed_at": "2026-01-01T00:00:00Z",
-            "git_url": format!("git://{}/{full}.git", self.host), "ssh_url": format!("git@{}:{full}.git", self.host), "clone_url": format!("{html}.git"),
-            "svn_url": html, "homepage": null, "size": 39, "stargazers_count": 0, "watchers_count": 0, "language": "Rust", "has_issues": true,
-            "has_projects": true, "has_downloads": true, "has_wiki": true, "has_pages": false, "has_discussions": false, "forks_count": 0,
-            "mirror_url": null, "archived": false, "disabled": false, "open_issues_count": 0, "license": null, "allow_forking": true,
-            "is_template": false, "web_commit_signoff_required": false, "topics": [], "visibility": if repo.private { "private" } else { "public" },
+            "url": api, "created_at": "2024-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+            "pushed_at": "2026-01-01T00:00:00Z",
+            "git_url": format!("git://{}/{full}.git", self.host), "ssh_url": format!("git@{}:{full}.git", self.host),
+            "clone_url": format!("{html}.git"),
+            "svn_url": html, "homepage": null, "size": 39, "stargazers_count": 0, "watchers_count": 0,
+            "language": "Rust", "has_issues": true,
+            "has_projects": true, "has_downloads": true, "has_wiki": true, "has_pages": false, "has_discussions": false,
+            "forks_count": 0,
+            "mirror_url": null, "archived": false, "disabled": false, "open_issues_count": 0, "license": null,
+            "allow_forking": true,
+            "is_template": false, "web_commit_signoff_required": false, "topics": [],
+            "visibility": if repo.private { "private" } else { "public" },
             "forks": 0, "open_issues": 0, "watchers": 0, "default_branch": "main", "custom_properties": {},
         });
         const LINKS: [(&str, &str); 37] = [
@@ -168,9 +181,12 @@ impl Site {
             let (login, id) = (&owner.login, owner.id);
             let api = format!("{}/orgs/{login}", self.api);
             let json = json!({
-                "login": login, "id": id, "node_id": format!("O_kgDO{id:08x}"), "url": api, "repos_url": format!("{api}/repos"), "events_url": format!("{api}/events"),
-                "hooks_url": format!("{api}/hooks"), "issues_url": format!("{api}/issues"), "members_url": format!("{api}/members{{/member}}"),
-                "public_members_url": format!("{api}/public_members{{/member}}"), "avatar_url": format!("{}/avatars/u/{id}?v=4", self.url), "description": "",
+                "login": login, "id": id, "node_id": format!("O_kgDO{id:08x}"), "url": api,
+                "repos_url": format!("{api}/repos"), "events_url": format!("{api}/events"),
+                "hooks_url": format!("{api}/hooks"), "issues_url": format!("{api}/issues"),
+                "members_url": format!("{api}/members{{/member}}"),
+                "public_members_url": format!("{api}/public_members{{/member}}"),
+                "avatar_url": format!("{}/avatars/u/{id}?v=4", self.url), "description": "",
             });
             json.to_string().into()
         };
@@ -184,13 +200,19 @@ impl Site {
         let base = format!("{}/repos/{full}", self.api);
         let runner = job.runner.as_ref();
         let mut json = json!({
-            "id": id, "run_id": run, "workflow_name": facts.workflow, "head_branch": "main", "run_url": format!("{base}/actions/runs/{run}"),
-            "run_attempt": job.run_attempt, "node_id": format!("CR_kwDO{id:012x}"), "head_sha": facts.head_sha, "url": format!("{base}/actions/jobs/{id}"),
-            "html_url": format!("{}/{full}/actions/runs/{run}/job/{id}", self.url), "status": job.state, "conclusion": job.conclusion,
-            "created_at": iso(job.times.created), "started_at": iso(job.times.started.unwrap_or(job.times.created)), "completed_at": job.times.completed.map(iso),
-            "name": facts.name, "steps": steps(job), "check_run_url": format!("{base}/check-runs/{id}"), "labels": facts.labels,
+            "id": id, "run_id": run, "workflow_name": facts.workflow, "head_branch": "main",
+            "run_url": format!("{base}/actions/runs/{run}"),
+            "run_attempt": job.run_attempt, "node_id": format!("CR_kwDO{id:012x}"), "head_sha": facts.head_sha,
+            "url": format!("{base}/actions/jobs/{id}"),
+            "html_url": format!("{}/{full}/actions/runs/{run}/job/{id}", self.url), "status": job.state,
+            "conclusion": job.conclusion,
+            "created_at": iso(job.times.created), "started_at": iso(job.times.started.unwrap_or(job.times.created)),
+            "completed_at": job.times.completed.map(iso),
+            "name": facts.name, "steps": steps(job), "check_run_url": format!("{base}/check-runs/{id}"),
+            "labels": facts.labels,
             "runner_id": runner.map(|runner| runner.id), "runner_name": runner.map(|runner| &runner.name),
-            "runner_group_id": runner.map(|runner| runner.group_id), "runner_group_name": runner.map(|runner| &runner.group_name),
+            "runner_group_id": runner.map(|runner| runner.group_id),
+            "runner_group_name": runner.map(|runner| &runner.group_name),
         });
         if runner.is_none() && self.style == PayloadStyle::Legacy {
             (json["runner_id"], json["runner_name"]) = (json!(0), json!(""));
@@ -226,9 +248,12 @@ impl Site {
         let (id, environment) = (job.id / 7, job.facts.environment.as_deref().unwrap_or("production"));
         let created = iso(job.times.created);
         json!({
-            "url": format!("{base}/deployments/{id}"), "id": id, "node_id": format!("DE_kwDO{id:012x}"), "task": "deploy", "original_environment": environment,
-            "environment": environment, "description": null, "created_at": created, "updated_at": created, "statuses_url": format!("{base}/deployments/{id}/statuses"),
-            "repository_url": base, "creator": self.sender_json(), "sha": job.facts.head_sha, "ref": "main", "payload": {}, "transient_environment": false,
+            "url": format!("{base}/deployments/{id}"), "id": id, "node_id": format!("DE_kwDO{id:012x}"),
+            "task": "deploy", "original_environment": environment,
+            "environment": environment, "description": null, "created_at": created, "updated_at": created,
+            "statuses_url": format!("{base}/deployments/{id}/statuses"),
+            "repository_url": base, "creator": self.sender_json(), "sha": job.facts.head_sha, "ref": "main",
+            "payload": {}, "transient_environment": false,
             "production_environment": false, "performed_via_github_app": null,
         })
     }
@@ -241,7 +266,8 @@ fn steps(job: &Job) -> Vec<Value> {
     };
     let step = |number: usize, name: &str, conclusion: Option<Conclusion>, from: Ms, to: Option<Ms>| {
         let status = if to.is_some() { "completed" } else { "in_progress" };
-        json!({ "name": name, "status": status, "conclusion": conclusion, "number": number, "started_at": iso(from), "completed_at": to.map(iso) })
+        json!({ "name": name, "status": status, "conclusion": conclusion, "number": number, "started_at": iso(from),
+            "completed_at": to.map(iso) })
     };
     let Some(end) = job.times.completed.filter(|_| job.state == JobState::Completed) else {
         return vec![step(1, "Set up job", None, started, None)];

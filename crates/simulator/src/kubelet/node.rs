@@ -23,7 +23,8 @@ pub(super) async fn register(kubelet: &Kubelet) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(kubelet.client.clone());
     let node: Node = serde_json::from_value(json!({
         "metadata": { "name": name, "labels": {
-            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "type": "jit-simulator",
+            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
+            "type": "jit-simulator",
         } },
         "spec": { "providerID": format!("simulated://{name}") },
     }))?;
@@ -40,7 +41,8 @@ async fn ready(kubelet: &Kubelet) -> kube::Result<()> {
     let now = Timestamp::now().to_string();
     let condition = |kind: &str, is: bool, reason: &str| {
         let status = if is { "True" } else { "False" };
-        json!({ "type": kind, "status": status, "reason": reason, "message": "simulated", "lastHeartbeatTime": now, "lastTransitionTime": now })
+        json!({ "type": kind, "status": status, "reason": reason, "message": "simulated", "lastHeartbeatTime": now,
+            "lastTransitionTime": now })
     };
     let resources = json!({ "cpu": "10000", "memory": "100000Gi", "ephemeral-storage": "100000Gi", "pods": "100000" });
     let status = json!({
@@ -52,7 +54,8 @@ async fn ready(kubelet: &Kubelet) -> kube::Result<()> {
             condition("DiskPressure", false, "KubeletHasNoDiskPressure"),
             condition("PIDPressure", false, "KubeletHasSufficientPID"),
         ],
-        "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }, { "type": "Hostname", "address": kubelet.options.node }],
+        "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" },
+        { "type": "Hostname", "address": kubelet.options.node }],
     });
     let nodes: Api<Node> = Api::all(kubelet.client.clone());
     nodes

@@ -367,9 +367,11 @@ mod tests {
     #[test]
     fn secrets_are_found_wherever_a_pod_names_them() {
         let spec: PodSpec = serde_json::from_value(json!({
-            "volumes": [{ "name": "a", "secret": { "secretName": "volume" } }, { "name": "b", "secret": { "secretName": "not-needed", "optional": true } },
+            "volumes": [{ "name": "a", "secret": { "secretName": "volume" } },
+            { "name": "b", "secret": { "secretName": "not-needed", "optional": true } },
                 { "name": "c", "projected": { "sources": [{ "secret": { "name": "projected" } }] } }],
-            "containers": [{ "name": "runner", "env": [{ "name": "X", "valueFrom": { "secretKeyRef": { "name": "env", "key": "k" } } }],
+            "containers": [{ "name": "runner", "env": [{ "name": "X", "valueFrom": { "secretKeyRef": { "name": "env",
+            "key": "k" } } }],
                 "envFrom": [{ "secretRef": { "name": "env-from" } }] }],
         }))
         .unwrap();

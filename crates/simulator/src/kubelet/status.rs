@@ -70,7 +70,10 @@ pub fn runner_container(spec: &PodSpec) -> Option<&Container> {
 /// State of one container.
 fn state(stage: &Stage, role: Role, started: Timestamp, now: Timestamp) -> Value {
     let running = || json!({ "running": { "startedAt": second(started) } });
-    let terminated = |exit_code: u8, reason: &str| json!({ "terminated": { "exitCode": exit_code, "reason": reason, "startedAt": second(started), "finishedAt": second(now) } });
+    let terminated = |exit_code: u8, reason: &str| {
+        json!({ "terminated": { "exitCode": exit_code, "reason": reason,
+        "startedAt": second(started), "finishedAt": second(now) } })
+    };
     match (stage, role) {
         (Stage::Unschedulable | Stage::Rejected { .. }, _) => json!({ "waiting": { "reason": "ContainerCreating" } }),
         // Sidecars and init containers of a pod whose image cannot be pulled wait as well.
@@ -126,7 +129,8 @@ pub fn status(pod: &Pod, stage: Stage, started: Timestamp, now: Timestamp) -> Va
         } else {
             format!("simulated://{image}")
         };
-        json!({ "name": container.name, "image": image, "imageID": image_id, "ready": up || role == Role::Init, "started": up, "restartCount": 0, "state": state })
+        json!({ "name": container.name, "image": image, "imageID": image_id, "ready": up || role == Role::Init,
+            "started": up, "restartCount": 0, "state": state })
     };
     let containers: Vec<Value> = spec
         .containers

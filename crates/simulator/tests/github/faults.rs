@@ -12,8 +12,12 @@ use crate::github::answers::hold;
 #[tokio::test]
 async fn faults_of_webhooks() {
     let lab = lab(Settings::default()).await;
-    lab.control("faults", json!([{ "fault": "webhook_drop", "action": "queued", "count": 1 }, { "fault": "webhook_double", "action": "queued", "count": 1 }]))
-        .await;
+    lab.control(
+        "faults",
+        json!([{ "fault": "webhook_drop", "action": "queued", "count": 1 },
+        { "fault": "webhook_double", "action": "queued", "count": 1 }]),
+    )
+    .await;
     lab.job(0).await;
     let doubled = lab.job(0).await;
     lab.sink.wait(2).await;
@@ -143,7 +147,10 @@ async fn deliveries_are_kept_and_repeated() {
         .await["id"]
         .as_u64()
         .unwrap();
-    let job = |org: &str| json!({ "org": org, "repo": "app", "labels": ["self-hosted", "x"], "age_ms": 3_600_000, "count": 3 });
+    let job = |org: &str| {
+        json!({ "org": org, "repo": "app", "labels": ["self-hosted", "x"], "age_ms": 3_600_000,
+        "count": 3 })
+    };
     lab.control("jobs", job("org-0001")).await;
     lab.control("jobs", job("org-0002")).await;
     lab.sink.wait(6).await;

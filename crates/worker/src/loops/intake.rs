@@ -61,8 +61,11 @@ pub async fn process(worker: &Worker, entries: &[Entry], stop: &CancellationToke
         .await
         .step("intake.acknowledged")
     {
-        tracing::warn!(%error, events = done.len(), "events were applied and not acknowledged; they will be applied \
-         again, which is harmless");
+        tracing::warn!(
+            %error,
+            events = done.len(),
+            "events were applied and not acknowledged; they will be applied again, which is harmless"
+        );
     }
 }
 
@@ -93,7 +96,8 @@ async fn apply(worker: &Worker, entry: &Entry, stop: &CancellationToken) -> bool
                     jit_core::event::Action::Completed => worker.metrics.completed_jobs.inc(),
                     _ => 0,
                 };
-                tracing::debug!(job.id = %event.job, job.action = event.action.as_str(), job.state = %state, org = event.org, "event applied");
+                tracing::debug!(job.id = %event.job, job.action = event.action.as_str(), job.state = %state,
+                    org = event.org, "event applied");
                 return true;
             }
             Err(error) if error.is_transient() => {

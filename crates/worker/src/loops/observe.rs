@@ -114,15 +114,21 @@ async fn release(
             let (worker, name) = (worker.clone(), name.to_owned());
             tasks.spawn(async move {
                 if let Err(error) = worker.backend.stop(&name).await.step("observe.remains_removed") {
-                    tracing::warn!(%error, runner.name = name, "what is left of a runner cannot be removed; the next \
-                     reconcile does");
+                    tracing::warn!(
+                        %error,
+                        runner.name = name,
+                        "what is left of a runner cannot be removed; the next reconcile does"
+                    );
                 }
             });
         }
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(%error, runner.name = name, "the ledger did not take a runner's end; the next reconcile \
-             finds it");
+            tracing::warn!(
+                %error,
+                runner.name = name,
+                "the ledger did not take a runner's end; the next reconcile finds it"
+            );
             return Err(error);
         }
     }

@@ -103,8 +103,11 @@ async fn claim(worker: &Worker, shared: &Shared, owner: &str, scope: &str, runne
             worker.metrics.provision_seconds.observe(began.elapsed().as_secs_f64());
         }
         Err(error) => {
-            tracing::warn!(%error, runner.name = runner, "the ledger did not take a runner's step; its deadline clears \
-             up")
+            tracing::warn!(
+                %error,
+                runner.name = runner,
+                "the ledger did not take a runner's step; its deadline clears up"
+            )
         }
     }
 }

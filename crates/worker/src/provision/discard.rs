@@ -28,8 +28,12 @@ pub(super) async fn discard(worker: &Worker, spec: &RunnerSpec, github_id: u64) 
         Ok(Deletion::Deleted | Deletion::NotFound) => {}
         Ok(Deletion::Busy) => return,
         Err(error) => {
-            return tracing::warn!(%error, runner.name = spec.name, runner.id = github_id, "GitHub does not say whether \
-             it is gone; upkeep removes it");
+            return tracing::warn!(
+                %error,
+                runner.name = spec.name,
+                runner.id = github_id,
+                "GitHub does not say whether it is gone; upkeep removes it"
+            );
         }
     }
     if let Err(error) = worker.backend.stop(&spec.name).await.step("provision.late_pod_stopped") {

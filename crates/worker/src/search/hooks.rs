@@ -263,7 +263,8 @@ mod tests {
     fn a_page_is_sorted_into_what_failed_and_what_was_repeated_with_success() {
         let delivery = |id: u64, guid: &str, event: &str, redelivery: bool, status: u16| {
             serde_json::from_value(json!({
-                "id": id, "guid": guid, "delivered_at": "2026-11-24T06:00:00Z", "redelivery": redelivery, "duration": 0.1, "status": "x", "status_code": status,
+                "id": id, "guid": guid, "delivered_at": "2026-11-24T06:00:00Z", "redelivery": redelivery,
+                "duration": 0.1, "status": "x", "status_code": status,
                 "event": event, "action": "queued",
             }))
             .expect("a delivery")

@@ -293,7 +293,8 @@ mod tests {
         let settings = github_settings(server);
         let repo =
             json!({ "full_name": "Acme/app", "owner": { "login": "Acme", "type": owner }, "visibility": visibility });
-        let job = json!({ "id": 7, "run_id": 1, "run_attempt": 2, "status": status, "labels": [label], "runner_id": 3, "runner_name": "jit-runner-7-a" });
+        let job = json!({ "id": 7, "run_id": 1, "run_attempt": 2, "status": status, "labels": [label], "runner_id": 3,
+            "runner_name": "jit-runner-7-a" });
         event(
             &settings,
             &serde_json::from_value(repo).expect("a repository"),

@@ -328,8 +328,12 @@ impl<'a> Turn<'a> {
                 if away { SliceError::Later } else { SliceError::Failed }
             }
         };
-        tracing::warn!(%error, account = self.account, "GitHub does not answer recovery; \
-         {}", if told == SliceError::Later { "a later tick goes on" } else { "it goes on with the next" });
+        tracing::warn!(
+            %error,
+            account = self.account,
+            "GitHub does not answer recovery; {}",
+            if told == SliceError::Later { "a later tick goes on" } else { "it goes on with the next" }
+        );
         told
     }
 

@@ -72,7 +72,8 @@ impl Ledger {
     /// When Redis is unavailable.
     pub async fn recovery_tick(&self, settings: &RecoverySettings) -> Result<RecoveryTick, LedgerError> {
         self.recover(json!({
-            "op": "tick", "interval": millis(settings.interval), "calls_per_hour": settings.calls_per_hour, "redelivery": settings.redelivery,
+            "op": "tick", "interval": millis(settings.interval), "calls_per_hour": settings.calls_per_hour,
+            "redelivery": settings.redelivery,
         }))
         .await
     }
@@ -196,8 +197,12 @@ impl Ledger {
             .iter()
             .filter(|event| matches!(event.action, Action::Queued | Action::InProgress))
             .map(|event| {
-                let ours = event.runner.as_deref().is_some_and(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-')));
-                let mut job = json!({ "job": event.job, "kind": event.action.as_str(), "ours": ours, "event": json!(event).to_string() });
+                let ours = event
+                    .runner
+                    .as_deref()
+                    .is_some_and(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-')));
+                let mut job = json!({ "job": event.job, "kind": event.action.as_str(), "ours": ours,
+                    "event": json!(event).to_string() });
                 if let Some(attempt) = event.attempt {
                     job["attempt"] = attempt.to_string().into();
                 }
@@ -246,7 +251,8 @@ impl Ledger {
         confirm: Duration,
         again: Duration,
     ) -> Result<Vec<Registered>, LedgerError> {
-        let mut args = json!({ "op": "strays", "account": account, "scope": scope, "confirm": millis(confirm), "again": millis(again) });
+        let mut args = json!({ "op": "strays", "account": account, "scope": scope, "confirm": millis(confirm),
+            "again": millis(again) });
         for (name, list) in [("seen", seen), ("cleared", cleared)] {
             if !list.is_empty() {
                 args[name] = json!(list);
@@ -386,6 +392,8 @@ impl Ledger {
     /// When Redis is unavailable; it may then be repeated once more.
     pub async fn redelivered(&self, hook: &str, guid: &str, said: Repetition, most: u32) -> Result<(), LedgerError> {
         let (forgotten, refused) = (said == Repetition::Forgotten, said == Repetition::Refused);
-        self.note(json!({ "op": "redelivered", "hook": hook, "guid": guid, "forgotten": forgotten, "refused": refused, "most": most })).await
+        let args = json!({ "op": "redelivered", "hook": hook, "guid": guid, "forgotten": forgotten, "refused": refused,
+            "most": most });
+        self.note(args).await
     }
 }

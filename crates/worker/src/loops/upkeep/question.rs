@@ -10,8 +10,12 @@ pub(super) async fn ask(worker: &Worker, question: &Question) -> Result<(), Ledg
     match what_became_of(worker, question).await {
         Ok(answer) => {
             let state = worker.ledger.answer(question, &answer).await.step("upkeep.answered")?;
-            tracing::info!(job.id = %question.job, job.state = %state, github = ?answer.status, "GitHub was asked about \
-             a job");
+            tracing::info!(
+                job.id = %question.job,
+                job.state = %state,
+                github = ?answer.status,
+                "GitHub was asked about a job"
+            );
         }
         Err(Unsaid(silence, words)) => {
             worker.metrics.unanswered.get_or_create(&Unanswered::of(silence)).inc();
@@ -20,8 +24,12 @@ pub(super) async fn ask(worker: &Worker, question: &Question) -> Result<(), Ledg
                 .no_answer(question, silence, &words)
                 .await
                 .step("upkeep.unanswered")?;
-            tracing::warn!(job.id = %question.job, job.state = %state, why = words, "GitHub does not say what became of \
-             a job; asked again");
+            tracing::warn!(
+                job.id = %question.job,
+                job.state = %state,
+                why = words,
+                "GitHub does not say what became of a job; asked again"
+            );
         }
     }
     Ok(())

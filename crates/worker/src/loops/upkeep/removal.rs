@@ -84,8 +84,11 @@ async fn delete(
                 });
             }
             Lookup::Unseen if id.is_none() => {
-                tracing::info!(runner.name = name, %scope, "the list of runners changed while it was read, so it \
-                 proves nothing; read again");
+                tracing::info!(
+                    runner.name = name,
+                    %scope,
+                    "the list of runners changed while it was read, so it proves nothing; read again"
+                );
                 return Ok(Deregistered::Unknown);
             }
             Lookup::Unseen | Lookup::Absent => {}
