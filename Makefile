@@ -1,5 +1,5 @@
 # One line a target; `make` alone lists them.
-.PHONY: help demo bench brakes chaos test fuzz lint deny docs fmt build control-plane redis libfaketime clean mutants
+.PHONY: help demo bench brakes chaos test fuzz lint deny docs fmt release build control-plane redis libfaketime clean mutants
 
 BACKEND ?= process
 # The demo and the benchmark run optimized programs, the tests debug ones.
@@ -10,21 +10,17 @@ CARGO := cargo
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: redis ## The whole system under the load of a busy morning (KEEP=1 leaves it up; BACKEND=kubernetes; JOBS, ORGS, WORKERS, SECONDS)
-	$(CARGO) build --release --workspace --bins --quiet
+demo: redis release ## The whole system under the load of a busy morning (KEEP=1 leaves it up; BACKEND=kubernetes; JOBS, ORGS, WORKERS, SECONDS)
 	@exec $(if $(filter kubernetes,$(BACKEND)),$(WITH_CLUSTER)) $(BIN)/jit-harness demo --backend $(BACKEND) $(if $(KEEP),--keep) $(if $(JOBS),--jobs $(JOBS)) $(if $(ORGS),--orgs $(ORGS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(SECONDS),--seconds $(SECONDS))
 
-bench: redis ## Latency, memory and start-up, with a pod of a real API server on the way; the longest call of Redis at the promised size
-	$(CARGO) build --release --workspace --bins --quiet
+bench: redis release ## Latency, memory and start-up, with a pod of a real API server on the way; the longest call of Redis at the promised size
 	$(CARGO) bench --quiet -p jit-core --bench slow_log
 	@exec $(WITH_CLUSTER) $(BIN)/jit-harness bench
 
-brakes: redis ## Ten organizations, one of them refused for ever, in thirteen ways: what that costs, and whom (SICK=409,502 or all; 20 minutes)
-	$(CARGO) build --release --workspace --bins --quiet
+brakes: redis release ## Ten organizations, one of them refused for ever, in thirteen ways: what that costs, and whom (SICK=409,502 or all; 20 minutes)
 	@exec $(WITH_CLUSTER) $(BIN)/jit-harness brakes $(if $(SICK),--sick $(SICK))
 
-chaos: redis libfaketime ## Random faults on the whole system, each schedule by its number (SEEDS=10, FIRST_SEED=1; KEEP_ALL=1 keeps all logs)
-	$(CARGO) build --release --workspace --bins --quiet
+chaos: redis libfaketime release ## Random faults on the whole system, each schedule by its number (SEEDS=10, FIRST_SEED=1; KEEP_ALL=1 keeps all logs)
 	@exec $(WITH_CLUSTER) $(BIN)/jit-harness chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST_SEED),--first-seed $(FIRST_SEED)) $(if $(KEEP_ALL),--keep-all)
 
 test: redis libfaketime control-plane ## Everything: unit, property and integration tests on a real Redis and a real API server
@@ -55,6 +51,10 @@ docs: build ## Write the list of settings in docs/configuration.md anew, from th
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
+
+release: ## Optimized programs, which demo, bench, brakes and chaos run
+	@echo 'Building the optimized programs; the first time takes some minutes …' >&2
+	@$(CARGO) build --release --workspace --bins --quiet
 
 build: ## Debug build of all programs
 	$(CARGO) build --workspace --bins
